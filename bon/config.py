@@ -1,0 +1,276 @@
+"""Settings: frozen pydantic models whose fields are the flags and the keys of a config file.
+
+A field `num_candidates` is the flag `--num-candidates` and the key `num_candidates`; the sentence
+under it is its help. Order: defaults < config file < flags. Validating does no I/O.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "DEFAULT_REWARD",
+    "Flag",
+    "GenerateSettings",
+    "InputSettings",
+    "RunSettings",
+    "ScoreSettings",
+    "ScorerSettings",
+    "SelectSettings",
+    "Settings",
+    "read_config_file",
+    "resolve",
+]
+
+DEFAULT_MODEL = "Qwen/Qwen3-0.6B"
+DEFAULT_REWARD = "Skywork/Skywork-Reward-V2-Qwen3-0.6B"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """How a field is said on the command line, where it differs from `--its-name`."""
+
+    short: str = ""
+    env: str = ""
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
+    )
+    panel: ClassVar[str] = "Settings"
+    runtime_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that change how fast or where, never what comes out."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what decides the content: a pool made with other values is another pool."""
+        return self.model_dump(mode="json", exclude=set(self.runtime_fields))
+
+
+class InputSettings(Settings):
+    """How prompts are read."""
+
+    panel: ClassVar[str] = "Input"
+    runtime_fields: ClassVar[frozenset[str]] = frozenset({"limit"})
+
+    layout: str | None = None
+    """Name of the input's layout (chat, prompt, gsm8k, …); by default recognised by its columns."""
+    prompt_column: str | None = None
+    """Column that holds the prompt: a string or a list of messages."""
+    id_column: str | None = None
+    """Column that holds each row's id; without one, ids are made from the prompt's content."""
+    split: str = "train"
+    """Split of a Hub dataset."""
+    limit: int | None = Field(default=None, ge=0)
+    """Read only the first so many input rows."""
+
+
+class GenerateSettings(Settings):
+    """The model that samples, and how."""
+
+    panel: ClassVar[str] = "Generation"
+    runtime_fields: ClassVar[frozenset[str]] = frozenset(
+        {"tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager"}
+    )
+
+    model: Annotated[str, Flag("-m", "BON_MODEL")] = DEFAULT_MODEL
+    """Generator: a hub id or a folder."""
+    model_revision: str | None = None
+    """Branch, tag or commit of the generator on the hub."""
+    num_candidates: Annotated[int, Flag("-n")] = Field(default=8, ge=1, le=100_000)
+    """Candidates per prompt (N)."""
+    temperature: float = Field(default=1.0, ge=0.0)
+    """Sampling temperature; 0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Sample from the smallest set of tokens with this total probability."""
+    top_k: int = Field(default=0, ge=0)
+    """Sample from the k likeliest tokens; 0 is all."""
+    min_p: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Leave out tokens less likely than this share of the likeliest one."""
+    max_tokens: int = Field(default=1024, ge=1)
+    """Longest response, in tokens."""
+    stop: tuple[str, ...] = ()
+    """Text at which a response ends (repeatable)."""
+    seed: int = 0
+    """Run seed; each candidate's own seed comes from it, the prompt's id and its number."""
+    system_prompt: str | None = None
+    """System message put before every prompt that has none."""
+    raw: bool = False
+    """Feed the prompt's text to the model as it is, without a chat template."""
+    chat_template: Path | None = None
+    """File with a Jinja chat template, in place of the model's own."""
+    lora: str | None = None
+    """LoRA adapter for the generator: a hub id or a folder."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Data type of the generator; auto is the checkpoint's own."""
+    max_model_len: int | None = Field(default=None, ge=2)
+    """Longest prompt plus response, in tokens; by default the model's own limit."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs that share one copy of the generator."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0.0, le=1.0)
+    """Share of the GPU's memory that the generator may take."""
+    kv_cache_gib: float = Field(default=2.0, gt=0.0)
+    """GiB for the KV cache on a machine without a GPU."""
+    enforce_eager: bool | None = None
+    """Skip compiling the model; by default only without a GPU."""
+    engine_args: dict[str, Any] = {}
+    """Further vLLM engine argument as KEY=JSON (repeatable), passed through unchanged."""
+
+
+class ScoreSettings(Settings):
+    """The reward models that rank, as the command line says them."""
+
+    panel: ClassVar[str] = "Scoring"
+
+    reward: Annotated[tuple[str, ...], Flag("-r", "BON_REWARD")] = (DEFAULT_REWARD,)
+    """Scorer as [NAME=]SPEC, SPEC a hub id or a folder (repeatable)."""
+    reward_revision: str | None = None
+    """Branch, tag or commit of the reward model on the hub."""
+    reward_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Data type of the reward model; auto is the checkpoint's own."""
+    reward_max_length: int | None = Field(default=None, ge=2)
+    """Longest scored conversation, in tokens; by default the reward model's own limit."""
+    reward_truncation_side: Literal["left", "right"] = "left"
+    """Which end of a longer conversation is cut off: left keeps the response."""
+    reward_template: Path | None = None
+    """File with a Jinja chat template, in place of the reward model's own."""
+    reward_batch_tokens: int = Field(default=16_384, ge=1)
+    """Tokens in one batch, padding included."""
+    reward_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the reward model runs."""
+
+
+class ScorerSettings(Settings):
+    """One scorer, resolved."""
+
+    runtime_fields: ClassVar[frozenset[str]] = frozenset({"batch_tokens", "device"})
+
+    name: str
+    """Its folder's name in the pool."""
+    spec: str
+    """What follows `NAME=` on the command line."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Data type; auto is the checkpoint's own."""
+    max_length: int | None = None
+    """Longest scored conversation, in tokens."""
+    truncation_side: Literal["left", "right"] = "left"
+    """Which end of a longer conversation is cut off."""
+    template: Path | None = None
+    """File with a Jinja chat template."""
+    batch_tokens: int = 16_384
+    """Tokens in one batch, padding included."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it runs."""
+
+
+class SelectSettings(Settings):
+    """Which candidates of a ranked pool are kept."""
+
+    panel: ClassVar[str] = "Selection"
+
+    strategy: Literal["best", "top-k", "threshold", "majority", "weighted-majority", "soft"] = (
+        "best"
+    )
+    """How candidates are chosen."""
+    k: int = Field(default=2, ge=1)
+    """Candidates kept per prompt by top-k."""
+    threshold: float = 0.0
+    """Lowest reward of a prompt's best candidate that threshold accepts."""
+    soft_lambda: float = Field(default=1.0, gt=0.0)
+    """λ of soft: candidates are drawn with probability proportional to exp(reward / λ)."""
+    answer_pattern: str | None = None
+    """Regular expression whose last match (its first group) is a response's answer; by default
+    the last number."""
+    answer_column: str = "answer"
+    """Input column with the right answer, for the accuracy lines."""
+    rank_by: str | None = None
+    """Scorer that ranks, where the pool has several."""
+
+
+class RunSettings(Settings):
+    """How a run behaves."""
+
+    panel: ClassVar[str] = "Run"
+
+    pool: Path | None = None
+    """Folder of the pool; by default beside the output, named after the input."""
+    part_size: int | None = Field(default=None, ge=1)
+    """Input rows in one part: what is committed, and redone after a fault, at once; by default
+    128, or what the pool has."""
+    max_drops: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?%?$")
+    """Drops above this count or share (`20`, `1.5%`) end the run with exit code 3."""
+    engine: Literal["local"] = "local"
+    """Where the models run."""
+
+
+GROUPS: tuple[type[Settings], ...] = (
+    InputSettings,
+    GenerateSettings,
+    ScoreSettings,
+    SelectSettings,
+    RunSettings,
+)
+S = TypeVar("S", bound=Settings)
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Read a TOML file of settings, keys with `-` or `_`.
+
+    One file serves every command: each takes the keys that are its own.
+
+    Raises:
+        SettingsError: no such file, not TOML, or a key that no command knows.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            "cannot read the config file", where=str(path), why=error.strerror or str(error)
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            "the config file is not TOML", where=str(path), why=str(error)
+        ) from None
+    known = {name for group in GROUPS for name in group.model_fields}
+    result = {key.replace("-", "_"): value for key, value in values.items()}
+    for key in result:
+        if key not in known:
+            raise UnknownChoiceError(
+                f"unknown key {key!r} in the config file",
+                where=str(path),
+                next_step=did_you_mean(key, known),
+            )
+    return result
+
+
+def resolve(group: type[S], file_values: Mapping[str, Any], flags: Mapping[str, Any]) -> S:
+    """Merge defaults, config file and flags (those that were given) into one settings object.
+
+    Raises:
+        SettingsError: a value is out of range or of the wrong type; names its flag.
+    """
+    values = {name: file_values[name] for name in group.model_fields if name in file_values}
+    values |= {name: flags[name] for name in group.model_fields if flags.get(name) is not None}
+    try:
+        return group.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise SettingsError(
+            f"bad value for --{name.replace('_', '-')}: {first.get('input')!r}",
+            why=str(first["msg"]),
+            next_step="see --help for what it takes",
+        ) from None
