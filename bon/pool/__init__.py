@@ -1,0 +1,1 @@
+"""The durable directory of prompts, candidates and scores: layout, parts, manifest, lock."""

@@ -1,0 +1,102 @@
+"""Files that exist only when they are complete: staged, fsynced, then renamed into place."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bon.errors import OutputError, PoolCorruptError
+
+__all__ = ["PARQUET_OPTIONS", "read_table", "replace_file", "write_table"]
+
+PARQUET_OPTIONS = {"compression": "zstd", "write_page_checksum": True}
+
+
+@contextmanager
+def replace_file(final: Path, staging: Path) -> Iterator[Path]:
+    """Give a path to write to; when the block ends well, it becomes `final` at once and for good.
+
+    `staging` is a folder on the same file system. The name in it holds the process id, so two
+    processes that redo the same part never write to the same file; what a dead process left
+    behind is removed.
+
+    Raises:
+        OutputError: the disk is full, the folder read-only, `final` is a folder, …
+    """
+    temporary = staging / f".{final.name}.{os.getpid()}.tmp"
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+        _remove_stale(final, staging)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(final)
+            _sync(final.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {final.name}",
+            where=str(final),
+            why=error.strerror or str(error),
+            next_step="make room or choose another place; what is committed stays, and the same "
+            "command goes on from there",
+        ) from error
+
+
+def write_table(
+    table: pa.Table, final: Path, staging: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write one Parquet file durably; `metadata` goes into its footer."""
+    if metadata:
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+    with replace_file(final, staging) as path:
+        pq.write_table(table, path, **PARQUET_OPTIONS)
+
+
+def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read one Parquet file back and verify its page checksums and its schema.
+
+    Raises:
+        PoolCorruptError: the file is missing, damaged or has other columns.
+    """
+    try:
+        table = pq.read_table(
+            path, columns=columns, page_checksum_verification=True, partitioning=None
+        )
+        expected = schema if columns is None else pa.schema([schema.field(c) for c in columns])
+        if not table.schema.equals(expected):
+            raise pa.ArrowInvalid(f"columns are {table.schema.names}, not {expected.names}")
+    except (pa.ArrowException, OSError) as error:
+        raise PoolCorruptError(
+            f"cannot read {path.name} back",
+            where=str(path),
+            why=str(error).splitlines()[0],
+            next_step="delete this file and run the same command again: only this part is redone",
+        ) from error
+    return table
+
+
+def _remove_stale(final: Path, staging: Path) -> None:
+    for path in staging.glob(f".{glob.escape(final.name)}.*.tmp"):
+        pid = path.name.split(".")[-2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,59 @@
+"""Where each file of a pool lies; the only place that spells their names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["PoolLayout"]
+
+_PART = re.compile(r"part-(\d{5,})\.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLayout:
+    """Paths inside one pool. `kind` is `prompts`, `candidates` or `scores/NAME`."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        """`pool.json`."""
+        return self.root / "pool.json"
+
+    @property
+    def staging(self) -> Path:
+        """Files that are being written; nothing outside this folder is ever half-written."""
+        return self.root / ".bon" / "staging"
+
+    @property
+    def lock(self) -> Path:
+        """The lock that names the one writer."""
+        return self.root / ".bon" / "lock"
+
+    @property
+    def log(self) -> Path:
+        """What the model's process printed."""
+        return self.root / ".bon" / "worker.log"
+
+    def part(self, kind: str, number: int) -> Path:
+        """Return the path of one part's file."""
+        return self.root / kind / f"part-{number:05d}.parquet"
+
+    def drops(self, kind: str, number: int) -> Path:
+        """Return the path of the rows that were dropped while one part was made."""
+        return self.root / "drops" / kind / f"part-{number:05d}.parquet"
+
+    def numbers(self, kind: str) -> list[int]:
+        """List the parts of a kind that exist, in order; they exist, so they are complete."""
+        folder = self.root / kind
+        if not folder.is_dir():
+            return []
+        found = (_PART.fullmatch(path.name) for path in folder.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def scorer_names(self) -> list[str]:
+        """List the scorers that have at least one part."""
+        folder = self.root / "scores"
+        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []

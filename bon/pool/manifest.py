@@ -1,0 +1,104 @@
+"""`pool.json`: what decides a pool's content, and the refusal to mix two of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bon.errors import PoolCorruptError, PoolNotFoundError, SettingsMismatchError
+from bon.pool.files import replace_file
+
+__all__ = ["FORMAT_VERSION", "Manifest", "differences", "read_manifest", "write_manifest"]
+
+FORMAT_VERSION = 1
+
+
+class Manifest(BaseModel):
+    """The content of `pool.json`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    format_version: int = FORMAT_VERSION
+    """Layout of the pool's files."""
+    part_size: int
+    """Input rows in one part."""
+    input: dict[str, Any]
+    """How prompts were read: settings, layout, a digest of the files, rows read so far."""
+    generation: dict[str, Any] | None = None
+    """What decides the candidates: model, its digest, sampling settings, N, seed."""
+    scorers: dict[str, dict[str, Any]] = {}
+    """What decides the scores, by scorer."""
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read `pool.json`.
+
+    Raises:
+        PoolNotFoundError: there is none.
+        PoolCorruptError: it is not one that this version can read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        raise PoolNotFoundError(
+            "there is no pool here",
+            where=str(path.parent),
+            why="it has no pool.json",
+            next_step="make one with `bon generate PROMPTS --pool FOLDER`",
+        ) from None
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise PoolCorruptError(
+            "cannot read pool.json",
+            where=str(path),
+            why=str(error.errors()[0]["msg"]),
+            next_step="restore it, or make the pool again in another folder",
+        ) from None
+    if manifest.format_version != FORMAT_VERSION:
+        raise PoolCorruptError(
+            f"the pool has format version {manifest.format_version}, this bon reads "
+            f"{FORMAT_VERSION}",
+            where=str(path),
+            next_step="use the version of bon that made it",
+        )
+    return manifest
+
+
+def write_manifest(manifest: Manifest, path: Path, staging: Path) -> None:
+    """Write `pool.json` durably, where it is not the same already."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    with replace_file(path, staging) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """List `key: old -> new` for every key whose value differs."""
+    keys = sorted(set(old) | set(new))
+    return [
+        f"{key}: {json.dumps(old.get(key))} -> {json.dumps(new.get(key))}"
+        for key in keys
+        if old.get(key) != new.get(key)
+    ]
+
+
+def refuse_differences(what: str, where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Stop a run whose settings are not those that made the pool.
+
+    Raises:
+        SettingsMismatchError: with the list of what differs.
+    """
+    changed = differences(old, new)
+    if changed:
+        raise SettingsMismatchError(
+            f"this pool was made with other {what}",
+            where=str(where),
+            why="; ".join(changed),
+            next_step="repeat the old settings to resume it, or give another --pool (or --output) "
+            "to start afresh",
+        )
