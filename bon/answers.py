@@ -1,0 +1,154 @@
+"""The final answer of a response, and whether it is the right one.
+
+No mathematics is done: numbers are compared in one canonical spelling, everything else as text.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any
+
+from bon.errors import SettingsError
+
+__all__ = ["compile_answer_pattern", "extract_answer", "is_correct", "reference_answer"]
+
+# The sign is the number's own only where it does not follow an operand: "16-3" holds 16 and 3.
+# Thousands are parted by "," or, in LaTeX, by "{,}" or ",\!".
+_NUMBER = r"""
+    (?: (?<![\w)\]}.]) (?P<sign>[-−+]) )?  (?: \\?[$£€] )?
+    (?P<digits>
+        [0-9]{1,3} (?: (?: \{,\} | ,(?:\\!)? ) [0-9]{3} )+ (?![0-9]) (?: \.[0-9]+ )?
+      | [0-9]+ (?: \.[0-9]+ )?
+      | (?<![0-9.]) \.[0-9]+
+    )
+"""
+_NUMBER_IN_TEXT = re.compile(_NUMBER, re.VERBOSE)
+_NUMBER_ALONE = re.compile(rf"\s* \$? {_NUMBER} (?: \s | \\?[%$] | [.£€] )*", re.VERBOSE)
+_BRACE = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
+_ANSWER_LINE = re.compile(r"\s*(?:A|(?i:(?:the )?(?:final )?answer))\s*:(.*)")
+
+
+def compile_answer_pattern(pattern: str | None) -> re.Pattern[str] | None:
+    """Compile the regular expression of `--answer-pattern`; none stays none.
+
+    Raises:
+        SettingsError: not a regular expression.
+    """
+    if pattern is None:
+        return None
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise SettingsError(
+            f"bad value for --answer-pattern: {pattern!r}",
+            why=f"not a regular expression: {error}",
+            next_step="write it as Python's re takes it, such as --answer-pattern 'Answer: (.+)'",
+        ) from None
+
+
+def extract_answer(text: str, pattern: re.Pattern[str] | None = None) -> str | None:
+    """Return the last match of the pattern in a response, by default its last number.
+
+    Of a match the first group counts, where there is one, else the whole; an empty match is none.
+    A number comes in canonical spelling ("$1,234.50" is "1234.5"), so that equal answers are equal
+    strings; a fraction is not a number, so of "3/4" the last one is "4".
+    """
+    if pattern is None:
+        numbers = [_canonical(match) for match in _NUMBER_IN_TEXT.finditer(text)]
+        return numbers[-1] if numbers else None
+    last = None
+    for match in pattern.finditer(text):
+        group = match.group(1) if pattern.groups else None
+        last = (match.group() if group is None else group).strip() or last
+    return None if last is None else _number(last) or last
+
+
+def reference_answer(value: Any, pattern: re.Pattern[str] | None = None) -> str | None:
+    r"""Return the right answer that an input's answer column holds, none where it holds none.
+
+    Of a string that is, in this order, what follows its last `####`, its last `\boxed{}`, what
+    the pattern matches, what follows `A:` or `Answer:` on its last line, or all of it. A number
+    comes in canonical spelling; a value that is neither string, number nor bool holds no answer.
+    """
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int | float):
+        exact = Decimal(str(value))
+        return _number(format(exact, "f")) if exact.is_finite() else None
+    if not isinstance(value, str):
+        return None
+    matched = None if pattern is None else extract_answer(value, pattern)
+    answer = _hashes(value) or _boxed(value) or matched or _answer_line(value) or value.strip()
+    return (_number(answer) or answer) or None
+
+
+def is_correct(response: str, reference: str, pattern: re.Pattern[str] | None = None) -> bool:
+    r"""Tell whether a response gives the right answer, as `reference_answer` returns it.
+
+    A reference that is a number is compared with the response's extracted answer (the last number
+    of it, where the pattern takes in more). Any other is compared with the extracted answer, or
+    without a pattern the whole response, and with what the response puts after its last `####`,
+    in `\boxed{}` or after `A:` or `Answer:` on its last line, all without regard to case, white
+    space and trailing punctuation.
+    """
+    expected = _number(reference)
+    answer = extract_answer(response, pattern)
+    if expected is not None:
+        return answer is not None and extract_answer(answer) == expected
+    text = _folded(reference)
+    given = (
+        response if pattern is None else answer,
+        _hashes(response),
+        _boxed(response),
+        _answer_line(response),
+    )
+    return bool(text) and any(_folded(part) == text for part in given if part is not None)
+
+
+def _canonical(number: re.Match[str]) -> str:
+    """No plus, no thousands separators, no leading zeros, no trailing zeros of a decimal."""
+    whole, _, decimals = re.sub(r"[^0-9.]", "", number["digits"]).partition(".")
+    whole, decimals = whole.lstrip("0") or "0", decimals.rstrip("0")
+    digits = f"{whole}.{decimals}" if decimals else whole
+    return f"-{digits}" if number["sign"] in ("-", "−") and digits != "0" else digits
+
+
+def _number(text: str) -> str | None:
+    """Canonical spelling of a text that is one number and nothing else."""
+    match = _NUMBER_ALONE.fullmatch(text)
+    return _canonical(match) if match else None
+
+
+def _hashes(text: str) -> str | None:
+    """First line with text after the last `####`."""
+    _, hashes, rest = text.rpartition("####")
+    return next(iter(rest.strip().splitlines()), "").strip() or None if hashes else None
+
+
+def _boxed(text: str) -> str | None:
+    r"""Content of the last `\boxed{}` whose braces close, the inner one of two nested."""
+    opened: list[int | None] = []
+    start, content = -1, None
+    for match in _BRACE.finditer(text):
+        token = match.group()
+        if token == "}":
+            begin = opened.pop() if opened else None
+            if begin is not None and begin > start:
+                start, content = begin, text[begin : match.start()]
+        elif token == "{":
+            opened.append(None)
+        elif token.startswith("\\boxed"):
+            opened.append(match.end())
+    return content.strip() or None if content is not None else None
+
+
+def _answer_line(text: str) -> str | None:
+    """What follows `A:` or `Answer:` on the last line that is not blank."""
+    lines = text.strip().splitlines()
+    match = _ANSWER_LINE.fullmatch(lines[-1]) if lines else None
+    return match[1].strip() or None if match else None
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split()).rstrip(".,;:!? ")
