@@ -1,0 +1,1 @@
+"""Adapters that give each candidate one float."""
