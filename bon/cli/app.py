@@ -1,0 +1,93 @@
+"""The `bon` command: registration, and the boundary where errors become messages."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+import typer
+
+from bon import __version__
+from bon.errors import BonError
+
+__all__ = ["app", "guarded", "main"]
+
+COMMANDS = ("select", "generate", "score", "inspect", "env")
+app = typer.Typer(
+    name="bon",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Best-of-N sampling and data curation for people who align language models.\n\n"
+    "vLLM samples N candidates per prompt, a reward model ranks them, and the ranked pool becomes "
+    "a best-of-N set. A run that was stopped goes on where it was: repeat the same command.",
+    epilog="[bold]First run[/bold]\n\n[cyan]bon select prompts.jsonl -n 8 -o best.parquet[/cyan]",
+)
+
+
+class _Terminated(BaseException):
+    """SIGTERM."""
+
+
+def guarded(body: Callable[[], None], debug: bool) -> None:
+    """Run a command's body and end with the exit code that `bon` promises.
+
+    0 complete, 1 failed, 2 usage or settings, 3 too many drops (raised as an exit by the body),
+    130 and 143 interrupted.
+    """
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        body()
+    except BonError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
+    except (KeyboardInterrupt, _Terminated) as stop:
+        print("interrupted; what is committed stays, the same command goes on", file=sys.stderr)
+        raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise typer.Exit(1) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(
+            f"error: {type(error).__name__}: {error}\n  why:   this is a bug in bon\n"
+            "  next:  run again with --debug and report the trace",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1) from None
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"bon {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    for name in COMMANDS:
+        importlib.import_module(f"bon.cli.{name}")
+    app()

@@ -1,0 +1,128 @@
+"""Joins names to classes: from settings to the generator, scorers and reader of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from bon.config import GenerateSettings, InputSettings, ScorerSettings, ScoreSettings
+from bon.errors import SettingsError
+from bon.generators.vllm import VllmGenerator
+from bon.pipeline.models import resolve_adapter, resolve_model
+from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
+from bon.scorers.sequence_classification import SequenceClassificationScorer
+from bon.sources.prompts import PromptReader, input_digest
+
+__all__ = ["generation_plan", "prompts_plan", "scorer_settings", "scoring_plans"]
+
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
+_NOT_YET = ("rule:", "server:", "judge:")
+
+
+def prompts_plan(source: str, settings: InputSettings, part_size: int | None) -> PromptsPlan:
+    """Plan the reading of a prompt file."""
+    return PromptsPlan(
+        name=Path(source).name,
+        rows=PromptReader(source, settings),
+        fingerprint=settings.fingerprint(),
+        digest=input_digest(source),
+        limit=settings.limit,
+        part_size=part_size,
+    )
+
+
+def generation_plan(settings: GenerateSettings) -> GenerationPlan:
+    """Plan the sampling; the model is found (and downloaded) here, not loaded.
+
+    Raises:
+        SettingsError, ModelError: the settings contradict each other, or there is no such model.
+    """
+    if settings.raw and (settings.system_prompt or settings.chat_template):
+        raise SettingsError(
+            "--raw excludes --system-prompt and --chat-template",
+            why="raw prompts go to the model as they are",
+        )
+    model = resolve_model(settings.model, settings.model_revision)
+    lora = resolve_adapter(settings.lora) if settings.lora else None
+    template = _read(settings.chat_template, "--chat-template")
+    fingerprint = settings.fingerprint() | {
+        "model": model.name,
+        "model_digest": model.digest,
+        "lora": lora and lora.digest,
+        "chat_template": _hash(template),
+        "engine": "vllm",
+    }
+    generator = VllmGenerator(settings, model.path, lora.path if lora else None, template)
+    return GenerationPlan(generator, fingerprint, settings.num_candidates, settings.seed)
+
+
+def scoring_plans(settings: ScoreSettings) -> list[ScoringPlan]:
+    """Plan the scorers, in the order in which they were given."""
+    plans = []
+    for one in scorer_settings(settings):
+        model = resolve_model(one.spec, one.revision)
+        template = _read(one.template, "--reward-template")
+        fingerprint = one.fingerprint() | {
+            "spec": model.name,
+            "digest": model.digest,
+            "template": _hash(template),
+        }
+        scorer = SequenceClassificationScorer(one, model.path, template)
+        plans.append(ScoringPlan(one.name, scorer, fingerprint))
+    return plans
+
+
+def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:
+    """Resolve each `[NAME=]SPEC`; without a name it is the last part of the spec.
+
+    Raises:
+        SettingsError: a name stands twice, or a kind of scorer that this version has not.
+    """
+    result: list[ScorerSettings] = []
+    for said in settings.reward:
+        named = _NAMED.fullmatch(said)
+        spec = named[2] if named else said
+        if spec.startswith(_NOT_YET):
+            raise SettingsError(
+                f"this version has no scorer {spec.split(':')[0]!r}",
+                where=f"-r {said}",
+                next_step="give a reward model: a hub id or a folder",
+            )
+        default = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(spec).resolve().name).strip("-.")
+        result.append(
+            ScorerSettings(
+                name=named[1] if named else default or "reward",
+                spec=spec,
+                revision=settings.reward_revision,
+                dtype=settings.reward_dtype,
+                max_length=settings.reward_max_length,
+                truncation_side=settings.reward_truncation_side,
+                template=settings.reward_template,
+                batch_tokens=settings.reward_batch_tokens,
+                device=settings.reward_device,
+            )
+        )
+    names = [one.name for one in result]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise SettingsError(
+            f"two scorers are named {sorted(twice)[0]!r}", next_step="name them: -r NAME=SPEC"
+        )
+    return result
+
+
+def _read(path: Path | None, flag: str) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"cannot read the file of {flag}", where=str(path), why=str(error)
+        ) from None
+
+
+def _hash(text: str | None) -> Any:
+    return text and hashlib.sha256(text.encode()).hexdigest()[:16]

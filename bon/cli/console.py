@@ -1,0 +1,79 @@
+"""What a person sees while a command runs: on stderr, bars only on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from bon.protocols import Event, PartDone, Progress, Ready
+
+__all__ = ["StageProgress", "note"]
+
+
+def note(text: str, *, quiet: bool = False) -> None:
+    """Print one line for a person."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+class StageProgress:
+    """Shows each stage's parts and tokens/s; an `Observer` of the pipeline."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: Any = None
+        self._stage = ""
+        self._started_s = 0.0
+        self._num_tokens = 0
+
+    def __enter__(self) -> StageProgress:
+        if not self._quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description:<24}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("parts"),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, stage: str, num_parts: int, event: Event) -> None:
+        """Take one event of a stage that has so many parts to do."""
+        if stage != self._stage:
+            self._begin(stage, num_parts)
+        if isinstance(event, Ready):
+            self._started_s = time.monotonic()
+            if self._bar is None:
+                note(f"{stage}: model loaded in {event.load_s:.0f} s", quiet=self._quiet)
+        elif isinstance(event, Progress):
+            self._num_tokens += event.num_tokens
+            if self._bar is not None:
+                rate = self._num_tokens / max(1e-3, time.monotonic() - self._started_s)
+                self._bar.update(self._task, rate=f"{rate:,.0f} tokens/s")
+        elif isinstance(event, PartDone) and self._bar is not None:
+            self._bar.advance(self._task)
+
+    def _begin(self, stage: str, num_parts: int) -> None:
+        self._stage, self._num_tokens = stage, 0
+        if self._bar is None:
+            note(f"{stage}: {num_parts} parts to do", quiet=self._quiet)
+        else:
+            self._task = self._bar.add_task(stage, total=num_parts, rate="loading the model")

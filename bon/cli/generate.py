@@ -1,0 +1,47 @@
+"""`bon generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bon.cli.app import app, guarded
+from bon.cli.flags import Invocation, command
+from bon.config import GenerateSettings, InputSettings, RunSettings
+
+GROUPS = (InputSettings, GenerateSettings, RunSettings)
+
+
+@command(
+    app,
+    "generate",
+    *GROUPS,
+    source_help="Prompt file (or folder, glob, Hub dataset).",
+    output_help="Folder of the pool; the same as --pool. By default NAME.pool here.",
+    examples=[
+        "bon generate prompts.jsonl -m Qwen/Qwen3-0.6B -n 16 --pool prompts.pool",
+        "bon generate base.txt -m my-base-model --raw --max-tokens 256 --stop '\\n\\n'",
+    ],
+    panel="Stages",
+    run=guarded,
+)
+def generate(call: Invocation) -> None:
+    """Sample N candidates for each prompt into a pool; resumes a pool that was begun."""
+    from bon.cli.stages import default_pool, describe, finish, make_pool
+    from bon.pipeline.ranked import open_books
+    from bon.report.tables import stages_table
+
+    root = call.settings(RunSettings).pool or call.output or default_pool(call.source, None)
+    settings = call.settings(GenerateSettings)
+    if call.dry_run:
+        steps = [
+            f"read prompts from {call.source} into {root}",
+            f"generate {settings.num_candidates} candidates per prompt with {settings.model}",
+        ]
+        describe(call, Path(root), list(GROUPS), steps)
+        return
+    made = make_pool(call, root, with_scores=False)
+    books = open_books(made.pool, None, call.settings(InputSettings).limit)
+    books.kept_rows = books.output_rows = books.input_rows - books.num_drops
+    if not call.quiet:
+        stages_table(books, made.stages, root)
+    finish(call, made, books, books.as_json(), str(root))

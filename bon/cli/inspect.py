@@ -1,0 +1,53 @@
+"""`bon inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bon.cli.app import app, guarded
+
+
+@app.command(
+    "inspect",
+    rich_help_panel="Tools",
+    epilog="[bold]Examples[/bold]\n\n[cyan]bon inspect prompts.pool[/cyan]\n\n"
+    "[cyan]bon inspect prompts.pool --prompt add-0001[/cyan]\n\n"
+    "[cyan]bon inspect best.parquet --rows 20[/cyan]",
+)
+def inspect(
+    source: Annotated[str, typer.Argument(help="Pool, or a Parquet file that bon wrote.")],
+    prompt: Annotated[
+        str | None, typer.Option(help="Show this prompt of a pool with all its candidates.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Rows of a file to show.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+) -> None:
+    """Show what a pool or a result holds: settings, parts, drops, rewards, rows."""
+
+    def body() -> None:
+        from bon.errors import InputNotFoundError
+        from bon.report import inspection
+
+        path = Path(source)
+        if path.is_dir():
+            facts = inspection.prompt_facts(path, prompt) if prompt else inspection.pool_facts(path)
+        elif path.is_file():
+            facts = inspection.file_facts(path, rows)
+        else:
+            raise InputNotFoundError(
+                "there is nothing to inspect",
+                where=source,
+                why="no such file or folder",
+                next_step="give a pool or a .parquet file",
+            )
+        if as_json:
+            print(json.dumps(facts, indent=2, ensure_ascii=False))
+        else:
+            inspection.show(facts)
+
+    guarded(body, debug)

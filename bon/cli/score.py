@@ -1,0 +1,46 @@
+"""`bon score`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bon.cli.app import app, guarded
+from bon.cli.flags import Invocation, command
+from bon.config import GenerateSettings, InputSettings, RunSettings, ScoreSettings
+
+GROUPS = (InputSettings, GenerateSettings, ScoreSettings, RunSettings)
+
+
+@command(
+    app,
+    "score",
+    *GROUPS,
+    source_help="Pool; or a prompt file, whose pool is made first.",
+    examples=[
+        "bon score prompts.pool -r Skywork/Skywork-Reward-V2-Qwen3-0.6B",
+        "bon score prompts.pool -r second=./my-reward-model --reward-max-length 4096",
+    ],
+    panel="Stages",
+    run=guarded,
+)
+def score(call: Invocation) -> None:
+    """Score every candidate of a pool with a reward model; resumes where it stopped."""
+    from bon.cli.build import scorer_settings
+    from bon.cli.stages import default_pool, describe, finish, is_pool, make_pool, score_pool
+    from bon.pipeline.ranked import open_books
+    from bon.report.tables import stages_table
+
+    from_pool = is_pool(call.source)
+    root = Path(call.source) if from_pool else call.settings(RunSettings).pool
+    root = root or default_pool(call.source, None)
+    scorers = scorer_settings(call.settings(ScoreSettings))
+    if call.dry_run:
+        steps = [f"score {root} with {one.spec} as {one.name}" for one in scorers]
+        describe(call, root, list(GROUPS), steps)
+        return
+    made = score_pool(call, root) if from_pool else make_pool(call, root, with_scores=True)
+    books = open_books(made.pool, scorers[-1].name, call.settings(InputSettings).limit)
+    books.kept_rows = books.output_rows = books.input_rows - books.num_drops
+    if not call.quiet:
+        stages_table(books, made.stages, root)
+    finish(call, made, books, books.as_json(), str(root))

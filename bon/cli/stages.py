@@ -1,0 +1,157 @@
+"""What `generate`, `score` and `select` share: from a source to a pool brought up to date."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from bon.cli.build import generation_plan, prompts_plan, scorer_settings, scoring_plans
+from bon.cli.console import StageProgress, note
+from bon.cli.flags import Invocation
+from bon.config import (
+    GenerateSettings,
+    InputSettings,
+    RunSettings,
+    ScorerSettings,
+    ScoreSettings,
+    Settings,
+)
+from bon.engines.local import LocalEngine
+from bon.pipeline.accounting import Accounting, drops_allowed
+from bon.pipeline.run import (
+    PromptsPlan,
+    ScoringPlan,
+    StageReport,
+    check_scorer,
+    generate,
+    open_pool,
+    read_prompts,
+    score,
+)
+from bon.pool.layout import PoolLayout
+from bon.pool.lock import PoolLock
+from bon.pool.pool import Pool
+
+__all__ = ["Made", "default_pool", "describe", "finish", "is_pool", "make_pool", "score_pool"]
+
+
+@dataclass
+class Made:
+    """A pool that is up to date, and what that took."""
+
+    pool: Pool
+    stages: list[StageReport] = field(default_factory=list)
+
+
+def is_pool(source: str) -> bool:
+    """Tell whether a source is a pool rather than a prompt file."""
+    return PoolLayout(Path(source)).manifest.is_file()
+
+
+def default_pool(source: str, output: Path | None) -> Path:
+    """Return the pool's folder where none was given: beside the output, named after the input."""
+    stem = Path(source.rstrip("/")).name.split(".")[0] or "prompts"
+    return (output.parent if output else Path()) / f"{stem}.pool"
+
+
+def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
+    """Read prompts, generate and score what is missing; a run that stopped goes on here."""
+    run = call.settings(RunSettings)
+    inputs = call.settings(InputSettings)
+    generation = generation_plan(call.settings(GenerateSettings))
+    scorings = scoring_plans(call.settings(ScoreSettings)) if with_scores else []
+    prompts = prompts_plan(call.source, inputs, run.part_size)
+    with PoolLock(PoolLayout(root).lock), StageProgress(quiet=call.quiet) as progress:
+        pool = open_pool(root, prompts, generation)
+        for scoring in scorings:
+            check_scorer(pool, scoring)
+        pool = _read(pool, prompts, call)
+        engine = LocalEngine(None if call.verbose else pool.layout.log)
+        made = Made(pool, [generate(pool, generation, engine, inputs.limit, progress)])
+        return _score(made, scorings, engine, inputs.limit, progress)
+
+
+def score_pool(call: Invocation, root: Path) -> Made:
+    """Score what is missing in an existing pool."""
+    scorings = scoring_plans(call.settings(ScoreSettings))
+    limit = call.settings(InputSettings).limit
+    made = Made(Pool.open(root))
+    with PoolLock(made.pool.layout.lock), StageProgress(quiet=call.quiet) as progress:
+        engine = LocalEngine(None if call.verbose else made.pool.layout.log)
+        return _score(made, scorings, engine, limit, progress)
+
+
+def _score(
+    made: Made,
+    scorings: list[ScoringPlan],
+    engine: LocalEngine,
+    limit: int | None,
+    progress: StageProgress,
+) -> Made:
+    for scoring in scorings:
+        made.stages.append(score(made.pool, scoring, engine, limit, progress))
+        made.pool = Pool.open(made.pool.layout.root)
+    return made
+
+
+def _read(pool: Pool, plan: PromptsPlan, call: Invocation) -> Pool:
+    pool = read_prompts(pool, plan)
+    known = pool.manifest.input
+    ids = f"ids from `{known['id_column']}`" if known["id_column"] else "ids made from content"
+    note(f"{plan.name}: {known['rows']:,} rows read as {known['layout']}, {ids}", quiet=call.quiet)
+    return pool
+
+
+def describe(call: Invocation, root: Path, groups: list[type[Settings]], steps: list[str]) -> None:
+    """Answer `--dry-run`: the steps, the resolved settings, and what the pool holds already."""
+    settings: dict[str, Any] = {}
+    for group in groups:
+        resolved = call.settings(group)
+        if isinstance(resolved, ScoreSettings):
+            settings["scorers"] = [_described(one) for one in scorer_settings(resolved)]
+        else:
+            settings |= resolved.model_dump(mode="json")
+    settings["pool"] = str(root)
+    layout = PoolLayout(root)
+    state = {
+        kind: len(layout.numbers(kind))
+        for kind in ("prompts", "candidates", *(f"scores/{n}" for n in layout.scorer_names()))
+    }
+    if call.as_json:
+        print(json.dumps({"steps": steps, "settings": settings, "parts": state}, indent=2))
+        return
+    print("Would do:")
+    print("\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1)))
+    print("Parts there already: " + ", ".join(f"{k} {v}" for k, v in state.items()))
+    print("Settings:")
+    print("\n".join(f"  {key} = {json.dumps(value)}" for key, value in settings.items()))
+
+
+def _described(scorer: ScorerSettings) -> dict[str, Any]:
+    return scorer.model_dump(mode="json", exclude_none=True)
+
+
+def finish(
+    call: Invocation, made: Made, books: Accounting, result: dict[str, Any], line: str | None
+) -> None:
+    """Close the books, print the result, and end with 3 where too many rows were dropped."""
+    books.close()
+    result = {
+        **result,
+        "pool": str(made.pool.layout.root),
+        "stages": [stage.as_json() for stage in made.stages],
+    }
+    if call.as_json:
+        print(json.dumps(result, indent=2))
+    elif line:
+        print(line)
+    sys.stdout.flush()
+    allowed = drops_allowed(call.settings(RunSettings).max_drops, books.input_rows)
+    if books.num_drops > allowed:
+        note(f"{books.num_drops} rows dropped, more than --max-drops allows")
+        raise typer.Exit(3)

@@ -1,0 +1,1 @@
+"""The stages of the data flow and how they are composed."""

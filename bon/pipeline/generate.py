@@ -1,0 +1,130 @@
+"""The work of generating: requests from the pool's prompts, candidates committed part by part."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from bon.pool.files import read_table
+from bon.pool.pool import CANDIDATES, Pool
+from bon.protocols import Event, Generator, PartDone, Progress, Ready
+from bon.records import (
+    CANDIDATES_SCHEMA,
+    DROPS_SCHEMA,
+    Candidate,
+    Drop,
+    GenerationRequest,
+    GenerationResult,
+    Prompt,
+)
+
+__all__ = ["GenerateParts", "sampling_seed"]
+
+
+def sampling_seed(run_seed: int, prompt_id: str) -> int:
+    """Return candidate 0's sampling seed, 48 bits; candidate i's is this plus i."""
+    digest = hashlib.sha256(f"{run_seed}\0{prompt_id}".encode()).digest()
+    return int.from_bytes(digest[:6], "big")
+
+
+@dataclass
+class _OpenPart:
+    """A part whose prompts are being sampled."""
+
+    number: int
+    prompts: list[Prompt]
+    results: dict[str, GenerationResult] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.results) == len(self.prompts)
+
+    @property
+    def missing(self) -> list[Prompt]:
+        return [prompt for prompt in self.prompts if prompt.prompt_id not in self.results]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateParts:
+    """`PartWork` that samples candidates; one stream of requests runs across all parts."""
+
+    pool_root: Path
+    generator: Generator
+    num_candidates: int
+    run_seed: int
+
+    def run(self, parts: Iterable[int]) -> Iterator[Event]:
+        """Sample and commit the parts."""
+        started_s = time.monotonic()
+        pool = Pool.open(self.pool_root)
+        owners: dict[str, _OpenPart] = {}
+        complete: deque[_OpenPart] = deque()
+        with self.generator as generator:
+            yield Ready(time.monotonic() - started_s)
+            for result in generator.stream(self._requests(pool, parts, owners, complete)):
+                part = owners.pop(result.prompt_id)
+                part.results[result.prompt_id] = result
+                if part.complete:
+                    complete.append(part)
+                num_tokens = sum(candidate.num_tokens for candidate in result.candidates)
+                yield Progress(1, len(result.candidates), num_tokens)
+                yield from _commit_all(pool, complete)
+            yield from _commit_all(pool, complete)
+
+    def _requests(
+        self,
+        pool: Pool,
+        parts: Iterable[int],
+        owners: dict[str, _OpenPart],
+        complete: deque[_OpenPart],
+    ) -> Iterator[GenerationRequest]:
+        for number in parts:
+            part = _OpenPart(number, pool.prompts(number), _sampled_before(pool, number))
+            if part.complete:
+                complete.append(part)
+            missing = part.missing
+            owners.update((prompt.prompt_id, part) for prompt in missing)
+            for prompt in missing:
+                seed = sampling_seed(self.run_seed, prompt.prompt_id)
+                yield GenerationRequest(
+                    prompt.prompt_id, prompt.messages, self.num_candidates, seed
+                )
+
+
+def _sampled_before(pool: Pool, number: int) -> dict[str, GenerationResult]:
+    """Return what a part that has grown since already holds: it is not sampled twice."""
+    if not pool.layout.part(CANDIDATES, number).exists():
+        return {}
+    candidates: dict[str, list[Candidate]] = {}
+    for row in pool.read(CANDIDATES, number).to_pylist():
+        candidates.setdefault(row.pop("prompt_id"), []).append(Candidate(**row))
+    results = {key: GenerationResult(key, tuple(rows)) for key, rows in candidates.items()}
+    drops = pool.layout.drops(CANDIDATES, number)
+    if drops.exists():
+        for row in read_table(drops, DROPS_SCHEMA).to_pylist():
+            results[row["id"]] = GenerationResult(row["id"], (), drop=Drop(**row))
+    return results
+
+
+def _commit_all(pool: Pool, complete: deque[_OpenPart]) -> Iterator[PartDone]:
+    while complete:
+        part = complete.popleft()
+        rows = [
+            {"prompt_id": prompt.prompt_id, **asdict(candidate)}
+            for prompt in part.prompts
+            for candidate in part.results[prompt.prompt_id].candidates
+        ]
+        drops = [
+            replace(drop, where=prompt.where, id=prompt.prompt_id, row=prompt.row)
+            for prompt in part.prompts
+            if (drop := part.results[prompt.prompt_id].drop) is not None
+        ]
+        table = pa.Table.from_pylist(rows, CANDIDATES_SCHEMA)
+        pool.commit(CANDIDATES, part.number, table, drops, covers=len(part.prompts))
+        yield PartDone(part.number)

@@ -1,0 +1,119 @@
+"""A pool read back as prompts with their candidates and rewards, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from bon.errors import PoolCorruptError, PoolIncompleteError, SettingsError, did_you_mean
+from bon.pipeline.accounting import Accounting
+from bon.pipeline.run import num_parts
+from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
+from bon.records import Candidate, Prompt
+
+__all__ = ["RankedPrompt", "open_books", "ranked_prompts", "ranking_scorer"]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedPrompt:
+    """One prompt with its N candidates and their rewards (none where scoring failed)."""
+
+    prompt: Prompt
+    candidates: tuple[Candidate, ...]
+    rewards: tuple[float | None, ...]
+
+
+def ranking_scorer(pool: Pool, rank_by: str | None) -> str:
+    """Return the scorer whose scores rank.
+
+    Raises:
+        PoolIncompleteError: there are no scores at all.
+        SettingsError: several scorers and none named, or the named one is not there.
+    """
+    names = pool.layout.scorer_names()
+    where = str(pool.layout.root)
+    if not names:
+        raise PoolIncompleteError(
+            "this pool has no scores",
+            where=where,
+            next_step=f"score it with `bon score {where} -r REWARD_MODEL`",
+        )
+    if rank_by is None and len(names) > 1:
+        raise SettingsError(
+            "this pool has several scorers",
+            where=where,
+            why=", ".join(names),
+            next_step="name the one that ranks with --rank-by",
+        )
+    if rank_by is not None and rank_by not in names:
+        raise SettingsError(
+            f"this pool has no scorer {rank_by!r}",
+            where=where,
+            next_step=did_you_mean(rank_by, names),
+        )
+    return rank_by or names[0]
+
+
+def open_books(pool: Pool, scorer: str | None, limit: int | None) -> Accounting:
+    """Start a command's accounting: input rows, and the drops that making the pool counted.
+
+    Raises:
+        PoolIncompleteError: parts are missing.
+    """
+    size = pool.manifest.part_size
+    wanted = num_parts(limit, size)
+    parts = [part for part in pool.layout.numbers(PROMPTS) if part < wanted]
+    kinds = [CANDIDATES] + ([scores_kind(scorer)] if scorer else [])
+    for kind in kinds:
+        missing = [part for part in pool.pending(kind) if part < wanted]
+        if missing:
+            raise PoolIncompleteError(
+                f"{len(missing)} of {len(parts)} parts have no {kind} yet",
+                where=str(pool.layout.root),
+                why=f"the first is part {missing[0]}",
+                next_step="run the command that makes the pool again: it goes on where it stopped",
+            )
+    rows = sum(pool.covers(PROMPTS, part) for part in parts)
+    books = Accounting(rows if limit is None else min(rows, limit))
+    for kind in (PROMPTS, *kinds):
+        for drop in pool.read_drops(kind):
+            if limit is None or drop.row < limit:
+                books.add(drop)
+    return books
+
+
+def ranked_prompts(pool: Pool, scorer: str, limit: int | None) -> Iterator[RankedPrompt]:
+    """Yield every prompt that has candidates, in input order; holds one part at a time."""
+    wanted = num_parts(limit, pool.manifest.part_size)
+    for part in pool.layout.numbers(PROMPTS):
+        if part >= wanted:
+            return
+        for ranked in _ranked_part(pool, scorer, part):
+            if limit is None or ranked.prompt.row < limit:
+                yield ranked
+
+
+def _ranked_part(pool: Pool, scorer: str, part: int) -> Iterator[RankedPrompt]:
+    prompts = {prompt.prompt_id: prompt for prompt in pool.prompts(part)}
+    candidates = pool.read(CANDIDATES, part)
+    kind = scores_kind(scorer)
+    scores = pool.read(kind, part, ["prompt_id", "candidate", "score"])
+    keys = ["prompt_id", "candidate"]
+    if not candidates.select(keys).equals(scores.select(keys)):
+        raise PoolCorruptError(
+            f"part {part} of {kind} belongs to other candidates",
+            where=str(pool.layout.part(kind, part)),
+            next_step="delete this file and run the same command again: only this part is redone",
+        )
+    rows = zip(candidates.to_pylist(), scores.column("score").to_pylist(), strict=True)
+    for prompt_id, group in groupby(rows, key=lambda pair: pair[0]["prompt_id"]):
+        pairs = list(group)
+        yield RankedPrompt(
+            prompts[prompt_id],
+            tuple(
+                Candidate(**{key: value for key, value in row.items() if key != "prompt_id"})
+                for row, _ in pairs
+            ),
+            tuple(score for _, score in pairs),
+        )

@@ -1,0 +1,249 @@
+"""Making a pool: prompts read, candidates generated, scores added, each where still missing."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bon.errors import PoolError, SettingsMismatchError
+from bon.pipeline.generate import GenerateParts
+from bon.pipeline.ingest import ingest
+from bon.pipeline.score import ScoreParts
+from bon.pool.layout import PoolLayout
+from bon.pool.manifest import Manifest, read_manifest, refuse_differences
+from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
+from bon.protocols import Engine, Event, Generator, PartDone, PartWork, Progress, Ready, Scorer
+from bon.records import Drop, Prompt
+
+__all__ = [
+    "GenerationPlan",
+    "PromptsPlan",
+    "ScoringPlan",
+    "StageReport",
+    "generate",
+    "num_parts",
+    "open_pool",
+    "read_prompts",
+    "score",
+]
+
+DEFAULT_PART_SIZE = 128
+Observer = Callable[[str, int, Event], None]
+"""Called with the stage's name, its number of parts still to do, and an event."""
+
+
+class PromptSource(Protocol):
+    """What the pipeline needs of a reader."""
+
+    @property
+    def layout_name(self) -> str | None: ...
+
+    @property
+    def id_column(self) -> str | None: ...
+
+    def __iter__(self) -> Iterator[Prompt | Drop]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PromptsPlan:
+    """The prompts of a run."""
+
+    name: str
+    rows: PromptSource
+    fingerprint: dict[str, Any]
+    digest: str | None
+    """Hash of the input's bytes, none where it has no files."""
+    limit: int | None
+    part_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationPlan:
+    """The sampling of a run."""
+
+    generator: Generator
+    fingerprint: dict[str, Any]
+    num_candidates: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringPlan:
+    """One scorer of a run."""
+
+    name: str
+    scorer: Scorer
+    fingerprint: dict[str, Any]
+
+
+@dataclass
+class StageReport:
+    """What one stage did in this run; parts that were there already cost nothing."""
+
+    name: str
+    num_parts: int = 0
+    num_parts_done: int = 0
+    """Parts made by this run; the others were there already."""
+    num_candidates: int = 0
+    num_tokens: int = 0
+    load_s: float = 0.0
+    run_s: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report for `--json`."""
+        rate = self.num_tokens / self.run_s if self.run_s else None
+        return {**vars(self), "tokens_per_s": rate}
+
+
+def num_parts(input_rows: int | None, part_size: int) -> int:
+    """Return how many parts so many input rows fill; without a number, all there may be."""
+    return 1 << 62 if input_rows is None else -(-input_rows // part_size)
+
+
+def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> Pool:
+    """Open the pool for writing, or start one; the caller holds its lock.
+
+    As long as it has no candidates nothing has been paid for, and it is started afresh.
+
+    Raises:
+        SettingsMismatchError: it was made with other settings.
+        PoolError: the folder holds something else.
+    """
+    layout = PoolLayout(root)
+    if layout.manifest.exists() and layout.numbers(CANDIDATES):
+        manifest = read_manifest(layout.manifest)
+        size = prompts.part_size or manifest.part_size
+        old = {**manifest.input["settings"], "part_size": manifest.part_size}
+        refuse_differences("input settings", root, old, {**prompts.fingerprint, "part_size": size})
+        if manifest.generation is not None:
+            refuse_differences("settings", root, manifest.generation, generation.fingerprint)
+        return Pool(layout, manifest)
+    strangers = [p.name for p in root.iterdir() if p.name != ".bon"] if root.is_dir() else []
+    if strangers and not layout.manifest.exists():
+        raise PoolError(
+            "this folder is not a pool and not empty",
+            where=str(root),
+            why=f"it holds {', '.join(sorted(strangers)[:3])}",
+            next_step="give --pool a folder of its own",
+        )
+    for name in (PROMPTS, "drops", "scores"):
+        shutil.rmtree(root / name, ignore_errors=True)
+    new = Manifest(
+        part_size=prompts.part_size or DEFAULT_PART_SIZE,
+        input={"settings": prompts.fingerprint},
+        generation=generation.fingerprint,
+    )
+    return Pool(layout, new).save(new)
+
+
+def read_prompts(pool: Pool, plan: PromptsPlan) -> Pool:
+    """Bring the pool's prompts up to date with the input; skipped where its bytes are the same."""
+    known = pool.manifest.input
+    if _is_read(pool, plan):
+        return pool
+    rows = ingest(pool, plan.rows, plan.limit)
+    if rows < known.get("rows", 0):
+        return pool  # a smaller --limit: the pool's own rows stay
+    new = {
+        "settings": plan.fingerprint,
+        "source": plan.name,
+        "layout": plan.rows.layout_name,
+        "id_column": plan.rows.id_column,
+        "digest": plan.digest,
+        "rows": rows,
+        "whole": plan.limit is None or rows < plan.limit,
+    }
+    return pool.save(pool.manifest.model_copy(update={"input": new}))
+
+
+def _is_read(pool: Pool, plan: PromptsPlan) -> bool:
+    known = pool.manifest.input
+    rows = known.get("rows")
+    if rows is None or plan.digest is None or known.get("digest") != plan.digest:
+        return False
+    enough = known["whole"] or (plan.limit is not None and plan.limit <= rows)
+    present = pool.layout.numbers(PROMPTS) == list(range(num_parts(rows, pool.manifest.part_size)))
+    return bool(enough and present)
+
+
+def generate(
+    pool: Pool, plan: GenerationPlan, engine: Engine, limit: int | None, observe: Observer
+) -> StageReport:
+    """Sample the candidates that are missing."""
+    work = GenerateParts(pool.layout.root, plan.generator, plan.num_candidates, plan.seed)
+    return _run_stage("generate", pool, CANDIDATES, work, engine, limit, observe)
+
+
+def score(
+    pool: Pool, plan: ScoringPlan, engine: Engine, limit: int | None, observe: Observer
+) -> StageReport:
+    """Add the scores that are missing.
+
+    Raises:
+        SettingsMismatchError: a scorer of this name has scored parts with other settings.
+    """
+    kind = scores_kind(plan.name)
+    scorers = pool.manifest.scorers
+    if plan.name in scorers and pool.layout.numbers(kind):
+        check_scorer(pool, plan)
+    pool = pool.save(
+        pool.manifest.model_copy(update={"scorers": {**scorers, plan.name: plan.fingerprint}})
+    )
+    work = ScoreParts(pool.layout.root, plan.scorer, plan.name)
+    return _run_stage(f"score {plan.name}", pool, kind, work, engine, limit, observe)
+
+
+def check_scorer(pool: Pool, plan: ScoringPlan) -> None:
+    """Refuse a scorer whose name stands for other settings in this pool."""
+    old = pool.manifest.scorers.get(plan.name)
+    if old is None or not pool.layout.numbers(scores_kind(plan.name)):
+        return
+    try:
+        refuse_differences("settings", pool.layout.root, old, plan.fingerprint)
+    except SettingsMismatchError as error:
+        raise SettingsMismatchError(
+            f"scorer {plan.name!r} has scored this pool with other settings",
+            where=error.where,
+            why=error.why,
+            next_step="repeat the old settings, or give it another name: -r NEWNAME=SPEC",
+        ) from None
+
+
+def _run_stage(
+    name: str,
+    pool: Pool,
+    kind: str,
+    work: PartWork,
+    engine: Engine,
+    limit: int | None,
+    observe: Observer,
+) -> StageReport:
+    wanted = num_parts(limit, pool.manifest.part_size)
+    parts = [part for part in pool.pending(kind) if part < wanted]
+    report = StageReport(name, sum(part < wanted for part in pool.layout.numbers(PROMPTS)))
+    if not parts:
+        return report
+    started_s = time.monotonic()
+    for event in _observed(engine.run(work, parts), name, len(parts), observe):
+        if isinstance(event, Ready):
+            report.load_s += event.load_s
+            started_s = time.monotonic()
+        elif isinstance(event, Progress):
+            report.num_candidates += event.num_candidates
+            report.num_tokens += event.num_tokens
+            report.run_s = time.monotonic() - started_s
+        elif isinstance(event, PartDone):
+            report.num_parts_done += 1
+    return report
+
+
+def _observed(
+    events: Iterable[Event], name: str, num_parts: int, observe: Observer
+) -> Iterator[Event]:
+    for event in events:
+        observe(name, num_parts, event)
+        yield event

@@ -1,0 +1,94 @@
+"""The work of scoring: a part's candidates, grouped by prompt, through one scorer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from bon.pool.pool import CANDIDATES, Pool, scores_kind
+from bon.protocols import Event, PartDone, Progress, Ready, Scorer
+from bon.records import SCORES_SCHEMA, CandidateGroup, Drop, Prompt, Scores
+
+__all__ = ["ScoreParts"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreParts:
+    """`PartWork` that scores.
+
+    A part is handed to the scorer whole and alone, so how it is batched depends on nothing else
+    and a redone part has the same bits.
+    """
+
+    pool_root: Path
+    scorer: Scorer
+    name: str
+
+    def run(self, parts: Iterable[int]) -> Iterator[Event]:
+        """Score and commit the parts."""
+        started_s = time.monotonic()
+        pool = Pool.open(self.pool_root)
+        with self.scorer as scorer:
+            yield Ready(time.monotonic() - started_s)
+            for number in parts:
+                prompts = pool.prompts(number)
+                groups = _groups(prompts, pool.read(CANDIDATES, number))
+                results = scorer.score(groups) if groups else []
+                num_tokens = sum(sum(result.num_tokens) for result in results)
+                yield Progress(len(groups), sum(len(g.responses) for g in groups), num_tokens)
+                by_id = {prompt.prompt_id: prompt for prompt in prompts}
+                pool.commit(
+                    scores_kind(self.name),
+                    number,
+                    _table(results),
+                    _drops(results, by_id),
+                    covers=len(prompts),
+                )
+                yield PartDone(number)
+
+
+def _groups(prompts: list[Prompt], candidates: pa.Table) -> list[CandidateGroup]:
+    responses: dict[str, list[str]] = {}
+    ids = candidates.column("prompt_id").to_pylist()
+    for prompt_id, response in zip(ids, candidates.column("response").to_pylist(), strict=True):
+        responses.setdefault(prompt_id, []).append(response)
+    return [
+        CandidateGroup(prompt.prompt_id, prompt.messages, tuple(responses[prompt.prompt_id]))
+        for prompt in prompts
+        if prompt.prompt_id in responses
+    ]
+
+
+def _table(results: list[Scores]) -> pa.Table:
+    rows = [
+        {
+            "prompt_id": result.prompt_id,
+            "candidate": number,
+            "score": score,
+            "num_tokens": num_tokens,
+            "truncated": truncated,
+        }
+        for result in results
+        for number, (score, num_tokens, truncated) in enumerate(
+            zip(result.scores, result.num_tokens, result.truncated, strict=True)
+        )
+    ]
+    return pa.Table.from_pylist(rows, SCORES_SCHEMA)
+
+
+def _drops(results: list[Scores], prompts: Mapping[str, Prompt]) -> list[Drop]:
+    return [
+        replace(
+            drop,
+            where=prompts[result.prompt_id].where,
+            id=result.prompt_id,
+            row=prompts[result.prompt_id].row,
+            candidate=number,
+        )
+        for result in results
+        for number, drop in sorted(result.reasons.items())
+    ]
