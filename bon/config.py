@@ -65,7 +65,7 @@ class InputSettings(Settings):
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"limit"})
 
     layout: str | None = None
-    """Name of the input's layout (chat, prompt, gsm8k, …); by default recognised by its columns."""
+    """Name of the layout (prompt, messages, gsm8k, …); by default recognised by its columns."""
     prompt_column: str | None = None
     """Column that holds the prompt: a string or a list of messages."""
     id_column: str | None = None

@@ -53,6 +53,8 @@ def guarded(body: Callable[[], None], debug: bool) -> None:
     except (KeyboardInterrupt, _Terminated) as stop:
         print("interrupted; what is committed stays, the same command goes on", file=sys.stderr)
         raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
+    except typer.Exit:
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise typer.Exit(1) from None

@@ -22,12 +22,16 @@ _NOT_YET = ("rule:", "server:", "judge:")
 
 
 def prompts_plan(source: str, settings: InputSettings, part_size: int | None) -> PromptsPlan:
-    """Plan the reading of a prompt file."""
+    """Plan the reading of a prompt file; its first row is read here, so that a wrong file fails
+    before anything is written."""
+    digest = input_digest(source)
+    rows = PromptReader(source, settings)
+    next(iter(rows), None)
     return PromptsPlan(
         name=Path(source).name,
-        rows=PromptReader(source, settings),
+        rows=rows,
         fingerprint=settings.fingerprint(),
-        digest=input_digest(source),
+        digest=digest,
         limit=settings.limit,
         part_size=part_size,
     )

@@ -26,9 +26,7 @@ GROUPS = (InputSettings, GenerateSettings, RunSettings)
 )
 def generate(call: Invocation) -> None:
     """Sample N candidates for each prompt into a pool; resumes a pool that was begun."""
-    from bon.cli.stages import default_pool, describe, finish, make_pool
-    from bon.pipeline.ranked import open_books
-    from bon.report.tables import stages_table
+    from bon.cli.stages import default_pool, describe, finish_pool, make_pool
 
     root = call.settings(RunSettings).pool or call.output or default_pool(call.source, None)
     settings = call.settings(GenerateSettings)
@@ -40,8 +38,4 @@ def generate(call: Invocation) -> None:
         describe(call, Path(root), list(GROUPS), steps)
         return
     made = make_pool(call, root, with_scores=False)
-    books = open_books(made.pool, None, call.settings(InputSettings).limit)
-    books.kept_rows = books.output_rows = books.input_rows - books.num_drops
-    if not call.quiet:
-        stages_table(books, made.stages, root)
-    finish(call, made, books, books.as_json(), str(root))
+    finish_pool(call, made, None)

@@ -31,7 +31,8 @@ def inspect(
 
     def body() -> None:
         from bon.errors import InputNotFoundError
-        from bon.report import inspection
+        from bon.pipeline import inspection
+        from bon.report.inspection import show
 
         path = Path(source)
         if path.is_dir():
@@ -48,6 +49,6 @@ def inspect(
         if as_json:
             print(json.dumps(facts, indent=2, ensure_ascii=False))
         else:
-            inspection.show(facts)
+            show(facts)
 
     guarded(body, debug)

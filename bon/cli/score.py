@@ -26,9 +26,7 @@ GROUPS = (InputSettings, GenerateSettings, ScoreSettings, RunSettings)
 def score(call: Invocation) -> None:
     """Score every candidate of a pool with a reward model; resumes where it stopped."""
     from bon.cli.build import scorer_settings
-    from bon.cli.stages import default_pool, describe, finish, is_pool, make_pool, score_pool
-    from bon.pipeline.ranked import open_books
-    from bon.report.tables import stages_table
+    from bon.cli.stages import default_pool, describe, finish_pool, is_pool, make_pool, score_pool
 
     from_pool = is_pool(call.source)
     root = Path(call.source) if from_pool else call.settings(RunSettings).pool
@@ -39,8 +37,4 @@ def score(call: Invocation) -> None:
         describe(call, root, list(GROUPS), steps)
         return
     made = score_pool(call, root) if from_pool else make_pool(call, root, with_scores=True)
-    books = open_books(made.pool, scorers[-1].name, call.settings(InputSettings).limit)
-    books.kept_rows = books.output_rows = books.input_rows - books.num_drops
-    if not call.quiet:
-        stages_table(books, made.stages, root)
-    finish(call, made, books, books.as_json(), str(root))
+    finish_pool(call, made, scorers[-1].name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from bon.cli.app import app, guarded
 from bon.cli.flags import Invocation, command
@@ -33,16 +34,22 @@ def select(call: Invocation) -> None:
     From a prompt file it makes the pool beside the output (or resumes it); from a pool it reads
     only: trying another strategy costs no GPU time.
     """
-    from bon.cli.stages import Made, default_pool, describe, finish, is_pool, make_pool
+    from bon.cli.stages import (
+        Made,
+        default_pool,
+        describe,
+        finish,
+        input_stem,
+        is_pool,
+        make_pool,
+    )
     from bon.pipeline.ranked import ranking_scorer
     from bon.pipeline.select import select as select_rows
     from bon.pool.pool import Pool
-    from bon.report.tables import select_table
 
     settings = call.settings(SelectSettings)
     from_pool = is_pool(call.source)
-    stem = Path(call.source.rstrip("/")).name.split(".")[0] or "prompts"
-    output = call.output or Path(f"{stem}.best.parquet")
+    output = call.output or Path(f"{input_stem(call.source)}.best.parquet")
     if output.suffix != ".parquet":
         raise SettingsError(
             f"cannot tell the format of {output.name!r}", next_step="give -o a name in .parquet"
@@ -58,14 +65,12 @@ def select(call: Invocation) -> None:
         made.pool,
         settings,
         scorer=ranking_scorer(made.pool, settings.rank_by or _only_reward(call, from_pool)),
-        seed=_seed(call, made.pool),
+        seed=_seed(call, made.pool.manifest.generation),
         limit=call.settings(InputSettings).limit,
         output=output,
     )
-    if not call.quiet:
-        select_table(report, made.stages, output)
-    result = {**report.as_json(), "output": str(output)}
-    finish(call, made, report.accounting, result, str(output))
+    title = f"{report.strategy} by {report.scorer}"
+    finish(call, made, title, report.accounting, {**report.as_json(), "output": str(output)})
 
 
 def _making_steps(call: Invocation, root: Path) -> list[str]:
@@ -87,11 +92,8 @@ def _only_reward(call: Invocation, from_pool: bool) -> str | None:
     return scorers[0].name if len(scorers) == 1 else None
 
 
-def _seed(call: Invocation, pool: object) -> int:
+def _seed(call: Invocation, generation: dict[str, Any] | None) -> int:
     """The draw of soft follows --seed where given, else the pool's own run seed."""
-    from bon.pool.pool import Pool
-
-    assert isinstance(pool, Pool)
-    if call.given("seed") or pool.manifest.generation is None:
+    if call.given("seed") or generation is None:
         return call.settings(GenerateSettings).seed
-    return int(pool.manifest.generation.get("seed", 0))
+    return int(generation.get("seed", 0))

@@ -23,6 +23,7 @@ from bon.config import (
 )
 from bon.engines.local import LocalEngine
 from bon.pipeline.accounting import Accounting, drops_allowed
+from bon.pipeline.ranked import open_books
 from bon.pipeline.run import (
     PromptsPlan,
     ScoringPlan,
@@ -36,8 +37,18 @@ from bon.pipeline.run import (
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import PoolLock
 from bon.pool.pool import Pool
+from bon.report.tables import closing_table
 
-__all__ = ["Made", "default_pool", "describe", "finish", "is_pool", "make_pool", "score_pool"]
+__all__ = [
+    "Made",
+    "default_pool",
+    "describe",
+    "finish",
+    "input_stem",
+    "is_pool",
+    "make_pool",
+    "score_pool",
+]
 
 
 @dataclass
@@ -55,8 +66,12 @@ def is_pool(source: str) -> bool:
 
 def default_pool(source: str, output: Path | None) -> Path:
     """Return the pool's folder where none was given: beside the output, named after the input."""
-    stem = Path(source.rstrip("/")).name.split(".")[0] or "prompts"
-    return (output.parent if output else Path()) / f"{stem}.pool"
+    return (output.parent if output else Path()) / f"{input_stem(source)}.pool"
+
+
+def input_stem(source: str) -> str:
+    """Return the name that outputs take after their input."""
+    return Path(source.rstrip("/")).name.split(".")[0].strip("*?[]") or "prompts"
 
 
 def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
@@ -102,8 +117,7 @@ def _score(
 def _read(pool: Pool, plan: PromptsPlan, call: Invocation) -> Pool:
     pool = read_prompts(pool, plan)
     known = pool.manifest.input
-    ids = f"ids from `{known['id_column']}`" if known["id_column"] else "ids made from content"
-    note(f"{plan.name}: {known['rows']:,} rows read as {known['layout']}, {ids}", quiet=call.quiet)
+    note(f"{plan.name}: {known['rows']:,} rows, {known['description']}", quiet=call.quiet)
     return pool
 
 
@@ -137,21 +151,27 @@ def _described(scorer: ScorerSettings) -> dict[str, Any]:
 
 
 def finish(
-    call: Invocation, made: Made, books: Accounting, result: dict[str, Any], line: str | None
+    call: Invocation, made: Made, title: str, books: Accounting, result: dict[str, Any]
 ) -> None:
-    """Close the books, print the result, and end with 3 where too many rows were dropped."""
+    """Close the books, show the result, and end with 3 where too many rows were dropped."""
     books.close()
     result = {
         **result,
         "pool": str(made.pool.layout.root),
         "stages": [stage.as_json() for stage in made.stages],
     }
-    if call.as_json:
-        print(json.dumps(result, indent=2))
-    elif line:
-        print(line)
+    if not call.quiet:
+        closing_table(title, result)
+    print(json.dumps(result, indent=2) if call.as_json else result.get("output", result["pool"]))
     sys.stdout.flush()
     allowed = drops_allowed(call.settings(RunSettings).max_drops, books.input_rows)
     if books.num_drops > allowed:
         note(f"{books.num_drops} rows dropped, more than --max-drops allows")
         raise typer.Exit(3)
+
+
+def finish_pool(call: Invocation, made: Made, scorer: str | None) -> None:
+    """Finish a command whose result is the pool itself."""
+    books = open_books(made.pool, scorer, call.settings(InputSettings).limit)
+    books.kept_rows = books.output_rows = books.input_rows - books.num_drops
+    finish(call, made, f"pool {made.pool.layout.root.name}", books, books.as_json())

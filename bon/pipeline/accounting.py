@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bon.errors import AccountingError, SettingsError
 from bon.records import Drop
 
 __all__ = ["Accounting", "drops_allowed"]
+
+_MAX_EXAMPLES = 5
 
 
 @dataclass
@@ -24,10 +26,14 @@ class Accounting:
     """Dropped input rows by reason."""
     candidate_drops: Counter[str] = field(default_factory=Counter)
     """Dropped single candidates by reason; their prompts live on."""
+    examples: list[Drop] = field(default_factory=list)
+    """The first few drops, to be shown with their places."""
 
     def add(self, drop: Drop) -> None:
         """Count one drop."""
         (self.drops if drop.candidate is None else self.candidate_drops)[drop.reason] += 1
+        if len(self.examples) < _MAX_EXAMPLES:
+            self.examples.append(drop)
 
     @property
     def num_drops(self) -> int:
@@ -56,6 +62,7 @@ class Accounting:
             "output_rows": self.output_rows,
             "drops": dict(sorted(self.drops.items())),
             "candidate_drops": dict(sorted(self.candidate_drops.items())),
+            "drop_examples": [asdict(drop) for drop in self.examples],
         }
 
 

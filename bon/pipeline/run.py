@@ -39,13 +39,13 @@ Observer = Callable[[str, int, Event], None]
 class PromptSource(Protocol):
     """What the pipeline needs of a reader."""
 
-    @property
-    def layout_name(self) -> str | None: ...
+    def __iter__(self) -> Iterator[Prompt | Drop]:
+        """Start again from the first row."""
+        ...
 
-    @property
-    def id_column(self) -> str | None: ...
-
-    def __iter__(self) -> Iterator[Prompt | Drop]: ...
+    def describe(self) -> str:
+        """Say how the rows are read, once they have been."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +151,7 @@ def read_prompts(pool: Pool, plan: PromptsPlan) -> Pool:
     new = {
         "settings": plan.fingerprint,
         "source": plan.name,
-        "layout": plan.rows.layout_name,
-        "id_column": plan.rows.id_column,
+        "description": plan.rows.describe(),
         "digest": plan.digest,
         "rows": rows,
         "whole": plan.limit is None or rows < plan.limit,

@@ -99,6 +99,5 @@ def refuse_differences(what: str, where: Path, old: dict[str, Any], new: dict[st
             f"this pool was made with other {what}",
             where=str(where),
             why="; ".join(changed),
-            next_step="repeat the old settings to resume it, or give another --pool (or --output) "
-            "to start afresh",
+            next_step="repeat the old settings to resume it, or start afresh with another --pool",
         )

@@ -1,89 +1,88 @@
-"""The closing tables, on stderr."""
+"""The closing table, on stderr: the same facts as `--json`, for a person."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bon.pipeline.accounting import Accounting
-from bon.pipeline.run import StageReport
-from bon.pipeline.select import SelectReport
-
-__all__ = ["select_table", "stages_table"]
+__all__ = ["closing_table"]
 
 
-def select_table(report: SelectReport, stages: list[StageReport], output: Path) -> None:
-    """Print what `bon select` did."""
-    table = _table(f"{report.strategy} by {report.scorer}")
-    _rows_of(table, report.accounting)
-    table.add_row("candidates", f"{report.num_candidates:,}")
-    for reason, count in sorted(report.accounting.candidate_drops.items()):
-        table.add_row(f"  without score: {reason}", f"{count:,}")
-    if report.num_ties:
-        table.add_row("prompts with a tie", f"{report.num_ties:,}")
-    table.add_section()
-    _stage_rows(table, stages)
-    reward_all, reward_chosen = report.reward_all.value, report.reward_chosen.value
-    if reward_all is not None and reward_chosen is not None:
-        table.add_section()
-        table.add_row("mean reward, all", f"{reward_all:.4f}")
-        table.add_row("mean reward, chosen", f"{reward_chosen:.4f}")
-        table.add_row("lift", f"{reward_chosen - reward_all:+.4f}")
-    right_random, right_chosen = report.accuracy_random.value, report.accuracy_chosen.value
-    if right_random is not None and right_chosen is not None:
-        table.add_section()
-        table.add_row("right, a random candidate", f"{right_random:.1%}")
-        table.add_row("right, the chosen", f"{right_chosen:.1%}")
-        table.add_row("gain", f"{100 * (right_chosen - right_random):+.1f} points")
-    table.add_section()
-    table.add_row("written", f"{report.accounting.output_rows:,} rows")
-    _print(table)
-    Console(stderr=True, soft_wrap=True).print(f"  to {output}", highlight=False)
-
-
-def stages_table(books: Accounting, stages: list[StageReport], pool: Path) -> None:
-    """Print what `bon generate` or `bon score` did."""
-    table = _table(f"pool {pool.name}")
-    _rows_of(table, books)
-    for reason, count in sorted(books.candidate_drops.items()):
-        table.add_row(f"  candidates without score: {reason}", f"{count:,}")
-    table.add_section()
-    _stage_rows(table, stages)
-    _print(table)
-
-
-def _table(title: str) -> Table:
+def closing_table(title: str, result: dict[str, Any]) -> None:
+    """Print what a command did, from the object that `--json` prints."""
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    return table
-
-
-def _rows_of(table: Table, books: Accounting) -> None:
-    table.add_row("input rows", f"{books.input_rows:,}")
-    table.add_row("prompts kept", f"{books.kept_rows:,}")
-    table.add_row("dropped", f"{books.num_drops:,}")
-    for reason, count in sorted(books.drops.items()):
-        table.add_row(f"  {reason}", f"{count:,}")
-
-
-def _stage_rows(table: Table, stages: list[StageReport]) -> None:
-    for stage in stages:
-        if stage.num_parts_done == 0:
-            table.add_row(stage.name, "nothing to do")
-            continue
-        rate = stage.num_tokens / stage.run_s if stage.run_s else 0.0
-        table.add_row(
-            stage.name,
-            f"{stage.num_tokens:,} tokens in {stage.run_s:.1f} s, {rate:,.0f} tokens/s",
-        )
-
-
-def _print(table: Table) -> None:
-    # a narrow terminal folds, a pipe or file gets whole lines
+    _book_rows(table, result)
+    table.add_section()
+    for stage in result["stages"]:
+        table.add_row(stage["name"], _stage_text(stage))
+    table.add_section()
+    _reward_rows(table, result)
+    table.add_section()
+    _accuracy_rows(table, result)
+    if "output" in result:
+        table.add_section()
+        table.add_row("written", f"{result['output_rows']:,} rows")
     console = Console(stderr=True)
     if not console.is_terminal:
-        console = Console(stderr=True, width=100)
+        console = Console(stderr=True, width=100)  # a file gets whole lines
     console.print(table)
+    for line in _lines(result):
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _book_rows(table: Table, result: dict[str, Any]) -> None:
+    table.add_row("input rows", f"{result['input_rows']:,}")
+    table.add_row("prompts kept", f"{result['kept_rows']:,}")
+    table.add_row("dropped", f"{sum(result['drops'].values()):,}")
+    for reason, count in result["drops"].items():
+        table.add_row(f"  {reason}", f"{count:,}")
+    if "candidates" in result:
+        table.add_row("candidates", f"{result['candidates']:,}")
+    for reason, count in result["candidate_drops"].items():
+        table.add_row(f"  without a score: {reason}", f"{count:,}")
+    if result.get("ties"):
+        table.add_row("prompts with a tie", f"{result['ties']:,}")
+
+
+def _stage_text(stage: dict[str, Any]) -> str:
+    if stage["num_parts_done"] == 0:
+        return "nothing to do"
+    rate = stage["tokens_per_s"] or 0.0
+    return f"{stage['num_tokens']:,} tokens in {stage['run_s']:.1f} s, {rate:,.0f} tokens/s"
+
+
+def _reward_rows(table: Table, result: dict[str, Any]) -> None:
+    if result.get("lift") is not None:
+        table.add_row("mean reward, all", f"{result['mean_reward_all']:.4f}")
+        table.add_row("mean reward, chosen", f"{result['mean_reward_chosen']:.4f}")
+        table.add_row("lift", f"{result['lift']:+.4f}")
+
+
+def _accuracy_rows(table: Table, result: dict[str, Any]) -> None:
+    low, high = result.get("accuracy_random"), result.get("accuracy_chosen")
+    if low is not None and high is not None:
+        table.add_row("right, a random candidate", f"{low:.1%}")
+        table.add_row("right, the chosen", f"{high:.1%}")
+        table.add_row("gain", f"{100 * (high - low):+.1f} points")
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    lines = [_drop_text(drop) for drop in result["drop_examples"]]
+    more = sum(result["drops"].values()) + sum(result["candidate_drops"].values()) - len(lines)
+    if lines:
+        lines += [f"… and {more:,} more"] if more > 0 else []
+        where = f"{result['pool']}/drops"
+        lines.append(f"what could not be read, sampled or scored is listed in {where}")
+    return [*lines, f"written to {result['output']}"] if "output" in result else lines
+
+
+def _drop_text(drop: dict[str, Any]) -> str:
+    parts = [drop["where"], f"id={drop['id']}" if drop["id"] else ""]
+    if drop["candidate"] is not None:
+        parts.append(f"candidate {drop['candidate']}")
+    place = " ".join(part for part in parts if part)
+    return f"dropped {place}: {drop['reason']}: {drop['detail']}"

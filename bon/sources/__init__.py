@@ -1,0 +1,1 @@
+"""Input files and Hub datasets of many shapes, read row by row into prompts."""

@@ -1,0 +1,175 @@
+"""Read an input of any known shape as prompts, one for each row, or a drop that says why not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from bon.config import InputSettings
+from bon.errors import (
+    InputError,
+    SettingsError,
+    UnknownChoiceError,
+    UnknownLayoutError,
+    did_you_mean,
+)
+from bon.records import Drop, Prompt
+from bon.sources.files import read_rows
+from bon.sources.ids import Ids, choose_id_column, read_id
+from bon.sources.layouts import Layout, choose, column_layout, recognise
+from bon.sources.locate import find_files
+from bon.sources.rows import Fault, RowFault, SourceRow
+
+__all__ = ["PromptReader", "input_digest"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the first good row decided for all."""
+
+    layout: Layout
+    id_column: str | None
+    others: tuple[str, ...]
+
+
+class PromptReader:
+    """The rows of a source as prompts and drops, in input order; can be iterated again.
+
+    The first row that can be parsed decides the layout and the id column for all rows.
+
+    Raises:
+        SettingsError: an unknown layout, or a layout and a prompt column at once; on iteration, a
+            named column that the input does not have.
+        InputError: on iteration, the input as a whole cannot be used.
+    """
+
+    def __init__(self, source: str, settings: InputSettings) -> None:
+        self._source, self._settings = source, settings
+        self._plan: _Plan | None = None
+        if settings.layout is not None and settings.prompt_column is not None:
+            raise SettingsError(
+                "--layout and --prompt-column cannot be used together",
+                why="both say where the prompt is",
+                next_step="leave one of them out",
+            )
+        self._layout = choose(settings.layout) if settings.layout is not None else None
+
+    @property
+    def layout_name(self) -> str | None:
+        """Name of the layout, once the first good row has been read."""
+        return self._plan.layout.name if self._plan else None
+
+    @property
+    def id_column(self) -> str | None:
+        """The id column, once the first good row has been read; none: ids come from content."""
+        return self._plan.id_column if self._plan else None
+
+    def describe(self) -> str:
+        """Return a line that says how the input is read, once the first good row has been."""
+        if self._plan is None:
+            return f"no row of {self._source} could be read yet"
+        plan = self._plan
+        ids = f"ids from `{plan.id_column}`" if plan.id_column else "ids made from content"
+        others = ", ".join(plan.others) or "none"
+        return (
+            f"read as {plan.layout.name}: prompt from {plan.layout.prompt_from}, {ids}, "
+            f"other columns kept: {others}"
+        )
+
+    def __iter__(self) -> Iterator[Prompt | Drop]:
+        self._plan = None
+        ids = Ids()
+        rows = read_rows(self._source, self._settings.split)
+        for number, row in enumerate(islice(rows, self._settings.limit)):
+            yield self._convert(row, number, ids)
+
+    def _convert(self, row: SourceRow, number: int, ids: Ids) -> Prompt | Drop:
+        if row.values is None:
+            return _drop(row.fault or Fault("malformed", "the row is empty"), row, number)
+        if self._plan is None:
+            self._plan = self._make_plan(row.values, row.where)
+        plan, prompt_id = self._plan, ""
+        try:
+            if plan.id_column is not None:
+                prompt_id = read_id(row.values, plan.id_column)
+            conversation = plan.layout.read(row.values)
+            if plan.id_column is not None:
+                ids.claim(prompt_id)
+            else:
+                prompt_id = ids.make(conversation.messages)
+        except RowFault as error:
+            return _drop(error.fault, row, number, prompt_id)
+        consumed = plan.layout.consumes if conversation.is_whole else frozenset()
+        extra = {
+            name: value
+            for name, value in row.values.items()
+            if name not in consumed and name != plan.id_column
+        }
+        return Prompt(prompt_id, conversation.messages, extra, number, row.where)
+
+    def _make_plan(self, values: dict[str, Any], where: str) -> _Plan:
+        settings = self._settings
+        layout = self._choose_layout(values, where)
+        id_column = choose_id_column(values, settings.id_column, layout.consumes)
+        gone = layout.consumes | {id_column}
+        return _Plan(layout, id_column, tuple(name for name in values if name not in gone))
+
+    def _choose_layout(self, values: dict[str, Any], where: str) -> Layout:
+        column = self._settings.prompt_column
+        if column is not None and column not in values:
+            raise UnknownChoiceError(
+                f"the input has no column {column!r}",
+                where=f"--prompt-column; {where}",
+                next_step=did_you_mean(column, values),
+            )
+        if column is not None:
+            return column_layout(column)
+        try:
+            layout = self._layout or recognise(values)
+        except UnknownLayoutError as error:
+            error.where = where
+            raise
+        missing = [name for name in layout.required if name not in values]
+        if missing:
+            raise UnknownLayoutError(
+                f"layout {layout.name} needs the column {', '.join(missing)}",
+                where=where,
+                why=f"the columns are {', '.join(sorted(values)) or '(none)'}",
+                next_step="leave --layout out, or name the column with --prompt-column NAME",
+            )
+        return layout
+
+
+def _drop(fault: Fault, row: SourceRow, number: int, prompt_id: str = "") -> Drop:
+    return Drop(fault.reason, fault.detail, where=row.where, id=prompt_id, row=number)
+
+
+def input_digest(source: str) -> str | None:
+    """Return the SHA-256 of the source's bytes as they lie on disk, or none for a Hub dataset.
+
+    That of several files, in reading order, is the SHA-256 of their digests; names do not count.
+
+    Raises:
+        InputError: as `find_files`, or a file cannot be read.
+    """
+    files = find_files(source)
+    if files is None:
+        return None
+    digests = []
+    for file in files:
+        try:
+            with file.path.open("rb") as stream:
+                digests.append(hashlib.file_digest(stream, "sha256"))
+        except OSError as error:
+            raise InputError(
+                f"cannot read {file.path.name}",
+                where=str(file.path),
+                why=error.strerror or str(error),
+                next_step="check that the file is there and open to you",
+            ) from None
+    if len(digests) == 1:
+        return digests[0].hexdigest()
+    return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()
