@@ -1,0 +1,63 @@
+# `make` lists the targets. Each of them sets up .venv first, where that is still to do.
+#
+#   PYTHON=/path/to/python3.11   interpreter to make .venv with (default: the first one >= 3.11)
+#   BON_EXTRA=vllm|cpu|none      engine (default: vllm where an NVIDIA driver answers, else cpu)
+#   TORCH_INDEX=ADDRESS          package index with PyTorch's CPU builds, where pip knows none
+#   PYTEST_ARGS="-k pool -x"     further arguments for `make test`
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; \
+	done; echo python3)
+PYTEST_ARGS ?=
+export BON_EXTRA TORCH_INDEX
+
+BIN := .venv/bin
+READY := .venv/.bon-setup
+
+# The rules for out/NAME.best.parquet; they run this checkout's bon.
+BON := $(BIN)/bon
+BON_READY := $(READY)
+include pipelines.mk
+
+.PHONY: help setup demo test check format bench-generate sample-models clean
+
+help: ## List the targets
+	@echo 'usage: make TARGET'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-24s %s\n", $$1, $$2 }' Makefile
+	@awk -F '## ' '/^# .*## / { sub("^# *", "", $$1); printf "  %-24s %s\n", $$1, $$2 }' pipelines.mk
+
+# Not even Python is started while the stamp is newer than what decides its content.
+$(READY): pyproject.toml scripts/setup_env.py $(if $(BON_EXTRA),.bon-force)
+	@$(PYTHON) scripts/setup_env.py
+
+setup: $(READY) ## Make .venv and install bon with the engine that fits this machine
+	@echo 'next: make demo, make test, or $(BIN)/bon --help'
+
+demo: $(READY) ## Best-of-8 of sample_data/ with its own models, and a look at the result
+	$(BIN)/bon select sample_data/prompts.jsonl --model sample_data/models/generator \
+		--reward sample_data/models/reward -n 8 --max-tokens 64 -o out/demo.best.parquet
+	$(BIN)/bon inspect out/demo.best.parquet
+
+test: $(READY) ## Run the tests that need no GPU
+	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
+
+check: $(READY) ## Lint, format, types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+format: $(READY) ## Let ruff rewrite what it can
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench-generate: $(READY) ## Measure generation against its peers
+	$(BIN)/python benchmarks/bench_generate.py
+
+sample-models: $(READY) ## Make the tiny models of sample_data/ again
+	$(BIN)/python scripts/make_sample_models.py
+
+clean: ## Remove .venv and caches; out/ stays, its pools cost GPU time
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	find bon tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
