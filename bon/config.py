@@ -210,7 +210,7 @@ class RunSettings(Settings):
     part_size: int | None = Field(default=None, ge=1)
     """Input rows in one part: what is committed, and redone after a fault, at once; by default
     128, or what the pool has."""
-    max_drops: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?%?$")
+    max_drops: str | None = Field(default=None, pattern=r"^(\d+|\d+(\.\d+)?%)$")
     """Drops above this count or share (`20`, `1.5%`) end the run with exit code 3."""
     engine: Literal["local"] = "local"
     """Where the models run."""

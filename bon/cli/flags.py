@@ -190,7 +190,7 @@ def _typer_type(annotation: Any) -> Any:
 
 
 def _shown_default(default: Any) -> str:
-    if default is None or default is PydanticUndefined or default in ((), {}, False):
+    if default is PydanticUndefined or default is None or default is False or default in ((), {}):
         return ""
     return f"(default {', '.join(default) if isinstance(default, tuple) else default})"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -12,78 +12,124 @@ __all__ = ["ExtraColumns"]
 
 _TAKEN_PREFIX = "input_"
 
+_Kind: TypeAlias = "str | list[_Kind] | dict[str, _Kind]"
+"""What a column holds: a scalar's name, a list's one item, a struct's fields; or `mixed`."""
+_SCALARS = {
+    "bool": pa.bool_(),
+    "int": pa.int64(),  # every value is one of float64 too
+    "large_int": pa.int64(),
+    "float": pa.float64(),
+    "string": pa.string(),
+}
+_LARGEST_EXACT = 1 << 53
+
 
 class ExtraColumns:
     """Decides one explicit type per column over all rows, then casts batches to it.
 
-    A column whose values have no common type (numbers and texts, say) becomes JSON text. A column
-    whose name is taken by the output is kept as `input_NAME`.
+    A column whose values have no common type (numbers and texts, say) becomes JSON text, and so
+    does one that mixes fractions with integers that float64 cannot hold. A column whose name is
+    taken by the output is kept as `input_NAME`.
     """
 
     def __init__(self, taken: Collection[str]) -> None:
-        self._taken = set(taken)
-        self._types: dict[str, pa.DataType | None] = {}  # none: mixed, kept as JSON text
+        self._taken = frozenset(taken)
+        self._kinds: dict[str, _Kind] = {}
 
     def learn(self, extras: Sequence[dict[str, Any]]) -> None:
-        """Widen the types to hold these rows too."""
-        names = dict.fromkeys(name for extra in extras for name in extra)
-        for name in names:
-            found = _infer([extra.get(name) for extra in extras])
-            old = self._types.get(name, pa.null())
-            self._types[name] = None if old is None or found is None else _widen(old, found)
+        """Widen the types to hold these rows too; how rows are cut into batches is no matter."""
+        for extra in extras:
+            for name, value in extra.items():
+                self._kinds[name] = _join(self._kinds.get(name, "null"), _kind(value))
 
     @property
     def fields(self) -> list[pa.Field]:
         """The output's fields for these columns, in the input's order."""
-        return [pa.field(self._output_name(name), self._type(name)) for name in self._types]
+        used = self._taken | self._kinds.keys()
+        fields = []
+        for name, kind in self._kinds.items():
+            said = name
+            if name in self._taken:
+                while said in used:
+                    said = _TAKEN_PREFIX + said
+                used |= {said}
+            fields.append(pa.field(said, _column_type(kind)))
+        return fields
 
     def arrays(self, extras: Sequence[dict[str, Any]]) -> list[pa.Array]:
         """Return one array per field for a batch of rows."""
-        return [self._array(name, [extra.get(name) for extra in extras]) for name in self._types]
+        return [
+            _array([extra.get(name) for extra in extras], _column_type(kind))
+            for name, kind in self._kinds.items()
+        ]
 
-    def _output_name(self, name: str) -> str:
-        while name in self._taken:
-            name = _TAKEN_PREFIX + name
-        return name
 
-    def _type(self, name: str) -> pa.DataType:
-        found = self._types[name]
-        return found if found is not None and _storable(found) else pa.string()
-
-    def _array(self, name: str, values: list[Any]) -> pa.Array:
-        kind = self._type(name)
-        if kind == pa.string():
-            values = [None if v is None else _as_text(v) for v in values]
-        elif pa.types.is_floating(kind):
-            values = [None if v is None else float(v) for v in values]
-        return pa.array(values, kind)
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if kind == pa.string():
+        values = [None if v is None else _as_text(v) for v in values]
+    return pa.array(values, kind)
 
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _infer(values: Iterable[Any]) -> pa.DataType | None:
-    try:
-        return pa.array(values).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return None
+def _kind(value: Any) -> _Kind:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "bool"
+        case int():
+            if abs(value) <= _LARGEST_EXACT:
+                return "int"
+            return "large_int" if -(1 << 63) <= value < 1 << 63 else "mixed"
+        case float():
+            return "float"
+        case str():
+            return "string"
+        case list():
+            item: _Kind = "null"
+            for one in value:
+                item = _join(item, _kind(one))
+            return "mixed" if item == "mixed" else [item]
+        case dict():
+            return _struct({name: _kind(one) for name, one in value.items()})
+    return "mixed"
 
 
-def _widen(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    schemas = [pa.schema([("value", one)]), pa.schema([("value", other)])]
-    try:
-        return pa.unify_schemas(schemas, promote_options="permissive").field("value").type
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return None
+def _join(one: _Kind, other: _Kind) -> _Kind:
+    """Return the kind that holds both; in any order and grouping the same but for field order."""
+    if one == other or other == "null":
+        return one
+    if one == "null":
+        return other
+    if isinstance(one, list) and isinstance(other, list):
+        item = _join(one[0], other[0])
+        return "mixed" if item == "mixed" else [item]
+    if isinstance(one, dict) and isinstance(other, dict):
+        names = {**one, **other}
+        return _struct({n: _join(one.get(n, "null"), other.get(n, "null")) for n in names})
+    if isinstance(one, str) and isinstance(other, str):
+        pair = {one, other}
+        return next((k for k in ("float", "large_int") if pair == {"int", k}), "mixed")
+    return "mixed"
 
 
-def _storable(kind: pa.DataType) -> bool:
-    """Tell whether every leaf has a type: Parquet has no struct without fields, nor typed nulls."""
-    if pa.types.is_struct(kind):
-        return kind.num_fields > 0 and all(
-            _storable(kind.field(index).type) for index in range(kind.num_fields)
-        )
-    if pa.types.is_list(kind):
-        return _storable(kind.value_type)
-    return not pa.types.is_null(kind)
+def _struct(fields: dict[str, _Kind]) -> _Kind:
+    return "mixed" if "mixed" in fields.values() else fields
+
+
+def _column_type(kind: _Kind) -> pa.DataType:
+    return _arrow_type(kind) or pa.string()
+
+
+def _arrow_type(kind: _Kind) -> pa.DataType | None:
+    """Return none where a leaf has no type, or a struct no fields: Parquet has neither."""
+    if isinstance(kind, str):
+        return _SCALARS.get(kind)
+    if isinstance(kind, list):
+        item = _arrow_type(kind[0])
+        return None if item is None else pa.list_(item)
+    fields = {name: _arrow_type(one) for name, one in kind.items()}
+    return pa.struct(fields.items()) if fields and None not in fields.values() else None

@@ -6,19 +6,18 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from bon.pool.files import read_table
-from bon.pool.pool import CANDIDATES, Pool
+from bon.errors import EngineError
+from bon.pool.pool import CANDIDATES, Pool, scores_kind
 from bon.protocols import Event, Generator, PartDone, Progress, Ready
 from bon.records import (
     CANDIDATES_SCHEMA,
-    DROPS_SCHEMA,
     Candidate,
-    Drop,
     GenerationRequest,
     GenerationResult,
     Prompt,
@@ -76,6 +75,12 @@ class GenerateParts:
                 yield Progress(1, len(result.candidates), num_tokens)
                 yield from _commit_all(pool, complete)
             yield from _commit_all(pool, complete)
+            if owners:
+                raise EngineError(
+                    f"the generator gave no result for {len(owners)} prompts",
+                    where=f"the first is id={next(iter(owners))}",
+                    why="this is a bug in bon",
+                )
 
     def _requests(
         self,
@@ -105,18 +110,16 @@ def _sampled_before(pool: Pool, number: int) -> dict[str, GenerationResult]:
     for row in pool.read(CANDIDATES, number).to_pylist():
         candidates.setdefault(row.pop("prompt_id"), []).append(Candidate(**row))
     results = {key: GenerationResult(key, tuple(rows)) for key, rows in candidates.items()}
-    drops = pool.layout.drops(CANDIDATES, number)
-    if drops.exists():
-        for row in read_table(drops, DROPS_SCHEMA).to_pylist():
-            results[row["id"]] = GenerationResult(row["id"], (), drop=Drop(**row))
+    for drop in pool.drops(CANDIDATES, number):
+        results[drop.id] = GenerationResult(drop.id, (), drop=drop)
     return results
 
 
 def _commit_all(pool: Pool, complete: deque[_OpenPart]) -> Iterator[PartDone]:
     while complete:
         part = complete.popleft()
-        rows = [
-            {"prompt_id": prompt.prompt_id, **asdict(candidate)}
+        candidates = [
+            (prompt.prompt_id, candidate)
             for prompt in part.prompts
             for candidate in part.results[prompt.prompt_id].candidates
         ]
@@ -125,6 +128,16 @@ def _commit_all(pool: Pool, complete: deque[_OpenPart]) -> Iterator[PartDone]:
             for prompt in part.prompts
             if (drop := part.results[prompt.prompt_id].drop) is not None
         ]
-        table = pa.Table.from_pylist(rows, CANDIDATES_SCHEMA)
-        pool.commit(CANDIDATES, part.number, table, drops, covers=len(part.prompts))
+        for name in pool.layout.scorer_names():
+            # on a GPU a part done again may hold other responses: its old scores are not theirs
+            pool.layout.part(scores_kind(name), part.number).unlink(missing_ok=True)
+        pool.commit(CANDIDATES, part.number, _table(candidates), drops, covers=len(part.prompts))
         yield PartDone(part.number)
+
+
+def _table(rows: list[tuple[str, Candidate]]) -> pa.Table:
+    """Build the part column by column; row by row costs several times as much."""
+    columns: dict[str, list[Any]] = {"prompt_id": [prompt_id for prompt_id, _ in rows]}
+    for name in CANDIDATES_SCHEMA.names[1:]:
+        columns[name] = [getattr(candidate, name) for _, candidate in rows]
+    return pa.table(columns, CANDIDATES_SCHEMA)

@@ -10,9 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from bon.errors import SettingsMismatchError
-from bon.pool.files import read_table
 from bon.pool.pool import PROMPTS, Pool
-from bon.records import DROPS_SCHEMA, PROMPTS_SCHEMA, Drop, Prompt
+from bon.records import PROMPTS_SCHEMA, Drop, Prompt
 
 __all__ = ["ingest"]
 
@@ -66,10 +65,7 @@ def _signature(row: Prompt | Drop) -> dict[str, Any]:
 
 def _signatures(pool: Pool, part: int) -> Iterator[dict[str, Any]]:
     rows = [_signature(prompt) for prompt in pool.prompts(part)]
-    drops = pool.layout.drops(PROMPTS, part)
-    if drops.exists():
-        table = read_table(drops, DROPS_SCHEMA)
-        rows += [_signature(Drop(**row)) for row in table.to_pylist()]
+    rows += [_signature(drop) for drop in pool.drops(PROMPTS, part)]
     return iter(sorted(rows, key=lambda row: row["row"]))
 
 

@@ -95,12 +95,13 @@ def file_facts(path: Path, num_rows: int) -> dict[str, Any]:
                 if "reward" in file.schema_arrow.names
                 else []
             )
+            numbers = [r for r in rewards if isinstance(r, int | float)]  # votes keep unscored too
             return {
                 "file": str(path),
                 "num_rows": file.metadata.num_rows,
                 "bytes": path.stat().st_size,
                 "columns": {field.name: str(field.type) for field in file.schema_arrow},
-                "mean_reward": float(np.mean(rewards)) if rewards else None,
+                "mean_reward": float(np.mean(numbers)) if numbers else None,
                 "rows": first.to_pylist()[:num_rows] if first is not None else [],
             }
     except (pa.ArrowException, OSError) as error:
@@ -110,10 +111,7 @@ def file_facts(path: Path, num_rows: int) -> dict[str, Any]:
 
 
 def _num_rows(pool: Pool, kind: str) -> int:
-    return sum(
-        int(pq.read_metadata(pool.layout.part(kind, part)).num_rows)
-        for part in pool.layout.numbers(kind)
-    )
+    return sum(pool.num_rows(kind, part) for part in pool.layout.numbers(kind))
 
 
 def _quantiles(pool: Pool, name: str) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ __all__ = ["ResolvedModel", "resolve_adapter", "resolve_model"]
 
 _SAMPLE_BYTES = 1 << 20
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
+_TRAINING_STATE = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt")
 _CONTENT = (*_WEIGHTS, ".json", ".jinja", ".model", ".txt")
 _ADVICE = "give the folder of a model saved with save_pretrained, or a hub id such as org/name"
 
@@ -49,7 +51,9 @@ def resolve_adapter(spec: str) -> ResolvedModel:
 
 
 def _resolve(spec: str, revision: str | None) -> ResolvedModel:
-    folder = Path(spec).expanduser()
+    folder = Path(spec)
+    with suppress(RuntimeError):  # ~ of a user that is not there
+        folder = folder.expanduser()
     if folder.is_dir():
         folder = folder.resolve()
         return ResolvedModel(folder.name, str(folder), _digest(folder))
@@ -73,7 +77,7 @@ def _download(spec: str, revision: str | None) -> str:
         # the hub client raises many kinds: no such id, no access, no network
         raise ModelNotFoundError(
             f"cannot get the model {spec!r}",
-            why=str(error).strip().splitlines()[0],
+            why=next(iter(str(error).strip().splitlines()), type(error).__name__),
             next_step="check the id and the network (HF_TOKEN for a gated model), or " + _ADVICE,
         ) from error
 
@@ -87,7 +91,9 @@ def _check_files(folder: Path, config: str) -> None:
             next_step=_ADVICE,
         )
     missing = list(_missing_shards(folder))
-    has_weights = any(path.suffix in _WEIGHTS for path in folder.iterdir())
+    has_weights = any(
+        path.suffix in _WEIGHTS and path.name not in _TRAINING_STATE for path in folder.iterdir()
+    )
     if missing or not has_weights:
         raise ModelError(
             "the model has no weights" if not missing else "the model's weights are incomplete",

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from bon.errors import PoolCorruptError, PoolIncompleteError, SettingsError, did_you_mean
 from bon.pipeline.accounting import Accounting
-from bon.pipeline.run import num_parts
+from bon.pipeline.run import num_parts, refuse_incomplete
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.records import Candidate, Prompt
 
@@ -31,7 +31,7 @@ def ranking_scorer(pool: Pool, rank_by: str | None) -> str:
         PoolIncompleteError: there are no scores at all.
         SettingsError: several scorers and none named, or the named one is not there.
     """
-    names = pool.layout.scorer_names()
+    names = pool.layout.scorer_names() or sorted(pool.manifest.scorers)  # no part at all: no rows
     where = str(pool.layout.root)
     if not names:
         raise PoolIncompleteError(
@@ -66,14 +66,7 @@ def open_books(pool: Pool, scorer: str | None, limit: int | None) -> Accounting:
     parts = [part for part in pool.layout.numbers(PROMPTS) if part < wanted]
     kinds = [CANDIDATES] + ([scores_kind(scorer)] if scorer else [])
     for kind in kinds:
-        missing = [part for part in pool.pending(kind) if part < wanted]
-        if missing:
-            raise PoolIncompleteError(
-                f"{len(missing)} of {len(parts)} parts have no {kind} yet",
-                where=str(pool.layout.root),
-                why=f"the first is part {missing[0]}",
-                next_step="run the command that makes the pool again: it goes on where it stopped",
-            )
+        refuse_incomplete(pool, kind, limit)
     rows = sum(pool.covers(PROMPTS, part) for part in parts)
     books = Accounting(rows if limit is None else min(rows, limit))
     for kind in (PROMPTS, *kinds):
@@ -104,6 +97,12 @@ def _ranked_part(pool: Pool, scorer: str, part: int) -> Iterator[RankedPrompt]:
         raise PoolCorruptError(
             f"part {part} of {kind} belongs to other candidates",
             where=str(pool.layout.part(kind, part)),
+            next_step="delete this file and run the same command again: only this part is redone",
+        )
+    if not prompts.keys() >= set(candidates.column("prompt_id").to_pylist()):
+        raise PoolCorruptError(
+            f"part {part} of {CANDIDATES} belongs to other prompts",
+            where=str(pool.layout.part(CANDIDATES, part)),
             next_step="delete this file and run the same command again: only this part is redone",
         )
     rows = zip(candidates.to_pylist(), scores.column("score").to_pylist(), strict=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from bon.errors import PoolError, SettingsMismatchError
+from bon.errors import PoolError, PoolIncompleteError, SettingsMismatchError
 from bon.pipeline.generate import GenerateParts
 from bon.pipeline.ingest import ingest
 from bon.pipeline.score import ScoreParts
@@ -28,6 +28,7 @@ __all__ = [
     "num_parts",
     "open_pool",
     "read_prompts",
+    "refuse_incomplete",
     "score",
 ]
 
@@ -114,8 +115,8 @@ def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> P
         PoolError: the folder holds something else.
     """
     layout = PoolLayout(root)
-    if layout.manifest.exists() and layout.numbers(CANDIDATES):
-        manifest = read_manifest(layout.manifest)
+    manifest = read_manifest(layout.manifest) if layout.manifest.exists() else None
+    if manifest is not None and layout.numbers(CANDIDATES):
         size = prompts.part_size or manifest.part_size
         old = {**manifest.input["settings"], "part_size": manifest.part_size}
         refuse_differences("input settings", root, old, {**prompts.fingerprint, "part_size": size})
@@ -123,7 +124,7 @@ def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> P
             refuse_differences("settings", root, manifest.generation, generation.fingerprint)
         return Pool(layout, manifest)
     strangers = [p.name for p in root.iterdir() if p.name != ".bon"] if root.is_dir() else []
-    if strangers and not layout.manifest.exists():
+    if strangers and manifest is None:
         raise PoolError(
             "this folder is not a pool and not empty",
             where=str(root),
@@ -184,7 +185,9 @@ def score(
 
     Raises:
         SettingsMismatchError: a scorer of this name has scored parts with other settings.
+        PoolIncompleteError: parts have no candidates yet.
     """
+    refuse_incomplete(pool, CANDIDATES, limit)
     kind = scores_kind(plan.name)
     scorers = pool.manifest.scorers
     if plan.name in scorers and pool.layout.numbers(kind):
@@ -194,6 +197,24 @@ def score(
     )
     work = ScoreParts(pool.layout.root, plan.scorer, plan.name)
     return _run_stage(f"score {plan.name}", pool, kind, work, engine, limit, observe)
+
+
+def refuse_incomplete(pool: Pool, kind: str, limit: int | None) -> None:
+    """Stop where parts of a kind are still to be made.
+
+    Raises:
+        PoolIncompleteError: with their number and the first one.
+    """
+    wanted = num_parts(limit, pool.manifest.part_size)
+    parts = [part for part in pool.layout.numbers(PROMPTS) if part < wanted]
+    missing = [part for part in pool.pending(kind) if part < wanted]
+    if missing:
+        raise PoolIncompleteError(
+            f"{len(missing)} of {len(parts)} parts have no {kind} yet",
+            where=str(pool.layout.root),
+            why=f"the first is part {missing[0]}",
+            next_step="run the command that makes the pool again: it goes on where it stopped",
+        )
 
 
 def check_scorer(pool: Pool, plan: ScoringPlan) -> None:

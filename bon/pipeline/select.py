@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -43,14 +44,15 @@ _VOTING = frozenset({"majority", "weighted-majority"})
 
 @dataclass
 class _Mean:
-    """A running mean; none of nothing."""
+    """A running mean of what is there and finite; none of nothing."""
 
     total: float = 0.0
     count: int = 0
 
-    def add(self, value: float) -> None:
-        self.total += value
-        self.count += 1
+    def add(self, value: float | None) -> None:
+        if value is not None and math.isfinite(value):
+            self.total += value
+            self.count += 1
 
     @property
     def value(self) -> float | None:
@@ -126,7 +128,7 @@ def select(
     ):
         for table in _row_groups(rows, columns, schema):
             writer.write_table(table)
-    report.accounting.close()
+        report.accounting.close()  # before the file appears: wrong books, no result
     return report
 
 
@@ -190,12 +192,9 @@ def _measure(
     pattern: re.Pattern[str] | None,
 ) -> None:
     for reward in ranked.rewards:
-        if reward is not None:
-            report.reward_all.add(reward)
+        report.reward_all.add(reward)
     for index in chosen:
-        reward = ranked.rewards[index]
-        if reward is not None:
-            report.reward_chosen.add(reward)
+        report.reward_chosen.add(ranked.rewards[index])
     reference = reference_answer(ranked.prompt.extra.get(answer_column), pattern)
     if reference is None:
         return

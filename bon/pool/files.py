@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bon.errors import OutputError, PoolCorruptError
+from bon.errors import BonError, OutputError, PoolCorruptError
 
 __all__ = ["PARQUET_OPTIONS", "read_table", "replace_file", "write_table"]
 
@@ -42,8 +42,8 @@ def replace_file(final: Path, staging: Path) -> Iterator[Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    except OutputError:
-        raise
+    except BonError:
+        raise  # several of them are OSErrors too, and none of those is about this file
     except OSError as error:
         raise OutputError(
             f"cannot write {final.name}",
@@ -77,7 +77,7 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
         expected = schema if columns is None else pa.schema([schema.field(c) for c in columns])
         if not table.schema.equals(expected):
             raise pa.ArrowInvalid(f"columns are {table.schema.names}, not {expected.names}")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names not in UTF-8
         raise PoolCorruptError(
             f"cannot read {path.name} back",
             where=str(path),

@@ -56,4 +56,5 @@ class PoolLayout:
     def scorer_names(self) -> list[str]:
         """List the scorers that have at least one part."""
         folder = self.root / "scores"
-        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        return [name for name in found if self.numbers(f"scores/{name}")]

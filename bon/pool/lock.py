@@ -34,23 +34,30 @@ class PoolLock:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                self._take(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        except PoolLockedError:
+            raise
         except OSError as error:
             raise OutputError(
                 "cannot write to the pool", where=str(self.path), why=error.strerror or str(error)
             ) from error
+        self._descriptor = descriptor
+        return self
+
+    def _take(self, descriptor: int) -> None:
         holder = _read_holder(descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(descriptor)
             raise self._locked(holder) from None
         if holder.get("host", socket.gethostname()) != socket.gethostname():
-            os.close(descriptor)
             raise self._locked(holder)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(_myself()).encode(), 0)
-        self._descriptor = descriptor
-        return self
 
     def __exit__(
         self,

@@ -16,6 +16,12 @@ __all__ = ["FORMAT_VERSION", "Manifest", "differences", "read_manifest", "write_
 FORMAT_VERSION = 1
 
 
+class _Versioned(BaseModel):
+    """What every version's `pool.json` has; it is read before the rest."""
+
+    format_version: int
+
+
 class Manifest(BaseModel):
     """The content of `pool.json`."""
 
@@ -41,7 +47,7 @@ def read_manifest(path: Path) -> Manifest:
         PoolCorruptError: it is not one that this version can read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except OSError:
         raise PoolNotFoundError(
             "there is no pool here",
@@ -50,7 +56,14 @@ def read_manifest(path: Path) -> Manifest:
             next_step="make one with `bon generate PROMPTS --pool FOLDER`",
         ) from None
     try:
-        manifest = Manifest.model_validate_json(text)
+        version = _Versioned.model_validate_json(content).format_version
+        if version != FORMAT_VERSION:
+            raise PoolCorruptError(
+                f"the pool has format version {version}, this bon reads {FORMAT_VERSION}",
+                where=str(path),
+                next_step="use the version of bon that made it",
+            )
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
         raise PoolCorruptError(
             "cannot read pool.json",
@@ -58,20 +71,12 @@ def read_manifest(path: Path) -> Manifest:
             why=str(error.errors()[0]["msg"]),
             next_step="restore it, or make the pool again in another folder",
         ) from None
-    if manifest.format_version != FORMAT_VERSION:
-        raise PoolCorruptError(
-            f"the pool has format version {manifest.format_version}, this bon reads "
-            f"{FORMAT_VERSION}",
-            where=str(path),
-            next_step="use the version of bon that made it",
-        )
-    return manifest
 
 
 def write_manifest(manifest: Manifest, path: Path, staging: Path) -> None:
     """Write `pool.json` durably, where it is not the same already."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    if path.exists() and path.read_bytes() == text.encode():
         return
     with replace_file(path, staging) as temporary:
         temporary.write_text(text, encoding="utf-8")

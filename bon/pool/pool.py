@@ -84,20 +84,18 @@ class Pool:
     def covers(self, kind: str, part: int) -> int:
         """Return how many input rows (prompts) or prompts (other kinds) a part accounts for."""
         path = self.layout.part(kind, part)
-        try:
-            return int((pq.read_metadata(path).metadata or {})[_COVERS])
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise PoolCorruptError(
-                f"cannot read the footer of {path.name}",
-                where=str(path),
-                why=str(error).splitlines()[0],
-                next_step="delete this file and run the same command again: only this part is "
-                "redone",
-            ) from error
+        text = (_footer(path).metadata or {}).get(_COVERS, b"")
+        if not text.isdigit():
+            raise _bad_footer(path, f"{_COVERS.decode()} is {text!r}")
+        return int(text)
 
     def num_prompts(self, part: int) -> int:
         """Return how many prompts a part holds."""
-        return int(pq.read_metadata(self.layout.part(PROMPTS, part)).num_rows)
+        return self.num_rows(PROMPTS, part)
+
+    def num_rows(self, kind: str, part: int) -> int:
+        """Return how many rows a part holds, from its footer."""
+        return int(_footer(self.layout.part(kind, part)).num_rows)
 
     def pending(self, kind: str) -> list[int]:
         """List the parts of `candidates` or of a scorer that are missing or grew since."""
@@ -118,10 +116,45 @@ class Pool:
     def read_drops(self, kind: str) -> Iterator[Drop]:
         """Yield what was dropped while the parts of a kind were made."""
         for part in self.layout.numbers(kind):
-            path = self.layout.drops(kind, part)
-            if path.exists():
-                for row in read_table(path, DROPS_SCHEMA).to_pylist():
-                    yield Drop(**row)
+            yield from self.drops(kind, part)
+
+    def drops(self, kind: str, part: int) -> list[Drop]:
+        """Return what was dropped while one part that exists was made.
+
+        Drops are renamed into place before their part. So a run that was killed while it extended
+        a part of `prompts` leaves drops of rows which the old part does not cover yet.
+        """
+        path = self.layout.drops(kind, part)
+        if not path.exists():
+            return []
+        try:
+            drops = [Drop(**row) for row in read_table(path, DROPS_SCHEMA).to_pylist()]
+        except PoolCorruptError as error:
+            error.next_step = (
+                f"delete this file and {self.layout.part(kind, part)}, and run the same command "
+                "again: only this part is redone"
+            )
+            raise
+        if kind != PROMPTS:
+            return drops
+        end = part * self.manifest.part_size + self.covers(kind, part)
+        return [drop for drop in drops if drop.row < end]
+
+
+def _footer(path: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _bad_footer(path, str(error).splitlines()[0]) from error
+
+
+def _bad_footer(path: Path, why: str) -> PoolCorruptError:
+    return PoolCorruptError(
+        f"cannot read the footer of {path.name}",
+        where=str(path),
+        why=why,
+        next_step="delete this file and run the same command again: only this part is redone",
+    )
 
 
 def _schema(kind: str) -> pa.Schema:

@@ -1,0 +1,167 @@
+"""Making a pool: what is refused, what is started afresh, what is skipped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.commands import pool_files
+from support.fakes import FakeScorer, FakeSource, InlineEngine, Run, ignore, input_rows
+
+from bon.errors import PoolCorruptError, PoolError, SettingsMismatchError
+from bon.pipeline.run import (
+    DEFAULT_PART_SIZE,
+    PromptsPlan,
+    ScoringPlan,
+    StageReport,
+    num_parts,
+    open_pool,
+    read_prompts,
+    score,
+)
+from bon.pool.pool import CANDIDATES, PROMPTS, Pool
+from bon.protocols import Event, PartDone
+
+ROWS = input_rows(10, bad=[5])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A pool with scores."""
+    Run(ROWS).scores(tmp_path / "p")
+    return tmp_path / "p"
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "parts"), [(0, 4, 0), (1, 4, 1), (4, 4, 1), (5, 4, 2), (None, 4, 1 << 62)]
+)
+def test_num_parts(rows: int | None, size: int, parts: int) -> None:
+    assert num_parts(rows, size) == parts
+
+
+def test_second_run_does_nothing(root: Path) -> None:
+    before = pool_files(root)
+    again = Run(ROWS)
+    again.scores(root)
+    assert again.engine.parts == []
+    assert again.generator.requests == []
+    assert pool_files(root) == before
+
+
+def test_whole_pool_is_made_of_whole_files(root: Path) -> None:
+    names = {PROMPTS, CANDIDATES, "scores/reward"}
+    parts = {f"{name}/part-0000{n}.parquet" for name in names for n in range(3)}
+    assert set(pool_files(root)) == {*parts, "pool.json", "drops/prompts/part-00001.parquet"}
+
+
+def test_other_generation_settings_are_refused_by_name(root: Path) -> None:
+    before = pool_files(root)
+    with pytest.raises(SettingsMismatchError) as caught:
+        Run(ROWS, num_candidates=5, seed=1, fingerprint={"top_p": 0.5}).scores(root)
+    assert caught.value.why == "num_candidates: 3 -> 5; seed: 0 -> 1; top_p: null -> 0.5"
+    assert pool_files(root) == before
+
+
+def test_other_part_size_is_refused_and_none_is_the_pools_own(root: Path) -> None:
+    with pytest.raises(SettingsMismatchError, match="input settings") as caught:
+        Run(ROWS, part_size=8).scores(root)
+    assert caught.value.why == "part_size: 4 -> 8"
+    Run(ROWS, part_size=None).scores(root)
+    fresh = Run(ROWS, part_size=None).prompts(root.parent / "fresh")
+    assert fresh.manifest.part_size == DEFAULT_PART_SIZE
+
+
+def test_scorer_with_other_settings_is_refused_and_a_second_name_is_not(root: Path) -> None:
+    pool = Pool.open(root)
+    other = {"spec": "by length", "max_length": 9}
+    with pytest.raises(SettingsMismatchError, match="scorer 'reward' has scored") as caught:
+        score(pool, ScoringPlan("reward", FakeScorer(), other), InlineEngine(), None, ignore)
+    assert caught.value.why == "max_length: null -> 9"
+    assert "-r NEWNAME=SPEC" in caught.value.next_step
+
+    score(pool, ScoringPlan("second", FakeScorer(), other), InlineEngine(), None, ignore)
+    assert Pool.open(root).manifest.scorers == {
+        "reward": {"spec": "by length"}, "second": other,
+    }  # fmt: skip
+    assert Pool.open(root).layout.scorer_names() == ["reward", "second"]
+
+
+def test_pool_without_candidates_is_started_afresh(tmp_path: Path) -> None:
+    Run(input_rows(30)).prompts(tmp_path / "p")
+    Run(ROWS, part_size=5, seed=9).scores(tmp_path / "p")
+    Run(ROWS, part_size=5, seed=9).scores(tmp_path / "direct")
+    assert pool_files(tmp_path / "p") == pool_files(tmp_path / "direct")
+
+
+def test_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "thesis.txt").write_text("mine")
+    with pytest.raises(PoolError, match="not a pool and not empty") as caught:
+        Run(ROWS).prompts(tmp_path)
+    assert caught.value.why == "it holds prompts"
+    assert (tmp_path / "prompts" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ['{"balls": 15}', '{"format_version": 2}', "x"])
+def test_folder_with_a_strange_pool_json_is_left_alone(tmp_path: Path, content: str) -> None:
+    (tmp_path / "pool.json").write_text(content)
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "mine.txt").write_text("mine")
+    with pytest.raises(PoolCorruptError):
+        Run(ROWS).prompts(tmp_path)
+    assert (tmp_path / "scores" / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "pool.json").read_text() == content
+
+
+def plan(source: FakeSource, digest: str | None) -> PromptsPlan:
+    return PromptsPlan("in.jsonl", source, {"layout": None}, digest, source.limit, 4)
+
+
+def test_input_is_read_again_only_where_its_bytes_or_the_limit_ask_for_it(tmp_path: Path) -> None:
+    def num_reads(limit: int | None, digest: str | None) -> int:
+        source = FakeSource(ROWS, limit)
+        one = plan(source, digest)
+        read_prompts(open_pool(tmp_path / "p", one, Run(ROWS).generation), one)
+        return source.num_reads
+
+    assert num_reads(6, "a") == 1
+    Run(ROWS, limit=4).candidates(tmp_path / "p")  # from now on it is not started afresh
+    assert num_reads(6, "a") == 1, "Run has another digest"
+    assert num_reads(6, "a") == num_reads(3, "a") == 0
+    assert num_reads(7, "a") == 1
+    assert num_reads(None, "a") == 1
+    assert num_reads(None, "a") == num_reads(20, "a") == 0
+    assert num_reads(None, "b") == 1
+    assert num_reads(None, None) == 1, "a source without files is always compared"
+    assert Pool.open(tmp_path / "p").manifest.input == {
+        "settings": {"layout": None}, "source": "in.jsonl", "description": "read as a list",
+        "digest": None, "rows": 10, "whole": True,
+    }  # fmt: skip
+
+
+def test_limit_bounds_what_is_sampled(tmp_path: Path) -> None:
+    Run(ROWS).candidates(tmp_path / "all")
+    run = Run(ROWS, limit=4)
+    run.prompts(tmp_path / "p")
+    Run(ROWS, limit=8).prompts(tmp_path / "p")
+    run.candidates(tmp_path / "p")
+    assert run.engine.parts == [0]
+    run.candidates(tmp_path / "all")
+    assert len(pool_files(tmp_path / "all")) == 8, "the rest stays"
+
+
+def test_stage_report(root: Path) -> None:
+    seen: list[tuple[str, int, Event]] = []
+    for part in (0, 1):
+        Pool.open(root).layout.part("scores/reward", part).unlink()
+    report = score(
+        Pool.open(root), ScoringPlan("reward", FakeScorer(), {"spec": "by length"}),
+        InlineEngine(), None, lambda *event: seen.append(event),
+    )  # fmt: skip
+    assert (report.num_parts, report.num_parts_done, report.num_candidates) == (3, 2, 21)
+    assert {(name, parts) for name, parts, _ in seen} == {("score reward", 2)}
+    assert [e.part for _, _, e in seen if isinstance(e, PartDone)] == [0, 1]
+    told = json.loads(json.dumps(report.as_json()))
+    assert told["tokens_per_s"] > 0
+    assert StageReport("x").as_json()["tokens_per_s"] is None

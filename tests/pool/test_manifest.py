@@ -1,0 +1,94 @@
+"""`pool.json` and the refusal to mix two pools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bon.errors import PoolCorruptError, PoolNotFoundError, SettingsError, SettingsMismatchError
+from bon.pool.manifest import (
+    FORMAT_VERSION,
+    Manifest,
+    differences,
+    read_manifest,
+    refuse_differences,
+    write_manifest,
+)
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+SETTINGS = st.dictionaries(st.sampled_from("abcdef"), SCALARS | st.lists(SCALARS, max_size=2))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    manifest = Manifest(
+        part_size=8, input={"rows": 3, "ä": None}, generation={"stop": ["a"]}, scorers={"r": {}}
+    )
+    path = tmp_path / "pool.json"
+    write_manifest(manifest, path, tmp_path / ".bon")
+    assert read_manifest(path) == manifest
+    assert json.loads(path.read_text())["format_version"] == FORMAT_VERSION == 1
+
+
+def test_same_manifest_is_not_written_again(tmp_path: Path) -> None:
+    manifest, path = Manifest(part_size=8, input={"ä": "é"}), tmp_path / "pool.json"
+    write_manifest(manifest, path, tmp_path)
+    node = path.stat().st_ino
+    write_manifest(manifest, path, tmp_path)
+    assert path.stat().st_ino == node
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"\xff\xfe{}", b"{}", b'{"format_version": 1}',
+                b'{"format_version": 1, "part_size": "x", "input": {}}',
+                b'{"format_version": 1, "part_size": 8, "input": {}, "more": 1}'],
+)  # fmt: skip
+def test_garbage_is_corrupt(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "pool.json"
+    path.write_bytes(content)
+    with pytest.raises(PoolCorruptError) as caught:
+        read_manifest(path)
+    assert caught.value.where == str(path)
+    assert caught.value.why
+    assert caught.value.next_step
+
+
+def test_later_format_is_named_whatever_else_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "pool.json"
+    path.write_text('{"format_version": 2, "shards": []}')
+    with pytest.raises(PoolCorruptError, match=r"format version 2, this bon reads 1") as caught:
+        read_manifest(path)
+    assert caught.value.next_step == "use the version of bon that made it"
+
+
+def test_no_pool(tmp_path: Path) -> None:
+    with pytest.raises(PoolNotFoundError) as caught:
+        read_manifest(tmp_path / "pool.json")
+    assert caught.value.where == str(tmp_path)
+
+
+def test_mismatch_lists_every_key_that_differs(tmp_path: Path) -> None:
+    old: dict[str, Any] = {"model": "a", "n": 4, "seed": 0, "gone": True, "stop": ["x"]}
+    new: dict[str, Any] = {"model": "b", "n": 4, "seed": 7, "stop": ["x", "y"], "none": None}
+
+    with pytest.raises(SettingsMismatchError) as caught:
+        refuse_differences("settings", tmp_path, old, new)
+
+    assert caught.value.why.split("; ") == [
+        "gone: true -> null", 'model: "a" -> "b"', "seed: 0 -> 7", 'stop: ["x"] -> ["x", "y"]',
+    ]  # fmt: skip
+    assert caught.value.exit_code == 2
+    assert isinstance(caught.value, SettingsError)
+    refuse_differences("settings", tmp_path, old, {**old, "none": None})
+
+
+@given(SETTINGS, SETTINGS)
+def test_differences_are_symmetric_and_complete(old: dict[str, Any], new: dict[str, Any]) -> None:
+    keys = [line.split(":")[0] for line in differences(old, new)]
+    assert keys == sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    assert keys == [line.split(":")[0] for line in differences(new, old)]
+    assert differences(old, json.loads(json.dumps(old))) == []

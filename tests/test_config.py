@@ -1,0 +1,142 @@
+"""Settings: their order, their ranges, and what is part of a fingerprint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from bon.config import (
+    GROUPS,
+    GenerateSettings,
+    InputSettings,
+    RunSettings,
+    ScorerSettings,
+    ScoreSettings,
+    SelectSettings,
+    Settings,
+    read_config_file,
+    resolve,
+)
+from bon.errors import SettingsError, UnknownChoiceError
+
+MODELS = (*GROUPS, ScorerSettings)
+
+
+@pytest.mark.parametrize("group", MODELS)
+def test_every_field_has_a_sentence_and_every_runtime_field_exists(group: type[Settings]) -> None:
+    for name, info in group.model_fields.items():
+        assert (info.description or "").endswith("."), name
+    assert group.runtime_fields <= group.model_fields.keys()
+
+
+def test_no_key_belongs_to_two_groups() -> None:
+    names = [name for group in GROUPS for name in group.model_fields]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_settings_are_frozen_and_refuse_unknown_keys(group: type[Settings]) -> None:
+    settings = group()
+    with pytest.raises(ValidationError):
+        setattr(settings, next(iter(group.model_fields)), None)
+    with pytest.raises(ValidationError):
+        group(nothing=1)  # type: ignore[call-arg]
+
+
+def test_order_is_defaults_then_file_then_flags() -> None:
+    file = {"num_candidates": 4, "top_p": 0.5, "raw": True, "k": 3}
+    flags = {"num_candidates": 2, "seed": None, "raw": False}
+    settings = resolve(GenerateSettings, file, flags)
+    assert (settings.num_candidates, settings.top_p, settings.seed) == (2, 0.5, 0)
+    assert settings.raw is False, "a flag that says no is said"
+    assert resolve(SelectSettings, file, flags).k == 3
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        (GenerateSettings, "num_candidates", 0),
+        (GenerateSettings, "num_candidates", "many"),
+        (GenerateSettings, "temperature", -0.1),
+        (GenerateSettings, "top_p", 1.1),
+        (GenerateSettings, "top_p", 0),
+        (GenerateSettings, "max_tokens", 0),
+        (GenerateSettings, "dtype", "int4"),
+        (GenerateSettings, "stop", "one string"),
+        (InputSettings, "limit", -1),
+        (ScoreSettings, "reward", "one string"),
+        (SelectSettings, "k", 0),
+        (SelectSettings, "soft_lambda", 0),
+        (SelectSettings, "strategy", "bets"),
+        (RunSettings, "part_size", 0),
+        (RunSettings, "max_drops", "some"),
+        (RunSettings, "max_drops", "1.5"),
+        (RunSettings, "max_drops", "-1"),
+        (RunSettings, "engine", "cluster"),
+    ],
+)
+def test_bad_value_names_its_flag(group: type[Settings], name: str, value: Any) -> None:
+    with pytest.raises(SettingsError) as caught:
+        resolve(group, {}, {name: value})
+    assert f"--{name.replace('_', '-')}" in caught.value.what
+    assert repr(value) in caught.value.what
+    assert caught.value.why
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("value", ["0", "20", "1.5%", "3%", "100%"])
+def test_max_drops(value: str) -> None:
+    assert RunSettings(max_drops=value).max_drops == value
+
+
+def test_fingerprint_leaves_out_what_does_not_decide_the_content() -> None:
+    one = GenerateSettings()
+    other = one.model_copy(update={"tensor_parallel_size": 8, "gpu_memory_utilization": 0.5})
+    assert one.fingerprint() == other.fingerprint()
+    assert one.fingerprint() != GenerateSettings(seed=1).fingerprint()
+    assert InputSettings(limit=3).fingerprint() == InputSettings().fingerprint()
+    base = ScorerSettings(name="r", spec="m")
+    assert base.fingerprint() == ScorerSettings(name="r", spec="m", batch_tokens=9).fingerprint()
+    assert base.fingerprint() != ScorerSettings(name="r", spec="m", max_length=9).fingerprint()
+
+
+def test_config_file_takes_both_spellings_and_keys_of_every_command(tmp_path: Path) -> None:
+    path = tmp_path / "bon.toml"
+    path.write_text(
+        'num-candidates = 4\nmax_tokens = 9\nreward = ["a", "b"]\nstrategy = "top-k"\n'
+        "[engine_args]\nmax_num_seqs = 2\n"
+    )
+    values = read_config_file(path)
+    assert values == {
+        "num_candidates": 4, "max_tokens": 9, "reward": ["a", "b"], "strategy": "top-k",
+        "engine_args": {"max_num_seqs": 2},
+    }  # fmt: skip
+    assert resolve(ScoreSettings, values, {}).reward == ("a", "b")
+
+
+def test_unknown_key_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "bon.toml"
+    path.write_text("num-candidate = 4\n")
+    with pytest.raises(UnknownChoiceError, match="unknown key 'num_candidate'") as caught:
+        read_config_file(path)
+    assert caught.value.next_step == "did you mean 'num_candidates'?"
+    assert caught.value.where == str(path)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(b"a = ", "not TOML"), (b"seed = 1\nseed = 2", "not TOML"), (b"\xff", "not TOML"),
+     (None, "cannot read")],
+)  # fmt: skip
+def test_file_that_cannot_be_used(tmp_path: Path, content: bytes | None, what: str) -> None:
+    path = tmp_path / "bon.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match=what) as caught:
+        read_config_file(path)
+    assert caught.value.where == str(path)
+    assert caught.value.why
