@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import os
@@ -57,6 +58,7 @@ class VllmGenerator:
         self._context_tokens: int = config.model_config.max_model_len
         self._capacity = 2 * int(config.scheduler_config.max_num_seqs)
         self._lora = self._lora_request()
+        self._sampling_parameters = self._common_sampling()
         return self
 
     def __exit__(
@@ -73,13 +75,14 @@ class VllmGenerator:
             torch.cuda.empty_cache()
 
     def stream(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationResult]:
-        """Sample every request; holds at most two engine batches of candidates at a time."""
+        """Sample every request; holds at most two engine batches of unfinished candidates."""
         engine = self._llm.llm_engine
         waiting = iter(requests)
         in_flight: dict[str, GenerationRequest] = {}
-        num_in_flight, number, more = 0, 0, True
+        number, more = 0, True
         while more or in_flight:
-            while more and num_in_flight < self._capacity:
+            # candidates, not prompts: most of a prompt's may be done while one runs on
+            while more and engine.get_num_unfinished_requests() < self._capacity:
                 request = next(waiting, None)
                 if request is None:
                     more = False
@@ -96,12 +99,9 @@ class VllmGenerator:
                     lora_request=self._lora,
                 )
                 in_flight[key] = request
-                num_in_flight += request.num_candidates
             for output in engine.step() if in_flight else ():
                 if output.finished:
-                    request = in_flight.pop(output.request_id)
-                    num_in_flight -= request.num_candidates
-                    yield _result(request, output)
+                    yield _result(in_flight.pop(output.request_id), output)
 
     def _engine_arguments(self) -> dict[str, Any]:
         settings = self.settings
@@ -185,14 +185,13 @@ class VllmGenerator:
             )
         return tokens if tokens else Drop("empty_prompt", "no tokens after templating")
 
-    def _sampling(self, request: GenerationRequest) -> Any:
+    def _common_sampling(self) -> Any:
+        """Build what all requests share; making it anew for each costs more than a decode step."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         settings = self.settings
         return SamplingParams(
-            n=request.num_candidates,
-            seed=request.seed,
             temperature=settings.temperature,
             top_p=settings.top_p,
             top_k=settings.top_k,
@@ -202,6 +201,11 @@ class VllmGenerator:
             logprobs=0,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+
+    def _sampling(self, request: GenerationRequest) -> Any:
+        parameters = copy.copy(self._sampling_parameters)
+        parameters.n, parameters.seed = request.num_candidates, request.seed
+        return parameters
 
 
 def _result(request: GenerationRequest, output: Any) -> GenerationResult:
