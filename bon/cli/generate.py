@@ -38,4 +38,4 @@ def generate(call: Invocation) -> None:
         describe(call, Path(root), list(GROUPS), steps)
         return
     made = make_pool(call, root, with_scores=False)
-    finish_pool(call, made, None)
+    finish_pool(call, made, [])

@@ -37,4 +37,4 @@ def score(call: Invocation) -> None:
         describe(call, root, list(GROUPS), steps)
         return
     made = score_pool(call, root) if from_pool else make_pool(call, root, with_scores=True)
-    finish_pool(call, made, scorers[-1].name)
+    finish_pool(call, made, [one.name for one in scorers])

@@ -44,15 +44,17 @@ def select(call: Invocation) -> None:
         make_pool,
     )
     from bon.pipeline.ranked import ranking_scorer
+    from bon.pipeline.select import check_selection
     from bon.pipeline.select import select as select_rows
     from bon.pool.pool import Pool
 
     settings = call.settings(SelectSettings)
     from_pool = is_pool(call.source)
     output = call.output or Path(f"{input_stem(call.source)}.best.parquet")
-    if output.suffix != ".parquet":
+    check_selection(settings, output)
+    if Path(call.source).exists() and output.resolve() == Path(call.source).resolve():
         raise SettingsError(
-            f"cannot tell the format of {output.name!r}", next_step="give -o a name in .parquet"
+            "the output is the input", where=str(output), next_step="give -o another name"
         )
     root = Path(call.source) if from_pool else call.settings(RunSettings).pool
     root = root or default_pool(call.source, output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,8 +171,8 @@ def finish(
         raise typer.Exit(3)
 
 
-def finish_pool(call: Invocation, made: Made, scorer: str | None) -> None:
+def finish_pool(call: Invocation, made: Made, scorers: Sequence[str]) -> None:
     """Finish a command whose result is the pool itself."""
-    books = open_books(made.pool, scorer, call.settings(InputSettings).limit)
+    books = open_books(made.pool, scorers, call.settings(InputSettings).limit)
     books.kept_rows = books.output_rows = books.input_rows - books.num_drops
     finish(call, made, f"pool {made.pool.layout.root.name}", books, books.as_json())

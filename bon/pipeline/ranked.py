@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -55,7 +55,7 @@ def ranking_scorer(pool: Pool, rank_by: str | None) -> str:
     return rank_by or names[0]
 
 
-def open_books(pool: Pool, scorer: str | None, limit: int | None) -> Accounting:
+def open_books(pool: Pool, scorers: Sequence[str], limit: int | None) -> Accounting:
     """Start a command's accounting: input rows, and the drops that making the pool counted.
 
     Raises:
@@ -64,7 +64,7 @@ def open_books(pool: Pool, scorer: str | None, limit: int | None) -> Accounting:
     size = pool.manifest.part_size
     wanted = num_parts(limit, size)
     parts = [part for part in pool.layout.numbers(PROMPTS) if part < wanted]
-    kinds = [CANDIDATES] + ([scores_kind(scorer)] if scorer else [])
+    kinds = [CANDIDATES, *(scores_kind(name) for name in scorers)]
     for kind in kinds:
         refuse_incomplete(pool, kind, limit)
     rows = sum(pool.covers(PROMPTS, part) for part in parts)

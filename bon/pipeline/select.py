@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bon.answers import compile_answer_pattern, extract_answer, is_correct, reference_answer
 from bon.config import SelectSettings
-from bon.errors import OutputError
+from bon.errors import OutputError, SettingsError
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.columns import ExtraColumns
 from bon.pipeline.ranked import RankedPrompt, open_books, ranked_prompts
@@ -24,7 +25,7 @@ from bon.pool.pool import PROMPTS, Pool
 from bon.records import MESSAGES_TYPE, Drop
 from bon.selection import choose
 
-__all__ = ["OUTPUT_FIELDS", "SelectReport", "select"]
+__all__ = ["OUTPUT_FIELDS", "SelectReport", "check_selection", "select"]
 
 OUTPUT_FIELDS = (
     pa.field("prompt_id", pa.string()),
@@ -111,16 +112,10 @@ def select(
         PoolIncompleteError: parts are missing.
         OutputError: the file cannot be written.
     """
-    pattern = compile_answer_pattern(settings.answer_pattern)
-    report = SelectReport(open_books(pool, scorer, limit), settings.strategy, scorer)
+    pattern = check_selection(settings, output)
+    report = SelectReport(open_books(pool, [scorer], limit), settings.strategy, scorer)
     columns = _extra_columns(pool, limit)
     schema = pa.schema([*columns.fields, *OUTPUT_FIELDS])
-    if output.is_dir():
-        raise OutputError(
-            "the output is a folder",
-            where=str(output),
-            next_step="give -o the name of a .parquet file",
-        )
     rows = _chosen_rows(pool, settings, pattern, seed, limit, report)
     with (
         replace_file(output, output.parent) as path,
@@ -130,6 +125,26 @@ def select(
             writer.write_table(table)
         report.accounting.close()  # before the file appears: wrong books, no result
     return report
+
+
+def check_selection(settings: SelectSettings, output: Path) -> re.Pattern[str] | None:
+    """Find before any engine work what would stop the selection; return the answer pattern.
+
+    Raises:
+        SettingsError: a bad pattern, or an output of unknown format.
+        OutputError: the output is a folder.
+    """
+    if output.is_dir():
+        raise OutputError(
+            "the output is a folder",
+            where=str(output),
+            next_step="give -o the name of a .parquet file",
+        )
+    if output.suffix != ".parquet":
+        raise SettingsError(
+            f"cannot tell the format of {output.name!r}", next_step="give -o a name in .parquet"
+        )
+    return compile_answer_pattern(settings.answer_pattern)
 
 
 def _extra_columns(pool: Pool, limit: int | None) -> ExtraColumns:
@@ -160,7 +175,7 @@ def _chosen_rows(
             ranked.rewards,
             strategy=settings.strategy,
             k=settings.k,
-            threshold=settings.threshold,
+            threshold=float(np.float32(settings.threshold)),  # as rewards are stored
             soft_lambda=settings.soft_lambda,
             answers_N=answers,
             seed=_draw_seed(seed, ranked.prompt.prompt_id),

@@ -98,7 +98,7 @@ def refuse_differences(what: str, where: Path, old: dict[str, Any], new: dict[st
     Raises:
         SettingsMismatchError: with the list of what differs.
     """
-    changed = differences(old, new)
+    changed = differences(_content(old, new), _content(new, old))
     if changed:
         raise SettingsMismatchError(
             f"this pool was made with other {what}",
@@ -106,3 +106,13 @@ def refuse_differences(what: str, where: Path, old: dict[str, Any], new: dict[st
             why="; ".join(changed),
             next_step="repeat the old settings to resume it, or start afresh with another --pool",
         )
+
+
+def _content(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the names of models whose digests agree: a moved folder is the same model."""
+    same = {
+        name
+        for name, digest in (("model", "model_digest"), ("spec", "digest"))
+        if one.get(digest) is not None and one.get(digest) == other.get(digest)
+    }
+    return {key: value for key, value in one.items() if key not in same}

@@ -160,4 +160,4 @@ def test_growing_limit_equals_a_direct_run_in_every_byte(
     Run(rows, limit=limits[-1]).scores(tmp_path / "direct")
     assert pool_files(tmp_path / "grown") == pool_files(tmp_path / "direct")
     assert len({r.prompt_id for r in run.generator.requests}) < 5, "only what is new is sampled"
-    open_books(Pool.open(tmp_path / "grown"), "reward", None)
+    open_books(Pool.open(tmp_path / "grown"), ["reward"], None)

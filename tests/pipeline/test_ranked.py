@@ -34,7 +34,7 @@ def test_prompts_come_in_input_order_with_their_rewards(pool: Pool) -> None:
 
 @pytest.mark.parametrize("limit", [None, *range(12)])
 def test_books_close_for_every_limit(pool: Pool, limit: int | None) -> None:
-    books = open_books(pool, "reward", limit)
+    books = open_books(pool, ["reward"], limit)
     books.kept_rows = sum(1 for _ in ranked_prompts(pool, "reward", limit))
     books.close()
     assert books.input_rows == min(10, 10 if limit is None else limit)
@@ -73,7 +73,7 @@ def test_folder_without_a_part_is_no_scorer(pool: Pool) -> None:
 def test_scorer_of_a_pool_without_rows(tmp_path: Path) -> None:
     pool = Run([]).scores(tmp_path / "p")
     assert ranking_scorer(pool, None) == "reward"
-    books = open_books(pool, "reward", None)
+    books = open_books(pool, ["reward"], None)
     books.close()
     assert list(ranked_prompts(pool, "reward", None)) == []
 
@@ -82,17 +82,17 @@ def test_scorer_of_a_pool_without_rows(tmp_path: Path) -> None:
 def test_missing_part_is_named(pool: Pool, kind: str, part: int) -> None:
     pool.layout.part(kind, part).unlink()
     with pytest.raises(PoolIncompleteError, match=f"1 of 3 parts have no {kind} yet") as caught:
-        open_books(pool, "reward", None)
+        open_books(pool, ["reward"], None)
     assert caught.value.why == f"the first is part {part}"
     if part == 2:
-        assert open_books(pool, "reward", 8).input_rows == 8
+        assert open_books(pool, ["reward"], 8).input_rows == 8
 
 
 def test_interrupted_scoring_is_incomplete(tmp_path: Path) -> None:
     Run(input_rows(10)).candidates(tmp_path / "p")
     pool = Run(input_rows(10), engine=InlineEngine(stop_after=1)).scores(tmp_path / "p")
     with pytest.raises(PoolIncompleteError, match="2 of 3 parts"):
-        open_books(pool, "reward", None)
+        open_books(pool, ["reward"], None)
 
 
 def test_scores_of_other_candidates_are_corrupt(pool: Pool, tmp_path: Path) -> None:

@@ -92,3 +92,14 @@ def test_differences_are_symmetric_and_complete(old: dict[str, Any], new: dict[s
     assert keys == sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     assert keys == [line.split(":")[0] for line in differences(new, old)]
     assert differences(old, json.loads(json.dumps(old))) == []
+
+
+def test_a_model_under_another_name_is_the_same_model(tmp_path: Path) -> None:
+    old = {"model": "first", "model_digest": "abc", "seed": 0}
+
+    refuse_differences("settings", tmp_path, old, {**old, "model": "renamed"})
+
+    with pytest.raises(SettingsMismatchError, match='model: "first" -> "renamed"'):
+        refuse_differences(
+            "settings", tmp_path, old, {**old, "model": "renamed", "model_digest": "def"}
+        )
