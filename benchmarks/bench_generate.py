@@ -8,9 +8,8 @@ event sent to another process. `bare` is one `LLM.generate` call with ready-made
 sampling parameters, its time alone. The candidates must be the same.
 
 Two workloads, because what bon adds is per prompt: `short` is the sample prompts with responses of
-about 9 tokens, where a prompt's 8 candidates take the engine 6 ms; `long` is plain English, to which
-the sample model babbles, often to --max-tokens. Writes JSON to
-benchmarks/results/.
+about 9 tokens, where a prompt's 8 candidates take the engine 6 ms; `long` is plain English, to
+which the sample model babbles, often to --max-tokens. Writes JSON to benchmarks/results/.
 """
 
 from __future__ import annotations

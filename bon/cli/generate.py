@@ -19,7 +19,7 @@ GROUPS = (InputSettings, GenerateSettings, RunSettings)
     output_help="Folder of the pool; the same as --pool. By default NAME.pool here.",
     examples=[
         "bon generate prompts.jsonl -m Qwen/Qwen3-0.6B -n 16 --pool prompts.pool",
-        "bon generate base.txt -m my-base-model --raw --max-tokens 256 --stop '\\n\\n'",
+        "bon generate base.txt -m my-base-model --raw --max-tokens 256 --stop END",
     ],
     panel="Stages",
     run=guarded,

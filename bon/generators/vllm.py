@@ -14,11 +14,13 @@ from typing import Any
 
 from bon.config import GenerateSettings
 from bon.errors import ModelError
-from bon.records import Candidate, Drop, GenerationRequest, GenerationResult
+from bon.records import Candidate, Drop, GenerationRequest, GenerationResult, Message
 
 __all__ = ["VllmGenerator"]
 
 _GIB = 1 << 30
+_GREEDY_BELOW = 1e-5  # vLLM's own line; it refuses more than one candidate below it
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM accepts
 _CPU_BLOCK_TOKENS = 32  # the CPU default of 128 never caches a shorter shared prefix
 
 
@@ -44,7 +46,9 @@ class VllmGenerator:
 
         try:
             self._llm = LLM(**self._engine_arguments())
-        except (ValueError, RuntimeError, OSError, TypeError, KeyError, ImportError) as error:
+        except ModelError:
+            raise
+        except Exception as error:  # damaged files raise kinds of their own, even MemoryError
             raise ModelError(
                 "vLLM cannot load the generator",
                 where=self.model_path,
@@ -53,9 +57,10 @@ class VllmGenerator:
                 "--max-model-len, --kv-cache-gib or --gpu-memory-utilization",
             ) from error
         self._tokenizer: Any = self._llm.get_tokenizer()
-        self._check_template()
+        self._check_tokenizer()
         config = self._llm.llm_engine.vllm_config
         self._context_tokens: int = config.model_config.max_model_len
+        self._vocab_size: int = config.model_config.get_vocab_size()
         self._capacity = 2 * int(config.scheduler_config.max_num_seqs)
         self._lora = self._lora_request()
         self._sampling_parameters = self._common_sampling()
@@ -80,28 +85,35 @@ class VllmGenerator:
         waiting = iter(requests)
         in_flight: dict[str, GenerationRequest] = {}
         number, more = 0, True
-        while more or in_flight:
-            # candidates, not prompts: most of a prompt's may be done while one runs on
-            while more and engine.get_num_unfinished_requests() < self._capacity:
-                request = next(waiting, None)
-                if request is None:
-                    more = False
-                    break
-                tokens = self._encode(request)
-                if isinstance(tokens, Drop):
-                    yield GenerationResult(request.prompt_id, (), drop=tokens)
-                    continue
-                key, number = str(number), number + 1
-                engine.add_request(
-                    key,
-                    {"prompt_token_ids": tokens},
-                    self._sampling(request),
-                    lora_request=self._lora,
-                )
-                in_flight[key] = request
-            for output in engine.step() if in_flight else ():
-                if output.finished:
-                    yield _result(in_flight.pop(output.request_id), output)
+        try:
+            while more or in_flight:
+                # candidates, not prompts: most of a prompt's may be done while one runs on
+                while more and engine.get_num_unfinished_requests() < self._capacity:
+                    request = next(waiting, None)
+                    if request is None:
+                        more = False
+                        break
+                    tokens = self._encode(request)
+                    if isinstance(tokens, Drop):
+                        yield GenerationResult(request.prompt_id, (), drop=tokens)
+                        continue
+                    key, number = str(number), number + 1
+                    self._submit(key, tokens, request)
+                    in_flight[key] = request
+                for output in engine.step() if in_flight else ():
+                    if output.finished:
+                        yield _result(in_flight.pop(output.request_id), output)
+        finally:  # a stream that is left must not go on running in the engine
+            if in_flight:
+                engine.abort_request(list(in_flight))
+
+    def _submit(self, key: str, tokens: list[int], request: GenerationRequest) -> None:
+        self._llm.llm_engine.add_request(
+            key,
+            {"prompt_token_ids": tokens},
+            self._sampling(request),
+            lora_request=self._lora,
+        )
 
     def _engine_arguments(self) -> dict[str, Any]:
         settings = self.settings
@@ -118,8 +130,7 @@ class VllmGenerator:
         }
         arguments |= self._device_arguments()
         if self.lora_path:
-            rank = json.loads((Path(self.lora_path) / "adapter_config.json").read_text())["r"]
-            arguments |= {"enable_lora": True, "max_lora_rank": max(8, int(rank))}
+            arguments |= {"enable_lora": True, "max_lora_rank": _lora_rank(self.lora_path)}
         return arguments | settings.engine_args
 
     def _device_arguments(self) -> dict[str, Any]:
@@ -144,17 +155,60 @@ class VllmGenerator:
             return None
         from vllm.lora.request import LoRARequest
 
-        return LoRARequest("adapter", 1, self.lora_path)
+        request = LoRARequest("adapter", 1, self.lora_path)
+        try:
+            self._llm.llm_engine.add_lora(request)  # now, not with the first prompt
+        except Exception as error:
+            raise _bad_adapter(self.lora_path, error) from error
+        return request
 
-    def _check_template(self) -> None:
-        own = getattr(self._tokenizer, "chat_template", None)
-        if not (self.settings.raw or self.chat_template or own):
+    def _check_tokenizer(self) -> None:
+        """Refuse a tokenizer that transformers made up, and a template that can fit no prompt."""
+        tokenizer = self._tokenizer
+        words = set(tokenizer.encode("hello 1", add_special_tokens=False))
+        if not words - {tokenizer.unk_token_id}:
+            raise ModelError(
+                "the generator's tokenizer knows no words",
+                where=self.model_path,
+                why="its vocabulary file is missing or empty",
+                next_step="give a folder that holds the model's tokenizer as well as its weights",
+            )
+        if self.settings.raw:
+            return
+        own = getattr(tokenizer, "chat_template", None)
+        if not (own if self.chat_template is None else self.chat_template):
             raise ModelError(
                 "the generator has no chat template",
                 where=self.model_path,
                 why="its tokenizer defines none, so messages cannot be turned into text",
                 next_step="give --chat-template FILE, or --raw for a base model",
             )
+        self._check_template_syntax()
+
+    def _check_template_syntax(self) -> None:
+        from jinja2 import TemplateSyntaxError
+
+        try:
+            self._template([{"role": "user", "content": "?"}])
+        except TemplateSyntaxError as error:
+            raise ModelError(
+                "the generator's chat template is not valid Jinja",
+                where=self.model_path,
+                why=f"line {error.lineno}: {error.message}",
+                next_step="correct the file given with --chat-template, or the model's own",
+            ) from error
+        except Exception:
+            return  # it may take other prompts; those that it does not are drops
+
+    def _template(self, messages: list[Message]) -> list[int]:
+        tokens: list[int] = self._tokenizer.apply_chat_template(
+            messages,
+            chat_template=self.chat_template,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+        )
+        return tokens
 
     def _encode(self, request: GenerationRequest) -> list[int] | Drop:
         """Return the prompt's token ids, or why it cannot be sampled from."""
@@ -162,28 +216,31 @@ class VllmGenerator:
         if self.settings.raw:
             if len(messages) != 1:
                 return Drop("not_raw", f"--raw takes one message, not {len(messages)}")
-            tokens: list[int] = self._tokenizer.encode(messages[0]["content"])
-        else:
-            if self.settings.system_prompt and messages[0]["role"] not in ("system", "developer"):
-                messages.insert(0, {"role": "system", "content": self.settings.system_prompt})
-            try:
-                tokens = self._tokenizer.apply_chat_template(
-                    messages,
-                    chat_template=self.chat_template,
-                    add_generation_prompt=True,
-                    tokenize=True,
-                    return_dict=False,
-                )
-            except Exception as error:
-                # Jinja's own errors and those that a template raises; the row is at fault
-                return Drop("template_error", _first_line(error))
-        room = self._context_tokens - len(tokens)
-        if room < 1:
+            return self._checked(self._tokenizer.encode(messages[0]["content"]))
+        first = messages[0]["role"] if messages else ""
+        if self.settings.system_prompt and first not in ("system", "developer"):
+            messages.insert(0, {"role": "system", "content": self.settings.system_prompt})
+        try:
+            return self._checked(self._template(messages))
+        except Exception as error:
+            # Jinja's own errors and those that a template raises; the row is at fault
+            return Drop("template_error", _first_line(error))
+
+    def _checked(self, tokens: list[int]) -> list[int] | Drop:
+        """Return the tokens, or why the engine cannot take them: it would fail all prompts."""
+        if not tokens:
+            return Drop("empty_prompt", "no tokens after templating")
+        if len(tokens) >= self._context_tokens:
             return Drop(
                 "prompt_too_long",
                 f"{len(tokens)} tokens leave no room in a context of {self._context_tokens}",
             )
-        return tokens if tokens else Drop("empty_prompt", "no tokens after templating")
+        if max(tokens) >= self._vocab_size:
+            return Drop(
+                "unknown_token",
+                f"token {max(tokens)} is not in the model's vocabulary of {self._vocab_size}",
+            )
+        return tokens
 
     def _common_sampling(self) -> Any:
         """Build what all requests share; making it anew for each costs more than a decode step."""
@@ -204,24 +261,46 @@ class VllmGenerator:
 
     def _sampling(self, request: GenerationRequest) -> Any:
         parameters = copy.copy(self._sampling_parameters)
-        parameters.n, parameters.seed = request.num_candidates, request.seed
+        greedy = self.settings.temperature < _GREEDY_BELOW  # all candidates are the one
+        parameters.n, parameters.seed = 1 if greedy else request.num_candidates, request.seed
         return parameters
 
 
 def _result(request: GenerationRequest, output: Any) -> GenerationResult:
     ordered = sorted(output.outputs, key=lambda completion: completion.index)
+    if len(ordered) < request.num_candidates:  # greedy: sampled once
+        ordered *= request.num_candidates
     candidates = tuple(
         Candidate(
-            candidate=completion.index,
+            candidate=index,
             response=completion.text,
             finish_reason=completion.finish_reason or "unknown",
             num_tokens=len(completion.token_ids),
             logprob=completion.cumulative_logprob,
-            seed=request.seed + completion.index,
+            seed=request.seed + index,
         )
-        for completion in ordered
+        for index, completion in enumerate(ordered)
     )
     return GenerationResult(request.prompt_id, candidates, len(output.prompt_token_ids or ()))
+
+
+def _lora_rank(path: str) -> int:
+    """Return the smallest rank vLLM has room for that is no less than the adapter's."""
+    try:
+        config = json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf-8"))
+        rank = max(int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values()), 1)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _bad_adapter(path, error) from error
+    return next((room for room in _LORA_RANKS if room >= rank), rank)
+
+
+def _bad_adapter(path: str, error: BaseException) -> ModelError:
+    return ModelError(
+        "vLLM cannot load the LoRA adapter",
+        where=path,
+        why=_first_line(error),
+        next_step="give an adapter saved with peft's save_pretrained for this generator",
+    )
 
 
 def _checkpoint_dtype(model_path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,6 +19,15 @@ from bon.scorers.encoding import ConversationEncoder, Encoded
 __all__ = ["SequenceClassificationScorer"]
 
 _EAGER_ONLY = frozenset({"gemma2"})  # soft-capped attention: sdpa leaves the cap out
+_ENCODERS = frozenset(
+    {"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "eurobert"}
+    | {"megatron-bert", "modernbert", "nomic_bert", "rembert", "roberta", "roformer"}
+    | {"xlm-roberta"}
+)
+"""Measured to score a padded row as they score it alone (convbert, fnet and others do not)."""
+_POSITIONS_BEHIND_PAD = frozenset({"camembert", "roberta", "xlm-roberta"})
+_HARMLESS = re.compile(r"lm_head|pooler|rotary_emb|position_ids|masked_bias|attn\.bias|^cls\.")
+"""Weights that a checkpoint may have and a scorer need not use."""
 _UNLIMITED = 1 << 30
 
 
@@ -25,8 +35,8 @@ _UNLIMITED = 1 << 30
 class SequenceClassificationScorer:
     """`Scorer` whose scores are those of one conversation at a time.
 
-    Batches are padded on the right and the pooled position is computed here, so neither a pad
-    token equal to eos nor its absence moves it.
+    Batches are padded on the right, each row with its own last token, and the pooled position is
+    computed here: no pad token is needed, and whatever the model's own is moves nothing.
     """
 
     settings: ScorerSettings
@@ -37,7 +47,6 @@ class SequenceClassificationScorer:
 
     def __enter__(self) -> SequenceClassificationScorer:
         import torch
-        from transformers import AutoTokenizer
 
         self._torch: Any = torch
         wanted = self.settings.device
@@ -45,7 +54,7 @@ class SequenceClassificationScorer:
         self._device = available if wanted == "auto" else wanted
         config = _checked_config(self.model_path)
         self._model = _load(self.model_path, config, self.settings.dtype).to(self._device).eval()
-        tokenizer = AutoTokenizer.from_pretrained(self.model_path)
+        tokenizer = _tokenizer(self.model_path)
         self._encoder = ConversationEncoder(
             tokenizer,
             self.template,
@@ -53,8 +62,6 @@ class SequenceClassificationScorer:
             self.settings.truncation_side,
         )
         self._encoder.check(self.model_path)
-        pad = tokenizer.pad_token_id
-        self._pad_id: int = pad if pad is not None else (config.pad_token_id or 0)
         return self
 
     def __exit__(
@@ -69,12 +76,20 @@ class SequenceClassificationScorer:
             self._torch.cuda.empty_cache()
 
     def score(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
-        """Score every response of every group; a failed one is none, with its reason."""
+        """Score every response of every group; a failed one is none, with its reason.
+
+        Equal conversations are computed once, so equal responses get equal scores to the bit.
+        """
         encoded = [self._encoder.encode(group) for group in groups]
-        flat = [item for items in encoded for item in items if isinstance(item, Encoded)]
-        values = iter(self._forward([item.tokens for item in flat]))
+        flat = [item for items in encoded for item in items]
+        distinct = list(dict.fromkeys(item.tokens for item in flat if isinstance(item, Encoded)))
+        values = dict(zip(distinct, self._forward(distinct), strict=True))
         return [
-            _scores(group, items, [next(values) if isinstance(i, Encoded) else None for i in items])
+            _scores(
+                group,
+                items,
+                [values[item.tokens] if isinstance(item, Encoded) else None for item in items],
+            )
             for group, items in zip(groups, encoded, strict=True)
         ]
 
@@ -95,7 +110,7 @@ class SequenceClassificationScorer:
         lengths_B = torch.tensor([len(tokens) for tokens in batch_BT], device=self._device)
         width = int(lengths_B.max())
         ids_BT = torch.tensor(
-            [[*tokens, *[self._pad_id] * (width - len(tokens))] for tokens in batch_BT],
+            [[*tokens, *[tokens[-1]] * (width - len(tokens))] for tokens in batch_BT],
             device=self._device,
         )
         mask_BT = (torch.arange(width, device=self._device) < lengths_B[:, None]).long()
@@ -128,22 +143,27 @@ def _scores(
 def _checked_config(path: str) -> Any:
     """Load the configuration and refuse what is not a Bradley-Terry reward model."""
     from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSES,
+    )
 
     try:
-        config = AutoConfig.from_pretrained(path)
-    except (ValueError, OSError, KeyError) as error:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # its checks raise kinds of their own
         raise ModelError(
             "cannot read the reward model's configuration",
             where=path,
-            why=str(error).splitlines()[0],
-            next_step="models whose code lives only in their repository are not supported",
+            why=_first_line(error),
+            next_step="give a folder saved with save_pretrained; models whose code lives only in "
+            "their repository are not supported",
         ) from error
-    names = config.architectures or ["none"]
-    if not names[0].endswith("ForSequenceClassification") or config.is_encoder_decoder:
+    name = (config.architectures or ["none"])[0]
+    if name != CLASSES.get(config.model_type, "") or config.is_encoder_decoder:
         raise ModelError(
-            f"{names[0]} is not a reward model that bon can load",
+            f"{name} is not a reward model that bon can load",
             where=path,
-            why="known: …ForSequenceClassification with one label, decoder or encoder",
+            why="known: …ForSequenceClassification of transformers with one label, decoder or "
+            f"encoder (its type is {config.model_type})",
             next_step="give -r a reward model, not the generator",
         )
     if config.num_labels != 1:
@@ -157,20 +177,36 @@ def _checked_config(path: str) -> Any:
 
 
 def _load(path: str, config: Any, dtype: str) -> Any:
-    """Load the weights and refuse a checkpoint that leaves any of them random."""
+    """Load the weights; refuse a checkpoint that does not fit, and an encoder not measured."""
     from transformers import AutoModelForSequenceClassification
 
-    attention = "eager" if config.model_type in _EAGER_ONLY else "sdpa"
+    attention = "eager" if config.model_type in _EAGER_ONLY else None  # none: its own default
     model_class = AutoModelForSequenceClassification
     try:
         model, info = model_class.from_pretrained(
             path, config=config, dtype=dtype, attn_implementation=attention,
-            output_loading_info=True,
+            output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False,
         )  # fmt: skip
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
+    except Exception as error:  # damaged files raise kinds of their own (SafetensorError)
         raise ModelError(
-            "cannot load the reward model", where=path, why=str(error).splitlines()[0]
+            "cannot load the reward model",
+            where=path,
+            why=_first_line(error),
+            next_step="copy or download the whole folder again; see the worker's log",
         ) from error
+    _refuse_misfits(path, info)
+    if not hasattr(model, "score") and config.model_type not in _ENCODERS:
+        raise ModelError(
+            f"{type(model).__name__} is not a reward model that bon can load",
+            where=path,
+            why="padding may change its scores; known encoders: " + ", ".join(sorted(_ENCODERS)),
+            next_step="give -r a decoder or one of these",
+        )
+    return model
+
+
+def _refuse_misfits(path: str, info: dict[str, Any]) -> None:
+    """Refuse a checkpoint that leaves weights random, or has some that would be left out."""
     wrong = sorted(info["missing_keys"]) + sorted(str(k[0]) for k in info["mismatched_keys"])
     if wrong:
         raise ModelError(
@@ -179,13 +215,51 @@ def _load(path: str, config: Any, dtype: str) -> Any:
             why=f"missing or of another shape: {', '.join(wrong[:5])}",
             next_step="give the folder that training saved, with its head (a base model has none)",
         )
-    return model
+    unused = sorted(key for key in info["unexpected_keys"] if not _HARMLESS.search(key))
+    if unused:
+        raise ModelError(
+            "the reward model's checkpoint has weights that its class does not use",
+            where=path,
+            why=f"left out, the scores would be another model's: {', '.join(unused[:5])}",
+            next_step="its architecture is another than config.json says; correct it or give "
+            "another model",
+        )
+
+
+def _tokenizer(path: str) -> Any:
+    """Load the tokenizer; where its files are missing, transformers makes an empty one up."""
+    from transformers import AutoTokenizer
+
+    advice = "give a folder that holds the model's tokenizer as well as its weights"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # damaged files raise many kinds
+        raise ModelError(
+            "cannot load the reward model's tokenizer",
+            where=path,
+            why=_first_line(error),
+            next_step=advice,
+        ) from error
+    if not set(tokenizer.encode("hello 1", add_special_tokens=False)) - {tokenizer.unk_token_id}:
+        raise ModelError(
+            "the reward model's tokenizer knows no words",
+            where=path,
+            why="its vocabulary file is missing or empty",
+            next_step=advice,
+        )
+    return tokenizer
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
 
 
 def _max_length(config: Any, tokenizer: Any, wanted: int | None) -> int:
     """Return the longest conversation: the model's limit, or less where asked."""
-    positions = getattr(config, "max_position_embeddings", None) or _UNLIMITED
-    if "roberta" in config.model_type:  # its positions start behind the pad id
+    text = config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None) or _UNLIMITED
+    if config.model_type in _POSITIONS_BEHIND_PAD:
         positions -= (config.pad_token_id or 0) + 1
     limit = min(int(positions), int(min(tokenizer.model_max_length, _UNLIMITED)))
     return min(limit, wanted) if wanted else limit
