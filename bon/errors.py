@@ -48,6 +48,7 @@ __all__ = [
     "UnknownLayoutError",
     "WorkerDiedError",
     "did_you_mean",
+    "first_line",
 ]
 
 
@@ -73,6 +74,12 @@ class BonError(Exception):
 
 def _rebuild(kind: type[BonError], what: str, where: str, why: str, next_step: str) -> BonError:
     return kind(what, where=where, why=why, next_step=next_step)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of another library's error that says something, or its kind."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -12,7 +12,9 @@ import pytest
 from bon import errors
 from bon.errors import BonError, did_you_mean
 
-KINDS = [getattr(errors, name) for name in errors.__all__ if name != "did_you_mean"]
+KINDS = [
+    getattr(errors, name) for name in errors.__all__ if name not in ("did_you_mean", "first_line")
+]
 TREE = re.findall(r"── (\w+) +([A-Z]\w+)?", errors.__doc__ or "")
 
 

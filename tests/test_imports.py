@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "bon"
 HEAVY = ("torch", "transformers", "vllm", "datasets", "ray", "trl", "peft", "huggingface_hub")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols"}
-PURE = {"selection", "answers", "aggregation", "pairs", "filters", "estimators", "trie"}
+PURE = {"chat", "selection", "answers", "aggregation", "pairs", "filters", "estimators", "trie"}
 SHARED = VOCABULARY | PURE
 STORAGE = {"sources", "exports", "pool"}
 ALLOWED: dict[str, set[str]] = {

@@ -9,12 +9,12 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from bon.chat import ChatTemplate, check_vocabulary
 from bon.config import GenerateSettings
-from bon.errors import ModelError
-from bon.records import Candidate, Drop, GenerationRequest, GenerationResult, Message
+from bon.errors import ModelError, first_line
+from bon.records import Candidate, Drop, GenerationRequest, GenerationResult
 
 __all__ = ["VllmGenerator"]
 
@@ -52,11 +52,13 @@ class VllmGenerator:
             raise ModelError(
                 "vLLM cannot load the generator",
                 where=self.model_path,
-                why=_first_line(error),
+                why=first_line(error),
                 next_step="see the worker's log; where memory or the context is named, try "
                 "--max-model-len, --kv-cache-gib or --gpu-memory-utilization",
             ) from error
-        self._tokenizer: Any = self._llm.get_tokenizer()
+        self._chat = ChatTemplate(
+            self._llm.get_tokenizer(), self.chat_template, "generator", "--chat-template"
+        )
         self._check_tokenizer()
         config = self._llm.llm_engine.vllm_config
         self._context_tokens: int = config.model_config.max_model_len
@@ -66,12 +68,7 @@ class VllmGenerator:
         self._sampling_parameters = self._common_sampling()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         import torch
 
         del self._llm
@@ -163,52 +160,9 @@ class VllmGenerator:
         return request
 
     def _check_tokenizer(self) -> None:
-        """Refuse a tokenizer that transformers made up, and a template that can fit no prompt."""
-        tokenizer = self._tokenizer
-        words = set(tokenizer.encode("hello 1", add_special_tokens=False))
-        if not words - {tokenizer.unk_token_id}:
-            raise ModelError(
-                "the generator's tokenizer knows no words",
-                where=self.model_path,
-                why="its vocabulary file is missing or empty",
-                next_step="give a folder that holds the model's tokenizer as well as its weights",
-            )
-        if self.settings.raw:
-            return
-        own = getattr(tokenizer, "chat_template", None)
-        if not (own if self.chat_template is None else self.chat_template):
-            raise ModelError(
-                "the generator has no chat template",
-                where=self.model_path,
-                why="its tokenizer defines none, so messages cannot be turned into text",
-                next_step="give --chat-template FILE, or --raw for a base model",
-            )
-        self._check_template_syntax()
-
-    def _check_template_syntax(self) -> None:
-        from jinja2 import TemplateSyntaxError
-
-        try:
-            self._template([{"role": "user", "content": "?"}])
-        except TemplateSyntaxError as error:
-            raise ModelError(
-                "the generator's chat template is not valid Jinja",
-                where=self.model_path,
-                why=f"line {error.lineno}: {error.message}",
-                next_step="correct the file given with --chat-template, or the model's own",
-            ) from error
-        except Exception:
-            return  # it may take other prompts; those that it does not are drops
-
-    def _template(self, messages: list[Message]) -> list[int]:
-        tokens: list[int] = self._tokenizer.apply_chat_template(
-            messages,
-            chat_template=self.chat_template,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
-        )
-        return tokens
+        check_vocabulary(self._chat.tokenizer, "generator", self.model_path)
+        if not self.settings.raw:
+            self._chat.check(self.model_path, otherwise=", or --raw for a base model")
 
     def _encode(self, request: GenerationRequest) -> list[int] | Drop:
         """Return the prompt's token ids, or why it cannot be sampled from."""
@@ -216,15 +170,15 @@ class VllmGenerator:
         if self.settings.raw:
             if len(messages) != 1:
                 return Drop("not_raw", f"--raw takes one message, not {len(messages)}")
-            return self._checked(self._tokenizer.encode(messages[0]["content"]))
+            return self._checked(self._chat.tokenizer.encode(messages[0]["content"]))
         first = messages[0]["role"] if messages else ""
         if self.settings.system_prompt and first not in ("system", "developer"):
             messages.insert(0, {"role": "system", "content": self.settings.system_prompt})
         try:
-            return self._checked(self._template(messages))
+            return self._checked(self._chat.tokens(messages, add_generation_prompt=True))
         except Exception as error:
             # Jinja's own errors and those that a template raises; the row is at fault
-            return Drop("template_error", _first_line(error))
+            return Drop("template_error", first_line(error))
 
     def _checked(self, tokens: list[int]) -> list[int] | Drop:
         """Return the tokens, or why the engine cannot take them: it would fail all prompts."""
@@ -298,7 +252,7 @@ def _bad_adapter(path: str, error: BaseException) -> ModelError:
     return ModelError(
         "vLLM cannot load the LoRA adapter",
         where=path,
-        why=_first_line(error),
+        why=first_line(error),
         next_step="give an adapter saved with peft's save_pretrained for this generator",
     )
 
@@ -312,8 +266,3 @@ def _checkpoint_dtype(model_path: str) -> str:
     nested = config.get("text_config") or {}
     name = config.get("dtype") or config.get("torch_dtype") or nested.get("dtype") or "auto"
     return str(name).removeprefix("torch.")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

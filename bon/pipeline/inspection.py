@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bon.errors import InputError, PoolIncompleteError
+from bon.errors import InputError, PoolIncompleteError, first_line
 from bon.pipeline.ranked import ranked_prompts
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 
@@ -106,7 +106,7 @@ def file_facts(path: Path, num_rows: int) -> dict[str, Any]:
             }
     except (pa.ArrowException, OSError) as error:
         raise InputError(
-            "cannot read this as Parquet", where=str(path), why=str(error).splitlines()[0]
+            "cannot read this as Parquet", where=str(path), why=first_line(error)
         ) from None
 
 

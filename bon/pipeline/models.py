@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bon.errors import ModelError, ModelNotFoundError
+from bon.errors import ModelError, ModelNotFoundError, first_line
 
 __all__ = ["ResolvedModel", "resolve_adapter", "resolve_model"]
 
@@ -77,7 +77,7 @@ def _download(spec: str, revision: str | None) -> str:
         # the hub client raises many kinds: no such id, no access, no network
         raise ModelNotFoundError(
             f"cannot get the model {spec!r}",
-            why=next(iter(str(error).strip().splitlines()), type(error).__name__),
+            why=first_line(error),
             next_step="check the id and the network (HF_TOKEN for a gated model), or " + _ADVICE,
         ) from error
 

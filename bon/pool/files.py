@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bon.errors import BonError, OutputError, PoolCorruptError
+from bon.errors import BonError, OutputError, PoolCorruptError, first_line
 
 __all__ = ["PARQUET_OPTIONS", "read_table", "replace_file", "write_table"]
 
@@ -81,7 +81,7 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
         raise PoolCorruptError(
             f"cannot read {path.name} back",
             where=str(path),
-            why=str(error).splitlines()[0],
+            why=first_line(error),
             next_step="delete this file and run the same command again: only this part is redone",
         ) from error
     return table

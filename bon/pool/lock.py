@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 from pathlib import Path
-from types import TracebackType
 
 from bon.errors import OutputError, PoolLockedError
 
@@ -59,12 +58,7 @@ class PoolLock:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(_myself()).encode(), 0)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bon.errors import PoolCorruptError
+from bon.errors import PoolCorruptError, first_line
 from bon.pool.files import read_table, write_table
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest, read_manifest, write_manifest
@@ -145,7 +145,7 @@ def _footer(path: Path) -> pq.FileMetaData:
     try:
         return pq.read_metadata(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise _bad_footer(path, str(error).splitlines()[0]) from error
+        raise _bad_footer(path, first_line(error)) from error
 
 
 def _bad_footer(path: Path, why: str) -> PoolCorruptError:

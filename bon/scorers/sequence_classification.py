@@ -7,11 +7,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
+from bon.chat import ChatTemplate, check_vocabulary
 from bon.config import ScorerSettings
-from bon.errors import ModelError
+from bon.errors import ModelError, first_line
 from bon.records import CandidateGroup, Drop, Scores
 from bon.scorers.batching import length_sorted_batches
 from bon.scorers.encoding import ConversationEncoder, Encoded
@@ -55,21 +55,16 @@ class SequenceClassificationScorer:
         config = _checked_config(self.model_path)
         self._model = _load(self.model_path, config, self.settings.dtype).to(self._device).eval()
         tokenizer = _tokenizer(self.model_path)
+        chat = ChatTemplate(tokenizer, self.template, "reward model", "--reward-template")
+        chat.check(self.model_path)
         self._encoder = ConversationEncoder(
-            tokenizer,
-            self.template,
+            chat,
             _max_length(config, tokenizer, self.settings.max_length),
             self.settings.truncation_side,
         )
-        self._encoder.check(self.model_path)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         del self._model
         gc.collect()
         if self._device == "cuda":
@@ -153,7 +148,7 @@ def _checked_config(path: str) -> Any:
         raise ModelError(
             "cannot read the reward model's configuration",
             where=path,
-            why=_first_line(error),
+            why=first_line(error),
             next_step="give a folder saved with save_pretrained; models whose code lives only in "
             "their repository are not supported",
         ) from error
@@ -191,7 +186,7 @@ def _load(path: str, config: Any, dtype: str) -> Any:
         raise ModelError(
             "cannot load the reward model",
             where=path,
-            why=_first_line(error),
+            why=first_line(error),
             next_step="copy or download the whole folder again; see the worker's log",
         ) from error
     _refuse_misfits(path, info)
@@ -230,29 +225,17 @@ def _tokenizer(path: str) -> Any:
     """Load the tokenizer; where its files are missing, transformers makes an empty one up."""
     from transformers import AutoTokenizer
 
-    advice = "give a folder that holds the model's tokenizer as well as its weights"
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # damaged files raise many kinds
         raise ModelError(
             "cannot load the reward model's tokenizer",
             where=path,
-            why=_first_line(error),
-            next_step=advice,
+            why=first_line(error),
+            next_step="give a folder that holds the model's tokenizer as well as its weights",
         ) from error
-    if not set(tokenizer.encode("hello 1", add_special_tokens=False)) - {tokenizer.unk_token_id}:
-        raise ModelError(
-            "the reward model's tokenizer knows no words",
-            where=path,
-            why="its vocabulary file is missing or empty",
-            next_step=advice,
-        )
+    check_vocabulary(tokenizer, "reward model", path)
     return tokenizer
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _max_length(config: Any, tokenizer: Any, wanted: int | None) -> int:

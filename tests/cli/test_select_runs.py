@@ -160,8 +160,11 @@ def test_bad_rows_are_dropped_by_name_and_the_good_ones_kept(tmp_path: Path) -> 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the shared data folder is not here")
 @pytest.mark.parametrize(
     ("name", "num_rows", "columns"),
-    [("gsm8k_test.jsonl", 200, {"answer"}), ("mt_bench_questions.jsonl", 80, {"category", "turns"})],
-)  # fmt: skip
+    [
+        ("gsm8k_test.jsonl", 200, {"answer"}),
+        ("mt_bench_questions.jsonl", 80, {"category", "turns"}),
+    ],
+)
 def test_real_prompts_load_in_datasets(
     tmp_path: Path, name: str, num_rows: int, columns: set[str]
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support.tiny_models import BOS_CHATML, CHATML, SPECIALS, tokenizer
 
+from bon.chat import ChatTemplate
 from bon.errors import ModelError
 from bon.records import CandidateGroup, Drop, Message
 from bon.scorers.encoding import ConversationEncoder, Encoded
@@ -17,9 +18,8 @@ START, END = SPECIALS.index("<|im_start|>"), SPECIALS.index("<|im_end|>")
 
 
 def encoder(tokens: Any, template: str | None = None, **changes: Any) -> ConversationEncoder:
-    return ConversationEncoder(
-        tokens, template, **{"max_length": 2048, "truncation_side": "left"} | changes
-    )
+    chat = ChatTemplate(tokens, template, "reward model", "--reward-template")
+    return ConversationEncoder(chat, **{"max_length": 2048, "truncation_side": "left"} | changes)
 
 
 def encode(adapter: ConversationEncoder, messages: Any, *responses: str) -> list[Any]:
@@ -150,7 +150,7 @@ def test_an_error_without_text_still_has_a_detail() -> None:
 
 def test_no_template_is_refused_with_advice() -> None:
     with pytest.raises(ModelError, match="--reward-template") as caught:
-        encoder(tokenizer(template=None)).check("some/folder")
+        encoder(tokenizer(template=None)).chat.check("some/folder")
     assert caught.value.where == "some/folder"
-    encoder(tokenizer(template=None), CHATML).check("some/folder")
-    encoder(tokenizer()).check("some/folder")
+    encoder(tokenizer(template=None), CHATML).chat.check("some/folder")
+    encoder(tokenizer()).chat.check("some/folder")

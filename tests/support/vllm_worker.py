@@ -140,7 +140,10 @@ def _sampled(result: GenerationResult) -> Sampled:
     if result.drop is not None:
         return Sampled(result, ())
     outputs = sorted(_finished.popleft().outputs, key=lambda output: output.index)
-    return Sampled(result, tuple(tuple(output.token_ids) for output in outputs))
+    tokens = [tuple(output.token_ids) for output in outputs]
+    if len(tokens) == 1:  # greedy is sampled once
+        tokens *= len(result.candidates)
+    return Sampled(result, tuple(tokens))
 
 
 def pulls(requests: Sequence[GenerationRequest]) -> list[tuple[int, int]]:
@@ -192,10 +195,3 @@ def load(model: Path, *, lora: Path | None = None, template: str | None = None) 
     settings = GenerateSettings(model=str(model), **ENGINE)
     with VllmGenerator(settings, str(model), str(lora) if lora else None, template):
         pass
-
-
-def add_token(text: str, number: int) -> None:
-    """Teach the engine's tokenizer words until one has an id that the model has no row for."""
-    tokenizer = _engine["llm"].get_tokenizer()
-    fillers = [f"<|filler {index}|>" for index in range(number - len(tokenizer))]
-    tokenizer.add_tokens([*fillers, text], special_tokens=True)
