@@ -27,6 +27,8 @@ class ConversationEncoder:
     chat: ChatTemplate
     max_length: int
     truncation_side: Literal["left", "right"]
+    vocab_size: int
+    """Rows of the model's embedding; a token beyond them would end the run."""
 
     def encode(self, group: CandidateGroup) -> list[Encoded | Drop]:
         """Encode a group's conversations, one for each response."""
@@ -40,6 +42,11 @@ class ConversationEncoder:
             return Drop("template_error", first_line(error))
         if not tokens:
             return Drop("template_error", "the template gives no tokens")
+        if max(tokens) >= self.vocab_size:
+            return Drop(
+                "unknown_token",
+                f"token {max(tokens)} is not in the model's vocabulary of {self.vocab_size}",
+            )
         if len(tokens) <= self.max_length:
             return Encoded(tuple(tokens), False)
         left = self.truncation_side == "left"

@@ -61,6 +61,7 @@ class SequenceClassificationScorer:
             chat,
             _max_length(config, tokenizer, self.settings.max_length),
             self.settings.truncation_side,
+            self._model.get_input_embeddings().weight.shape[0],
         )
         return self
 

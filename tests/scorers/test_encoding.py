@@ -19,7 +19,8 @@ START, END = SPECIALS.index("<|im_start|>"), SPECIALS.index("<|im_end|>")
 
 def encoder(tokens: Any, template: str | None = None, **changes: Any) -> ConversationEncoder:
     chat = ChatTemplate(tokens, template, "reward model", "--reward-template")
-    return ConversationEncoder(chat, **{"max_length": 2048, "truncation_side": "left"} | changes)
+    settings = {"max_length": 2048, "truncation_side": "left", "vocab_size": 264} | changes
+    return ConversationEncoder(chat, **settings)
 
 
 def encode(adapter: ConversationEncoder, messages: Any, *responses: str) -> list[Any]:
@@ -146,6 +147,15 @@ def test_an_error_without_text_still_has_a_detail() -> None:
     (result,) = encode(encoder(tokenizer(), refusing), USER, "x")
     assert result.reason == "template_error"
     assert result.detail
+
+
+def test_a_token_that_the_model_has_no_row_for_is_a_drop_of_that_response() -> None:
+    tokens = tokenizer()
+    tokens.add_tokens(["<|new|>"])
+    results = encode(encoder(tokens, vocab_size=len(tokens) - 1), USER, "a", "<|new|>", "b")
+    assert [type(result) for result in results] == [Encoded, Drop, Encoded]
+    assert results[1].reason == "unknown_token"
+    assert str(len(tokens) - 1) in results[1].detail
 
 
 def test_no_template_is_refused_with_advice() -> None:
