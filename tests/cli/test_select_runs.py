@@ -13,6 +13,7 @@ from support.commands import (
     MODELS,
     PROMPTS,
     SHARED_DATA,
+    assert_same_pool,
     bon,
     bon_json,
     bon_stopped,
@@ -116,7 +117,7 @@ def test_interrupted_run_goes_on_to_the_same_bytes(
 
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "best.parquet").read_bytes() == (finished / "best.parquet").read_bytes()
-    assert pool_files(pool) == pool_files(finished / "prompts.pool")
+    assert_same_pool(pool, finished / "prompts.pool")
 
 
 def test_growing_limit_samples_only_what_is_new(finished: Path, tmp_path: Path) -> None:

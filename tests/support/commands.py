@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
+
 ROOT = Path(__file__).resolve().parents[2]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 GENERATOR = ROOT / "sample_data" / "models" / "generator"
@@ -62,3 +65,20 @@ def pool_files(pool: Path) -> dict[str, bytes]:
 
 def _command(arguments: tuple[object, ...]) -> list[str]:
     return [sys.executable, "-m", "bon", *(str(argument) for argument in arguments)]
+
+
+def assert_same_pool(pool: Path, expected: Path) -> None:
+    """Assert that two pools hold the same files, byte for byte.
+
+    Candidates are compared by value, with 1e-4 for `logprob`: its last bits may follow the shape of
+    the engine's batches, which an interruption changes (on the sample models they have not).
+    """
+    found, wanted = pool_files(pool), pool_files(expected)
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        if name.startswith("candidates/"):
+            ours, theirs = pq.read_table(pool / name), pq.read_table(expected / name)
+            assert ours.drop_columns("logprob").equals(theirs.drop_columns("logprob")), name
+            np.testing.assert_allclose(ours["logprob"], theirs["logprob"], atol=1e-4)
+        else:
+            assert found[name] == wanted[name], name
