@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -35,10 +35,29 @@ class Invocation:
     flags: dict[str, Any]
     """Flags of the settings groups, none where not given."""
     file_values: dict[str, Any] = field(default_factory=dict)
+    typed: frozenset[str] = frozenset()
+    """Names of all that stood on the command line itself, not in the environment or a file."""
 
     def settings(self, group: type[S]) -> S:
         """Resolve one settings group: defaults < config file < flags."""
         return resolve(group, self.file_values, self.flags)
+
+    def refuse_for_pool(self, allowed: Collection[str], *groups: type[Settings]) -> None:
+        """Refuse flags of these groups that were typed though the pool has settled them.
+
+        Raises:
+            SettingsError: with their names.
+        """
+        settled = [name for group in groups for name in group.model_fields if name not in allowed]
+        idle = [f"--{name.replace('_', '-')}" for name in settled if name in self.typed]
+        if idle:
+            raise SettingsError(
+                f"the source is a pool, for which these flags do nothing: {', '.join(idle)}",
+                where=self.source,
+                why="its prompts and candidates, and for select its scores, are there already",
+                next_step="leave them out, or give the prompt file as the source; a further scorer is "
+                f"added with `bon score {self.source} -r NAME=SPEC`",
+            )
 
     def given(self, name: str) -> bool:
         """Tell whether a setting was said, on the command line or in the file."""
@@ -62,15 +81,16 @@ def command(
     """
 
     def register(body: Callable[[Invocation], None]) -> Callable[[Invocation], None]:
-        def call(**given: Any) -> None:
+        def call(context: typer.Context, **given: Any) -> None:
             debug = given.pop("debug")
+            typed = frozenset(name for name in given if _is_typed(context, name))
 
             def inner() -> None:
-                body(_invocation(given))
+                body(_invocation(given, typed))
 
             run(inner, debug)
 
-        parameters = [_source(source_help), *_common(output_help), *extra]
+        parameters = [_context(), _source(source_help), *_common(output_help), *extra]
         parameters += [
             _parameter(key, info, group.panel)
             for group in groups
@@ -99,7 +119,7 @@ def option(
     )
 
 
-def _invocation(given: dict[str, Any]) -> Invocation:
+def _invocation(given: dict[str, Any], typed: frozenset[str]) -> Invocation:
     config: Path | None = given.pop("config")
     own = {k: given.pop(k, None) for k in ("source", "output", "dry_run", "as_json")}
     quiet, verbose = given.pop("quiet"), given.pop("verbose")
@@ -113,6 +133,7 @@ def _invocation(given: dict[str, Any]) -> Invocation:
         verbose=verbose,
         flags=flags,
         file_values=read_config_file(config) if config else {},
+        typed=typed,
     )
 
 
@@ -134,6 +155,15 @@ def _key_value(item: str) -> tuple[str, Any]:
         return key.replace("-", "_"), json.loads(text)
     except ValueError:
         return key.replace("-", "_"), text
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _context() -> inspect.Parameter:
+    return inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
 
 def _source(text: str) -> inspect.Parameter:

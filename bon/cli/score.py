@@ -31,6 +31,9 @@ def score(call: Invocation) -> None:
     from_pool = is_pool(call.source)
     root = Path(call.source) if from_pool else call.settings(RunSettings).pool
     root = root or default_pool(call.source, None)
+    if from_pool:
+        idle = (InputSettings, GenerateSettings, RunSettings)
+        call.refuse_for_pool({"limit", "max_drops", "engine"}, *idle)
     scorers = scorer_settings(call.settings(ScoreSettings))
     if call.dry_run:
         steps = [f"score {root} with {one.spec} as {one.name}" for one in scorers]

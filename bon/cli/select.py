@@ -58,6 +58,9 @@ def select(call: Invocation) -> None:
         )
     root = Path(call.source) if from_pool else call.settings(RunSettings).pool
     root = root or default_pool(call.source, output)
+    if from_pool:
+        idle = (InputSettings, GenerateSettings, ScoreSettings, RunSettings)
+        call.refuse_for_pool({"limit", "seed", "max_drops", "engine"}, *idle)
     if call.dry_run:
         steps = [] if from_pool else _making_steps(call, root)
         describe(call, root, list(GROUPS), [*steps, f"select {settings.strategy} to {output}"])

@@ -90,6 +90,25 @@ def test_other_settings_are_refused_by_name(finished: Path) -> None:
     assert pool_files(finished / "prompts.pool") == before
 
 
+def test_flags_that_a_pool_has_settled_are_refused(finished: Path) -> None:
+    done = bon("select", "prompts.pool", "-n", 8, "-r", "x", "-o", "o.parquet", cwd=finished)
+
+    assert done.returncode == 2
+    assert "--num-candidates, --reward" in done.stderr
+    assert not (finished / "o.parquet").exists()
+
+
+def test_another_strategy_only_reads_the_pool(finished: Path) -> None:
+    before = pool_files(finished / "prompts.pool")
+
+    done = bon_json(
+        "select", "prompts.pool", "--strategy", "top-k", "--k", 2, "-o", "two.parquet", cwd=finished
+    )
+
+    assert (done["kept_rows"], done["output_rows"], done["stages"]) == (96, 192, [])
+    assert pool_files(finished / "prompts.pool") == before
+
+
 @pytest.mark.parametrize(
     ("kind", "how"),
     [("candidates", signal.SIGKILL), ("scores/reward", signal.SIGKILL),
