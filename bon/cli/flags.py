@@ -55,8 +55,8 @@ class Invocation:
                 f"the source is a pool, for which these flags do nothing: {', '.join(idle)}",
                 where=self.source,
                 why="its prompts and candidates, and for select its scores, are there already",
-                next_step="leave them out, or give the prompt file as the source; a further scorer is "
-                f"added with `bon score {self.source} -r NAME=SPEC`",
+                next_step="leave them out, or give the prompt file as the source; "
+                f"`bon score {self.source} -r NAME=SPEC` adds a scorer",
             )
 
     def given(self, name: str) -> bool:
