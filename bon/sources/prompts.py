@@ -70,7 +70,7 @@ class PromptReader:
     def describe(self) -> str:
         """Return a line that says how the input is read, once the first good row has been."""
         if self._plan is None:
-            return f"no row of {self._source} could be read yet"
+            return f"no row of {self._source} could be read"
         plan = self._plan
         ids = f"ids from `{plan.id_column}`" if plan.id_column else "ids made from content"
         others = ", ".join(plan.others) or "none"
