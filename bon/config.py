@@ -191,7 +191,7 @@ class SelectSettings(Settings):
     """How candidates are chosen."""
     k: int = Field(default=2, ge=1)
     """Candidates kept per prompt by top-k."""
-    threshold: float = 0.0
+    threshold: float | None = None
     """Lowest reward of a prompt's best candidate that threshold accepts."""
     soft_lambda: float = Field(default=1.0, gt=0.0)
     """λ of soft: candidates are drawn with probability proportional to exp(reward / λ)."""

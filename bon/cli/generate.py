@@ -7,6 +7,7 @@ from pathlib import Path
 from bon.cli.app import app, guarded
 from bon.cli.flags import Invocation, command
 from bon.config import GenerateSettings, InputSettings, RunSettings
+from bon.errors import SettingsError
 
 GROUPS = (InputSettings, GenerateSettings, RunSettings)
 
@@ -26,15 +27,26 @@ GROUPS = (InputSettings, GenerateSettings, RunSettings)
 )
 def generate(call: Invocation) -> None:
     """Sample N candidates for each prompt into a pool; resumes a pool that was begun."""
-    from bon.cli.stages import default_pool, describe, finish_pool, make_pool
+    from bon.cli.stages import (
+        check_places,
+        default_pool,
+        describe,
+        finish_pool,
+        is_pool,
+        make_pool,
+        making_steps,
+    )
 
+    if is_pool(call.source):
+        raise SettingsError(
+            "the source is a pool",
+            where=call.source,
+            next_step="give the prompt file that it was made from; the same command resumes it",
+        )
     root = call.settings(RunSettings).pool or call.output or default_pool(call.source, None)
-    settings = call.settings(GenerateSettings)
+    check_places(call.source, Path(root))
     if call.dry_run:
-        steps = [
-            f"read prompts from {call.source} into {root}",
-            f"generate {settings.num_candidates} candidates per prompt with {settings.model}",
-        ]
+        steps = making_steps(call, Path(root))
         describe(call, Path(root), list(GROUPS), steps)
         return
     made = make_pool(call, root, with_scores=False)

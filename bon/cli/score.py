@@ -26,7 +26,16 @@ GROUPS = (InputSettings, GenerateSettings, ScoreSettings, RunSettings)
 def score(call: Invocation) -> None:
     """Score every candidate of a pool with a reward model; resumes where it stopped."""
     from bon.cli.build import scorer_settings
-    from bon.cli.stages import default_pool, describe, finish_pool, is_pool, make_pool, score_pool
+    from bon.cli.stages import (
+        check_places,
+        default_pool,
+        describe,
+        finish_pool,
+        is_pool,
+        make_pool,
+        making_steps,
+        score_pool,
+    )
 
     from_pool = is_pool(call.source)
     root = Path(call.source) if from_pool else call.settings(RunSettings).pool
@@ -34,9 +43,12 @@ def score(call: Invocation) -> None:
     if from_pool:
         idle = (InputSettings, GenerateSettings, RunSettings)
         call.refuse_for_pool({"limit", "max_drops", "engine"}, *idle)
+    else:
+        check_places(call.source, root)
     scorers = scorer_settings(call.settings(ScoreSettings))
     if call.dry_run:
-        steps = [f"score {root} with {one.spec} as {one.name}" for one in scorers]
+        steps = [] if from_pool else making_steps(call, root)
+        steps += [f"score {root} with {one.spec} as {one.name}" for one in scorers]
         describe(call, root, list(GROUPS), steps)
         return
     made = score_pool(call, root) if from_pool else make_pool(call, root, with_scores=True)

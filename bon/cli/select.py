@@ -7,8 +7,15 @@ from typing import Any
 
 from bon.cli.app import app, guarded
 from bon.cli.flags import Invocation, command
-from bon.config import GenerateSettings, InputSettings, RunSettings, ScoreSettings, SelectSettings
-from bon.errors import SettingsError
+from bon.config import (
+    GenerateSettings,
+    InputSettings,
+    RunSettings,
+    ScoreSettings,
+    SelectSettings,
+    Settings,
+)
+from bon.errors import SettingsError, did_you_mean
 
 GROUPS = (InputSettings, GenerateSettings, ScoreSettings, SelectSettings, RunSettings)
 
@@ -22,8 +29,8 @@ GROUPS = (InputSettings, GenerateSettings, ScoreSettings, SelectSettings, RunSet
     examples=[
         "bon select prompts.jsonl -m Qwen/Qwen3-0.6B "
         "-r Skywork/Skywork-Reward-V2-Qwen3-0.6B -n 16 -o best.parquet",
-        "bon select best.pool --strategy top-k --k 4 -o top4.parquet",
-        "bon select gsm8k.jsonl -n 8 --strategy weighted-majority --max-drops 1%",
+        "bon select prompts.pool --strategy top-k --k 4 -o top4.parquet",
+        "bon select gsm8k.jsonl -n 8 --strategy majority --max-drops 1%",
     ],
     panel="Pipelines",
     run=guarded,
@@ -36,12 +43,14 @@ def select(call: Invocation) -> None:
     """
     from bon.cli.stages import (
         Made,
+        check_places,
         default_pool,
         describe,
         finish,
         input_stem,
         is_pool,
         make_pool,
+        making_steps,
     )
     from bon.pipeline.ranked import ranking_scorer
     from bon.pipeline.select import check_selection
@@ -52,24 +61,27 @@ def select(call: Invocation) -> None:
     from_pool = is_pool(call.source)
     output = call.output or Path(f"{input_stem(call.source)}.best.parquet")
     check_selection(settings, output)
-    if Path(call.source).exists() and output.resolve() == Path(call.source).resolve():
-        raise SettingsError(
-            "the output is the input", where=str(output), next_step="give -o another name"
-        )
+    _refuse_other_strategies(call, settings.strategy)
     root = Path(call.source) if from_pool else call.settings(RunSettings).pool
     root = root or default_pool(call.source, output)
     if from_pool:
         idle = (InputSettings, GenerateSettings, ScoreSettings, RunSettings)
         call.refuse_for_pool({"limit", "seed", "max_drops", "engine"}, *idle)
+        scorer = ranking_scorer(Pool.open(root), settings.rank_by)
+    else:
+        check_places(call.source, output, root)
+        scorer = _scorer_to_be(call, root, settings.rank_by)
     if call.dry_run:
-        steps = [] if from_pool else _making_steps(call, root)
-        describe(call, root, list(GROUPS), [*steps, f"select {settings.strategy} to {output}"])
+        steps = [] if from_pool else making_steps(call, root)
+        steps += [f"score with {spec}" for spec in _rewards(call) if not from_pool]
+        groups: list[type[Settings]] = [SelectSettings] if from_pool else list(GROUPS)
+        describe(call, root, groups, [*steps, f"select {settings.strategy} to {output}"])
         return
     made = Made(Pool.open(root)) if from_pool else make_pool(call, root, with_scores=True)
     report = select_rows(
         made.pool,
         settings,
-        scorer=ranking_scorer(made.pool, settings.rank_by or _only_reward(call, from_pool)),
+        scorer=scorer,
         seed=_seed(call, made.pool.manifest.generation),
         limit=call.settings(InputSettings).limit,
         output=output,
@@ -78,23 +90,38 @@ def select(call: Invocation) -> None:
     finish(call, made, title, report.accounting, {**report.as_json(), "output": str(output)})
 
 
-def _making_steps(call: Invocation, root: Path) -> list[str]:
-    generation = call.settings(GenerateSettings)
-    return [
-        f"read prompts from {call.source} into {root}",
-        f"generate {generation.num_candidates} candidates per prompt with {generation.model}",
-        *(f"score with {spec}" for spec in call.settings(ScoreSettings).reward),
-    ]
+def _rewards(call: Invocation) -> tuple[str, ...]:
+    return call.settings(ScoreSettings).reward
 
 
-def _only_reward(call: Invocation, from_pool: bool) -> str | None:
-    """The one scorer of this run ranks, whatever else the pool has been scored with."""
+def _refuse_other_strategies(call: Invocation, strategy: str) -> None:
+    for flag, owner in (("k", "top-k"), ("threshold", "threshold"), ("soft_lambda", "soft")):
+        if flag in call.typed and strategy != owner:
+            name = f"--{flag.replace('_', '-')}"
+            raise SettingsError(
+                f"{name} does nothing for --strategy {strategy}",
+                next_step=f"leave it out, or give --strategy {owner}",
+            )
+
+
+def _scorer_to_be(call: Invocation, root: Path, rank_by: str | None) -> str:
+    """Name before any engine work the scorer that will rank: the run's one, or --rank-by."""
     from bon.cli.build import scorer_settings
+    from bon.pool.layout import PoolLayout
 
-    if from_pool:
-        return None
-    scorers = scorer_settings(call.settings(ScoreSettings))
-    return scorers[0].name if len(scorers) == 1 else None
+    names = [one.name for one in scorer_settings(call.settings(ScoreSettings))]
+    known = {*names, *PoolLayout(root).scorer_names()}
+    if rank_by is None and len(names) > 1:
+        raise SettingsError(
+            "there are several scorers",
+            why=", ".join(names),
+            next_step="name the one that ranks with --rank-by",
+        )
+    if rank_by is not None and rank_by not in known:
+        raise SettingsError(
+            f"there is no scorer {rank_by!r}", next_step=did_you_mean(rank_by, known)
+        )
+    return rank_by or names[0]
 
 
 def _seed(call: Invocation, generation: dict[str, Any] | None) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,9 @@ from bon.config import (
     Settings,
 )
 from bon.engines.local import LocalEngine
+from bon.errors import SettingsError
 from bon.pipeline.accounting import Accounting, drops_allowed
-from bon.pipeline.ranked import open_books
+from bon.pipeline.ranked import count_sampled, open_books
 from bon.pipeline.run import (
     PromptsPlan,
     ScoringPlan,
@@ -33,15 +36,18 @@ from bon.pipeline.run import (
     generate,
     open_pool,
     read_prompts,
+    refuse_foreign,
     score,
 )
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import PoolLock
 from bon.pool.pool import Pool
 from bon.report.tables import closing_table
+from bon.sources.locate import COMPRESSIONS, FORMATS, find_files
 
 __all__ = [
     "Made",
+    "check_places",
     "default_pool",
     "describe",
     "finish",
@@ -72,16 +78,42 @@ def default_pool(source: str, output: Path | None) -> Path:
 
 def input_stem(source: str) -> str:
     """Return the name that outputs take after their input."""
-    return Path(source.rstrip("/")).name.split(".")[0].strip("*?[]") or "prompts"
+    name = Path(source.rstrip("/")).name
+    while Path(name).suffix.lower() in (*FORMATS, *COMPRESSIONS):
+        name = Path(name).stem
+    return re.sub(r"[*?\[\]:]+", "", name).strip("-_. ") or "prompts"
+
+
+def check_places(source: str, *written: Path) -> None:
+    """Refuse to write where the input is read from: the next run would read its own result.
+
+    Raises:
+        InputError: the input is not there.
+        SettingsError: a place to write is the input, or would be a part of it.
+    """
+    files = {file.path.resolve() for file in find_files(source) or ()}
+    for path in (path.resolve() for path in written):
+        in_folder = Path(source).is_dir() and path.is_relative_to(Path(source).resolve())
+        if path in files or in_folder or fnmatch(str(path), str(Path(source).absolute())):
+            raise SettingsError(
+                "the output would lie in the input",
+                where=str(path),
+                why=f"{source} would be read with it the next time",
+                next_step="give -o (and --pool) a place outside the input",
+            )
 
 
 def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
     """Read prompts, generate and score what is missing; a run that stopped goes on here."""
     run = call.settings(RunSettings)
     inputs = call.settings(InputSettings)
-    generation = generation_plan(call.settings(GenerateSettings))
-    scorings = scoring_plans(call.settings(ScoreSettings)) if with_scores else []
     prompts = prompts_plan(call.source, inputs, run.part_size)
+    refuse_foreign(root)
+    sampling = call.settings(GenerateSettings)
+    if sampling.temperature == 0 and sampling.num_candidates > 1:
+        note("temperature 0: all candidates of a prompt are the same", quiet=call.quiet)
+    generation = generation_plan(sampling)
+    scorings = scoring_plans(call.settings(ScoreSettings)) if with_scores else []
     with PoolLock(PoolLayout(root).lock), StageProgress(quiet=call.quiet) as progress:
         pool = open_pool(root, prompts, generation)
         for scoring in scorings:
@@ -96,8 +128,10 @@ def score_pool(call: Invocation, root: Path) -> Made:
     """Score what is missing in an existing pool."""
     scorings = scoring_plans(call.settings(ScoreSettings))
     limit = call.settings(InputSettings).limit
-    made = Made(Pool.open(root))
-    with PoolLock(made.pool.layout.lock), StageProgress(quiet=call.quiet) as progress:
+    with PoolLock(PoolLayout(root).lock), StageProgress(quiet=call.quiet) as progress:
+        made = Made(Pool.open(root))
+        for scoring in scorings:
+            check_scorer(made.pool, scoring)
         engine = LocalEngine(None if call.verbose else made.pool.layout.log)
         return _score(made, scorings, engine, limit, progress)
 
@@ -120,6 +154,15 @@ def _read(pool: Pool, plan: PromptsPlan, call: Invocation) -> Pool:
     known = pool.manifest.input
     note(f"{plan.name}: {known['rows']:,} rows, {known['description']}", quiet=call.quiet)
     return pool
+
+
+def making_steps(call: Invocation, root: Path) -> list[str]:
+    """Say what reading and generating would do."""
+    generation = call.settings(GenerateSettings)
+    return [
+        f"read prompts from {call.source} into {root}",
+        f"generate {generation.num_candidates} candidates per prompt with {generation.model}",
+    ]
 
 
 def describe(call: Invocation, root: Path, groups: list[type[Settings]], steps: list[str]) -> None:
@@ -173,6 +216,7 @@ def finish(
 
 def finish_pool(call: Invocation, made: Made, scorers: Sequence[str]) -> None:
     """Finish a command whose result is the pool itself."""
-    books = open_books(made.pool, scorers, call.settings(InputSettings).limit)
-    books.kept_rows = books.output_rows = books.input_rows - books.num_drops
+    limit = call.settings(InputSettings).limit
+    books = open_books(made.pool, scorers, limit)
+    books.kept_rows = books.output_rows = count_sampled(made.pool, limit)
     finish(call, made, f"pool {made.pool.layout.root.name}", books, books.as_json())

@@ -12,7 +12,7 @@ from bon.pipeline.run import num_parts, refuse_incomplete
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.records import Candidate, Prompt
 
-__all__ = ["RankedPrompt", "open_books", "ranked_prompts", "ranking_scorer"]
+__all__ = ["RankedPrompt", "count_sampled", "open_books", "ranked_prompts", "ranking_scorer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,18 @@ def open_books(pool: Pool, scorers: Sequence[str], limit: int | None) -> Account
             if limit is None or drop.row < limit:
                 books.add(drop)
     return books
+
+
+def count_sampled(pool: Pool, limit: int | None) -> int:
+    """Count the prompts that have candidates, from the candidates themselves."""
+    wanted = num_parts(limit, pool.manifest.part_size)
+    count = 0
+    for part in pool.layout.numbers(PROMPTS):
+        if part < wanted:
+            sampled = set(pool.read(CANDIDATES, part, ["prompt_id"])["prompt_id"].to_pylist())
+            prompts = [p for p in pool.prompts(part) if limit is None or p.row < limit]
+            count += sum(prompt.prompt_id in sampled for prompt in prompts)
+    return count
 
 
 def ranked_prompts(pool: Pool, scorer: str, limit: int | None) -> Iterator[RankedPrompt]:

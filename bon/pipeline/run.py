@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bon.config import GenerateSettings, InputSettings, ScorerSettings
 from bon.errors import PoolError, PoolIncompleteError, SettingsMismatchError
 from bon.pipeline.generate import GenerateParts
 from bon.pipeline.ingest import ingest
@@ -28,6 +29,7 @@ __all__ = [
     "num_parts",
     "open_pool",
     "read_prompts",
+    "refuse_foreign",
     "refuse_incomplete",
     "score",
 ]
@@ -119,18 +121,13 @@ def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> P
     if manifest is not None and layout.numbers(CANDIDATES):
         size = prompts.part_size or manifest.part_size
         old = {**manifest.input["settings"], "part_size": manifest.part_size}
-        refuse_differences("input settings", root, old, {**prompts.fingerprint, "part_size": size})
+        wanted = {**prompts.fingerprint, "part_size": size}
+        refuse_differences("input settings", root, old, wanted, InputSettings().fingerprint())
         if manifest.generation is not None:
-            refuse_differences("settings", root, manifest.generation, generation.fingerprint)
+            old, wanted = manifest.generation, generation.fingerprint
+            refuse_differences("settings", root, old, wanted, GenerateSettings().fingerprint())
         return Pool(layout, manifest)
-    strangers = [p.name for p in root.iterdir() if p.name != ".bon"] if root.is_dir() else []
-    if strangers and manifest is None:
-        raise PoolError(
-            "this folder is not a pool and not empty",
-            where=str(root),
-            why=f"it holds {', '.join(sorted(strangers)[:3])}",
-            next_step="give --pool a folder of its own",
-        )
+    refuse_foreign(root)
     for name in (PROMPTS, "drops", "scores"):
         shutil.rmtree(root / name, ignore_errors=True)
     new = Manifest(
@@ -139,6 +136,26 @@ def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> P
         generation=generation.fingerprint,
     )
     return Pool(layout, new).save(new)
+
+
+def refuse_foreign(root: Path) -> None:
+    """Refuse a folder that holds something else, before anything is written to it.
+
+    Raises:
+        PoolError: it is neither a pool nor empty, or it is a file.
+    """
+    if root.exists() and not root.is_dir():
+        raise PoolError(
+            "the pool is a folder", where=str(root), why="this is a file", next_step="name another"
+        )
+    strangers = [p.name for p in root.iterdir() if p.name != ".bon"] if root.is_dir() else []
+    if strangers and not PoolLayout(root).manifest.exists():
+        raise PoolError(
+            "this folder is not a pool and not empty",
+            where=str(root),
+            why=f"it holds {', '.join(sorted(strangers)[:3])}",
+            next_step="give --pool a folder of its own",
+        )
 
 
 def read_prompts(pool: Pool, plan: PromptsPlan) -> Pool:
@@ -190,8 +207,7 @@ def score(
     refuse_incomplete(pool, CANDIDATES, limit)
     kind = scores_kind(plan.name)
     scorers = pool.manifest.scorers
-    if plan.name in scorers and pool.layout.numbers(kind):
-        check_scorer(pool, plan)
+    check_scorer(pool, plan)
     pool = pool.save(
         pool.manifest.model_copy(update={"scorers": {**scorers, plan.name: plan.fingerprint}})
     )
@@ -219,11 +235,12 @@ def refuse_incomplete(pool: Pool, kind: str, limit: int | None) -> None:
 
 def check_scorer(pool: Pool, plan: ScoringPlan) -> None:
     """Refuse a scorer whose name stands for other settings in this pool."""
-    old = pool.manifest.scorers.get(plan.name)
-    if old is None or not pool.layout.numbers(scores_kind(plan.name)):
+    if not pool.layout.numbers(scores_kind(plan.name)):
         return
+    old = pool.manifest.scorers.get(plan.name, {})
+    defaults = ScorerSettings(name=plan.name, spec="").fingerprint()
     try:
-        refuse_differences("settings", pool.layout.root, old, plan.fingerprint)
+        refuse_differences("settings", pool.layout.root, old, plan.fingerprint, defaults)
     except SettingsMismatchError as error:
         raise SettingsMismatchError(
             f"scorer {plan.name!r} has scored this pool with other settings",

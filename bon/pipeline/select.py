@@ -144,6 +144,11 @@ def check_selection(settings: SelectSettings, output: Path) -> re.Pattern[str] |
         raise SettingsError(
             f"cannot tell the format of {output.name!r}", next_step="give -o a name in .parquet"
         )
+    if settings.strategy == "threshold" and settings.threshold is None:
+        raise SettingsError(
+            "--strategy threshold needs --threshold",
+            next_step="give the lowest reward to accept; `bon inspect POOL` shows the quantiles",
+        )
     return compile_answer_pattern(settings.answer_pattern)
 
 
@@ -175,7 +180,7 @@ def _chosen_rows(
             ranked.rewards,
             strategy=settings.strategy,
             k=settings.k,
-            threshold=float(np.float32(settings.threshold)),  # as rewards are stored
+            threshold=float(np.float32(settings.threshold or 0.0)),  # as rewards are stored
             soft_lambda=settings.soft_lambda,
             answers_N=answers,
             seed=_draw_seed(seed, ranked.prompt.prompt_id),

@@ -92,12 +92,21 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def refuse_differences(what: str, where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def refuse_differences(
+    what: str,
+    where: Path,
+    old: dict[str, Any],
+    new: dict[str, Any],
+    defaults: dict[str, Any] | None = None,
+) -> None:
     """Stop a run whose settings are not those that made the pool.
+
+    A setting that is younger than the pool had its default when the pool was made.
 
     Raises:
         SettingsMismatchError: with the list of what differs.
     """
+    old = {key: value for key, value in (defaults or {}).items() if key in new} | old
     changed = differences(_content(old, new), _content(new, old))
     if changed:
         raise SettingsMismatchError(

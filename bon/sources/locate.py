@@ -32,10 +32,10 @@ class InputFile:
 def find_files(source: str) -> list[InputFile] | None:
     """Return the files that `source` names, or none where it is the name of a Hub dataset.
 
-    A file is itself; a folder is all `*.parquet` in and below it, hidden ones left out; a pattern
-    with `*`, `?` or `[` is the files that match it. Folders and patterns are sorted by path. What
-    is not on disk and looks like `org/name` or `org/name:config` is a Hub dataset, unless it ends
-    like an input file or `org` is a folder here.
+    A file is itself; a folder is all `*.parquet` in and below it, hidden ones and pools left out;
+    a pattern with `*`, `?` or `[` is the files that match it. Folders and patterns are sorted by
+    path. What is not on disk and looks like `org/name` or `org/name:config` is a Hub dataset,
+    unless it ends like an input file or `org` is a folder here.
 
     Raises:
         InputNotFoundError: there is no such file, folder or match.
@@ -60,10 +60,12 @@ def _exists(path: Path) -> bool:
 
 def _files_in(folder: Path) -> list[InputFile]:
     paths = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
+    pools = [manifest.parent for manifest in folder.rglob("pool.json")]
     visible = [
         path
         for path in paths
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not any(path.is_relative_to(pool) for pool in pools)
     ]
     if not visible:
         raise InputError(

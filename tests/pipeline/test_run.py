@@ -59,7 +59,7 @@ def test_other_generation_settings_are_refused_by_name(root: Path) -> None:
     before = pool_files(root)
     with pytest.raises(SettingsMismatchError) as caught:
         Run(ROWS, num_candidates=5, seed=1, fingerprint={"top_p": 0.5}).scores(root)
-    assert caught.value.why == "num_candidates: 3 -> 5; seed: 0 -> 1; top_p: null -> 0.5"
+    assert caught.value.why == "num_candidates: 3 -> 5; seed: 0 -> 1; top_p: 1.0 -> 0.5"
     assert pool_files(root) == before
 
 

@@ -103,3 +103,18 @@ def test_a_model_under_another_name_is_the_same_model(tmp_path: Path) -> None:
         refuse_differences(
             "settings", tmp_path, old, {**old, "model": "renamed", "model_digest": "def"}
         )
+
+
+def test_a_setting_younger_than_the_pool_had_its_default(tmp_path: Path) -> None:
+    old, new = {"seed": 0}, {"seed": 0, "repetition_penalty": 1.0}
+
+    refuse_differences("settings", tmp_path, old, new, {"repetition_penalty": 1.0})
+
+    with pytest.raises(SettingsMismatchError, match=r"repetition_penalty: 1.0 -> 1.2"):
+        refuse_differences(
+            "settings",
+            tmp_path,
+            old,
+            {**new, "repetition_penalty": 1.2},
+            {"repetition_penalty": 1.0},
+        )

@@ -463,3 +463,12 @@ def test_a_large_file_is_streamed(tmp_path, name):
     finally:
         tracemalloc.stop()
     assert peak < 8_000_000 < (tmp_path / name).stat().st_size
+
+
+def test_a_folder_leaves_out_the_pools_in_it(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["a"]}), tmp_path / "a.parquet")
+    (tmp_path / "a.pool" / "prompts").mkdir(parents=True)
+    (tmp_path / "a.pool" / "pool.json").write_text("{}")
+    pq.write_table(pa.table({"prompt": ["b"]}), tmp_path / "a.pool" / "prompts" / "b.parquet")
+
+    assert [row.values for row in read_rows(str(tmp_path), "train")] == [{"prompt": "a"}]

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.commands import REWARD, bon
+
+from bon.cli.stages import check_places, default_pool, input_stem
+from bon.errors import InputNotFoundError, SettingsError
+
+
+@pytest.mark.parametrize(
+    ("source", "stem"),
+    [
+        ("a/data.v1.jsonl", "data.v1"),
+        ("data.v2.jsonl.gz", "data.v2"),
+        ("gsm8k.train-0.5.jsonl", "gsm8k.train-0.5"),
+        ("org/name-1.5b", "name-1.5b"),
+        ("folder/", "folder"),
+        ("data/*.parquet", "prompts"),
+    ],
+)
+def test_outputs_take_the_whole_name_of_their_input(source: str, stem: str) -> None:
+    assert input_stem(source) == stem
+    assert default_pool(source, Path("out/x.parquet")) == Path("out") / f"{stem}.pool"
+
+
+def test_an_output_in_the_input_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.parquet").touch()
+    (folder / "a.jsonl").touch()
+
+    check_places(str(folder), tmp_path / "best.parquet", tmp_path / "data.pool")
+    check_places(str(folder / "a.jsonl"), folder / "best.parquet", folder / "a.pool")
+    for source, written in [
+        (folder, folder / "best.parquet"),
+        (folder, folder / "deep" / "data.pool"),
+        (folder / "a.parquet", folder / "a.parquet"),
+        (folder / "*.parquet", folder / "best.parquet"),
+    ]:
+        with pytest.raises(SettingsError, match="would lie in the input"):
+            check_places(str(source), written)
+
+
+def test_a_missing_input_is_said_before_any_model_is_looked_for(tmp_path: Path) -> None:
+    done = bon("select", "nosuch.jsonl", "-m", "no/model", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "no such input: nosuch.jsonl" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputNotFoundError):
+        check_places(str(tmp_path / "nosuch.jsonl"), tmp_path / "o.parquet")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-r", f"a={REWARD}", "-r", f"b={REWARD}"], "name the one that ranks with --rank-by"),
+        (["-r", f"a={REWARD}", "--rank-by", "c"], "there is no scorer 'c'"),
+        (["--k", "3"], "--k does nothing for --strategy best"),
+        (["--strategy", "threshold"], "needs --threshold"),
+        (["--answer-pattern", "("], "answer-pattern"),
+        (["-o", "x.csv"], "give -o a name in .parquet"),
+    ],
+)
+def test_what_would_stop_the_selection_is_found_first(
+    tmp_path: Path, flags: list[str], message: str
+) -> None:
+    (tmp_path / "p.txt").write_text("What is 1 + 2?\n")
+
+    done = bon("select", "p.txt", "-m", "no/model", *flags, cwd=tmp_path)
+
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["p.txt"]
+
+
+def test_a_foreign_folder_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("What is 1 + 2?\n")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").touch()
+
+    done = bon("generate", "p.txt", "-m", "no/model", "--pool", "foreign", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "not a pool and not empty" in done.stderr
+    assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["thesis.tex"]
+
+
+def test_dry_run_says_the_steps_and_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("What is 1 + 2?\n")
+
+    for command in ("select", "generate", "score"):
+        done = bon(command, "p.txt", "--dry-run", "-n", 3, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "read prompts from p.txt into p.pool" in done.stdout
+        assert "generate 3 candidates per prompt" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["p.txt"]
+    assert bon("select", "nosuch.txt", "--dry-run", cwd=tmp_path).returncode == 1
