@@ -9,6 +9,7 @@ import json
 import sys
 import tracemalloc
 import types
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
