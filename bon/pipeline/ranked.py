@@ -31,7 +31,9 @@ def ranking_scorer(pool: Pool, rank_by: str | None) -> str:
         PoolIncompleteError: there are no scores at all.
         SettingsError: several scorers and none named, or the named one is not there.
     """
-    names = pool.layout.scorer_names() or sorted(pool.manifest.scorers)  # no part at all: no rows
+    names = pool.layout.scorer_names()
+    if not pool.layout.numbers(PROMPTS):  # no rows, so no scorer has a part
+        names = sorted(pool.manifest.scorers)
     where = str(pool.layout.root)
     if not names:
         raise PoolIncompleteError(

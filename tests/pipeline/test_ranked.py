@@ -107,3 +107,10 @@ def test_candidates_of_other_prompts_are_corrupt(pool: Pool, tmp_path: Path) -> 
     shutil.copy(pool.layout.part(PROMPTS, 0), pool.layout.part(PROMPTS, 1))
     with pytest.raises(PoolCorruptError, match="belongs to other prompts"):
         list(ranked_prompts(pool, "reward", None))
+
+
+def test_a_scorer_that_never_finished_a_part_is_no_scorer(pool: Pool) -> None:
+    shutil.rmtree(pool.layout.root / "scores")
+
+    with pytest.raises(PoolIncompleteError, match="has no scores"):
+        ranking_scorer(pool, None)
