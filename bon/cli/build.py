@@ -10,7 +10,7 @@ from typing import Any
 from bon.config import GenerateSettings, InputSettings, ScorerSettings, ScoreSettings
 from bon.errors import SettingsError
 from bon.generators.vllm import VllmGenerator
-from bon.pipeline.models import resolve_adapter, resolve_model
+from bon.pipeline.models import check_reward_config, resolve_adapter, resolve_model
 from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
 from bon.scorers.sequence_classification import SequenceClassificationScorer
 from bon.sources.prompts import PromptReader, input_digest
@@ -67,6 +67,7 @@ def scoring_plans(settings: ScoreSettings) -> list[ScoringPlan]:
     plans = []
     for one in scorer_settings(settings):
         model = resolve_model(one.spec, one.revision)
+        check_reward_config(model)
         template = _read(one.template, "--reward-template")
         fingerprint = one.fingerprint() | {
             "spec": model.name,

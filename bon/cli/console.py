@@ -10,6 +10,8 @@ from bon.protocols import Event, PartDone, Progress, Ready
 
 __all__ = ["StageProgress", "note"]
 
+_LINE_EVERY_S = 30.0
+
 
 def note(text: str, *, quiet: bool = False) -> None:
     """Print one line for a person."""
@@ -25,7 +27,9 @@ class StageProgress:
         self._bar: Any = None
         self._stage = ""
         self._started_s = 0.0
+        self._noted_s = 0.0
         self._num_tokens = 0
+        self._done: set[int] = set()
 
     def __enter__(self) -> StageProgress:
         if not self._quiet and sys.stderr.isatty():
@@ -54,19 +58,34 @@ class StageProgress:
         if stage != self._stage:
             self._begin(stage, num_parts)
         if isinstance(event, Ready):
-            self._started_s = time.monotonic()
+            self._started_s = self._noted_s = time.monotonic()
+            self._num_tokens = 0  # a worker that starts again has a rate of its own
             if self._bar is None:
                 note(f"{stage}: model loaded in {event.load_s:.0f} s", quiet=self._quiet)
         elif isinstance(event, Progress):
             self._num_tokens += event.num_tokens
             if self._bar is not None:
-                rate = self._num_tokens / max(1e-3, time.monotonic() - self._started_s)
-                self._bar.update(self._task, rate=f"{rate:,.0f} tokens/s")
-        elif isinstance(event, PartDone) and self._bar is not None:
-            self._bar.advance(self._task)
+                self._bar.update(self._task, rate=self._rate())
+        elif isinstance(event, PartDone):
+            self._done.add(event.part)
+            if self._bar is not None:
+                self._bar.update(self._task, completed=len(self._done))
+            else:
+                self._note_parts(num_parts)
+
+    def _rate(self) -> str:
+        return f"{self._num_tokens / max(1e-3, time.monotonic() - self._started_s):,.0f} tokens/s"
+
+    def _note_parts(self, num_parts: int) -> None:
+        now_s = time.monotonic()
+        if now_s - self._noted_s >= _LINE_EVERY_S or len(self._done) == num_parts:
+            self._noted_s = now_s
+            text = f"{self._stage}: {len(self._done)}/{num_parts} parts, {self._rate()}"
+            note(text, quiet=self._quiet)
 
     def _begin(self, stage: str, num_parts: int) -> None:
-        self._stage, self._num_tokens = stage, 0
+        self._stage, self._num_tokens, self._done = stage, 0, set()
+        self._started_s = self._noted_s = time.monotonic()
         if self._bar is None:
             note(f"{stage}: {num_parts} parts to do", quiet=self._quiet)
         else:

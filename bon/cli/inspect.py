@@ -47,7 +47,7 @@ def inspect(
                 next_step="give a pool or a .parquet file",
             )
         if as_json:
-            print(json.dumps(facts, indent=2, ensure_ascii=False))
+            print(json.dumps(facts, indent=2, ensure_ascii=False, default=str))
         else:
             show(facts)
 

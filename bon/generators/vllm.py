@@ -42,8 +42,15 @@ class VllmGenerator:
     def __enter__(self) -> VllmGenerator:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the worker process is ours
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        from vllm import LLM
-
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise ModelError(
+                "vLLM is not installed or cannot be imported",
+                why=first_line(error),
+                next_step="install an engine: pip install 'bon-cli[vllm]' on a GPU machine, "
+                "'bon-cli[cpu]' elsewhere",
+            ) from error
         try:
             self._llm = LLM(**self._engine_arguments())
         except ModelError:

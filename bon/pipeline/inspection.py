@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bon.errors import InputError, PoolIncompleteError, first_line
-from bon.pipeline.ranked import ranked_prompts
+from bon.errors import InputError, first_line
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
+from bon.records import Drop, Prompt
 
 __all__ = ["file_facts", "pool_facts", "prompt_facts"]
 
@@ -45,37 +45,28 @@ def pool_facts(root: Path) -> dict[str, Any]:
 
 
 def prompt_facts(root: Path, prompt_id: str) -> dict[str, Any]:
-    """Return one prompt with its candidates, best first by the first scorer.
+    """Return one prompt with the candidates and scores it has so far, and what was dropped.
+
+    Candidates are best first by the first scorer, those without its score last.
 
     Raises:
-        InputError: no such prompt.
+        InputError: the pool knows no such prompt.
     """
     pool = Pool.open(root)
-    names = pool.layout.scorer_names()
-    if not names:
-        raise PoolIncompleteError(
-            "this pool has no scores", where=str(root), next_step=f"run `bon score {root}` first"
-        )
-    for ranked in ranked_prompts(pool, names[0], None):
-        if ranked.prompt.prompt_id != prompt_id:
-            continue
-        pairs = sorted(
-            zip(ranked.candidates, ranked.rewards, strict=True),
-            key=lambda pair: (-(pair[1] if pair[1] is not None else -np.inf), pair[0].candidate),
-        )
+    for part in pool.layout.numbers(PROMPTS):
+        for prompt in pool.prompts(part):
+            if prompt.prompt_id == prompt_id:
+                return _prompt_in_part(pool, part, prompt)
+    drops = [drop for drop in pool.read_drops(PROMPTS) if drop.id and drop.id == prompt_id]
+    if drops:
         return {
             "prompt_id": prompt_id,
-            "where": ranked.prompt.where,
-            "messages": list(ranked.prompt.messages),
-            "columns": ranked.prompt.extra,
-            "candidates": [
-                {"candidate": c.candidate, names[0]: reward, "finish_reason": c.finish_reason,
-                 "num_tokens": c.num_tokens, "response": c.response}
-                for c, reward in pairs
-            ],
-        }  # fmt: skip
+            "where": drops[0].where,
+            "candidates": [],
+            "drops": [_drop_facts(PROMPTS, drop) for drop in drops],
+        }
     raise InputError(
-        f"the pool has no prompt {prompt_id!r} with candidates",
+        f"the pool has no prompt {prompt_id!r}",
         where=str(root),
         next_step="see the ids with `bon inspect` on the result, or in prompts/",
     )
@@ -108,6 +99,58 @@ def file_facts(path: Path, num_rows: int) -> dict[str, Any]:
         raise InputError(
             "cannot read this as Parquet", where=str(path), why=first_line(error)
         ) from None
+
+
+def _prompt_in_part(pool: Pool, part: int, prompt: Prompt) -> dict[str, Any]:
+    kinds = [CANDIDATES, *(scores_kind(name) for name in pool.layout.scorer_names())]
+    return {
+        "prompt_id": prompt.prompt_id,
+        "where": prompt.where,
+        "messages": list(prompt.messages),
+        "columns": prompt.extra,
+        "candidates": _candidates(pool, part, prompt.prompt_id),
+        "drops": [
+            _drop_facts(kind, drop)
+            for kind in kinds
+            if pool.layout.part(kind, part).exists()
+            for drop in pool.drops(kind, part)
+            if drop.id == prompt.prompt_id
+        ],
+    }
+
+
+def _candidates(pool: Pool, part: int, prompt_id: str) -> list[dict[str, Any]]:
+    names = pool.layout.scorer_names()
+    scores = {
+        name: {row["candidate"]: row["score"] for row in _rows(pool, scores_kind(name), part)
+               if row["prompt_id"] == prompt_id}
+        for name in names
+    }  # fmt: skip
+    rows = [row for row in _rows(pool, CANDIDATES, part) if row["prompt_id"] == prompt_id]
+
+    def rank(row: dict[str, Any]) -> tuple[bool, float, int]:
+        score = scores[names[0]].get(row["candidate"]) if names else None
+        return score is None, -(score or 0.0), row["candidate"]
+
+    return [
+        {"candidate": row["candidate"],
+         **{name: scores[name].get(row["candidate"]) for name in names},
+         "finish_reason": row["finish_reason"], "num_tokens": row["num_tokens"],
+         "response": row["response"]}
+        for row in sorted(rows, key=rank)
+    ]  # fmt: skip
+
+
+def _rows(pool: Pool, kind: str, part: int) -> list[dict[str, Any]]:
+    """Return a part's rows, none where it is still to be made."""
+    if not pool.layout.part(kind, part).exists():
+        return []
+    return list(pool.read(kind, part).to_pylist())
+
+
+def _drop_facts(kind: str, drop: Drop) -> dict[str, Any]:
+    facts = {"of": kind, "reason": drop.reason, "detail": drop.detail, "where": drop.where}
+    return facts if drop.candidate is None else {**facts, "candidate": drop.candidate}
 
 
 def _num_rows(pool: Pool, kind: str) -> int:

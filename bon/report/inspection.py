@@ -19,7 +19,7 @@ def show(facts: dict[str, Any]) -> None:
     for key, value in facts.items():
         if key == "rows":
             _show_rows(console, value)
-        elif isinstance(value, list):
+        elif isinstance(value, list) and value:
             console.print(f"[bold]{key}[/bold]")
             for item in value:
                 console.print(Text("  " + _short(item)))
@@ -48,6 +48,8 @@ def _show_rows(console: Console, rows: list[dict[str, Any]]) -> None:
 def _short(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
+    if value == []:
+        return "none"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_short(item)}" for key, item in value.items()) or "none"
     text = str(value)

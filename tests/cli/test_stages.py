@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.commands import REWARD, bon
+from support.commands import GENERATOR, REWARD, bon
 
 from bon.cli.stages import check_places, default_pool, input_stem
 from bon.errors import InputNotFoundError, SettingsError
@@ -51,6 +51,18 @@ def test_a_missing_input_is_said_before_any_model_is_looked_for(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputNotFoundError):
         check_places(str(tmp_path / "nosuch.jsonl"), tmp_path / "o.parquet")
+
+
+def test_a_reward_model_that_cannot_score_is_refused_before_anything_is_sampled(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "p.txt").write_text("What is 1 + 2?\n")
+
+    done = bon("select", "p.txt", "-m", GENERATOR, "-r", GENERATOR, cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "give -r a reward model, not the generator" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["p.txt"]
 
 
 @pytest.mark.parametrize(

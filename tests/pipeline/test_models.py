@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import os
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from bon.config import GenerateSettings
 from bon.errors import ModelError, ModelNotFoundError
-from bon.pipeline.models import resolve_adapter, resolve_model
+from bon.generators.vllm import VllmGenerator
+from bon.pipeline.models import ResolvedModel, check_reward_config, resolve_adapter, resolve_model
 
 MIB = 1 << 20
+INSTALL = (
+    "install an engine: pip install 'bon-cli[vllm]' on a GPU machine, 'bon-cli[cpu]' elsewhere"
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of known digests, in a cache folder of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "bon" / "digests.json"
 
 
 @pytest.fixture
@@ -45,11 +62,76 @@ def test_folder(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_model("my-model", None) == resolve_model("./my-model/", None) == found
 
 
-@pytest.mark.parametrize("at", [0, MIB - 1, -1, -MIB])
-def test_digest_changes_with_a_weight_in_the_first_or_last_mib(model: Path, at: int) -> None:
+@pytest.mark.parametrize("at", [0, MIB - 1, MIB, 3 * MIB // 2, 2 * MIB, -1])
+def test_digest_changes_with_any_byte_of_the_weights(model: Path, at: int) -> None:
     before = digest(model)
     change_byte(model / "model.safetensors", at)
     assert digest(model) != before
+
+
+@pytest.fixture
+def large(model: Path) -> Path:
+    """The weights of a model that are large enough for their digest to be kept."""
+    weights = model / "model.safetensors"
+    weights.write_bytes(bytes(16 * MIB + 1))
+    return weights
+
+
+def test_only_large_files_are_kept_in_the_cache(model: Path, cache: Path) -> None:
+    digest(model)
+    (model / "model.safetensors").write_bytes(bytes(16 * MIB))
+    digest(model)
+    assert not cache.exists()
+
+
+def test_large_file_is_hashed_once(large: Path, cache: Path) -> None:
+    first = digest(large.parent)
+    known = json.loads(cache.read_text())
+    assert len(known) == 1
+    assert digest(large.parent) == first
+    cache.write_text(json.dumps(dict.fromkeys(known, "0" * 64)))
+    assert digest(large.parent) != first  # the cache was believed
+    assert [path.name for path in cache.parent.iterdir()] == ["digests.json"]
+
+
+def test_large_file_changed_in_its_middle_is_hashed_again(large: Path, cache: Path) -> None:
+    first = digest(large.parent)
+    times = large.stat()
+    change_byte(large, 8 * MIB)
+    os.utime(large, ns=(times.st_atime_ns, times.st_mtime_ns))  # ctime cannot be set back
+    assert digest(large.parent) != first
+    assert len(json.loads(cache.read_text())) == 2
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", b"\xff", "[" * 100_000])
+def test_damaged_cache_is_replaced(large: Path, cache: Path, content: str | bytes) -> None:
+    first = digest(large.parent)
+    cache.write_bytes(content.encode() if isinstance(content, str) else content)
+    assert digest(large.parent) == first
+    assert len(next(iter(json.loads(cache.read_text()).values()))) == 64
+
+
+def test_damaged_entry_is_not_believed(large: Path, cache: Path) -> None:
+    first = digest(large.parent)
+    cache.write_text(json.dumps(dict.fromkeys(json.loads(cache.read_text()), 1)))
+    assert digest(large.parent) == first
+
+
+def test_cache_that_cannot_be_written(large: Path, cache: Path) -> None:
+    first = digest(large.parent)
+    cache.unlink()
+    cache.parent.rmdir()
+    cache.parent.write_text("a file where the folder would be")
+    assert digest(large.parent) == first
+
+
+def test_cache_lies_under_home(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    digest(large.parent)
+    assert (tmp_path / ".cache" / "bon" / "digests.json").is_file()
 
 
 def test_digest_changes_with_config_size_and_files_but_not_with_name_or_readme(
@@ -128,7 +210,7 @@ def test_hub_that_does_not_answer(
 ) -> None:
     import huggingface_hub
 
-    def fail(spec: str, revision: str | None) -> str:
+    def fail(spec: str, **_: object) -> str:
         raise raised
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
@@ -138,20 +220,159 @@ def test_hub_that_does_not_answer(
     assert "HF_TOKEN" in caught.value.next_step
 
 
-def test_hub_model_is_known_by_its_commit(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Hub:
+    """`snapshot_download` of one repository, as the hub client filters and keeps files."""
+
+    def __init__(self, folder: Path, *files: str) -> None:
+        self.folder, self.files = folder, files
+        self.asked: list[tuple[str, str | None]] = []
+
+    def __call__(self, spec: str, *, revision: str | None, ignore_patterns: list[str]) -> str:
+        self.asked.append((spec, revision))
+        for name in self.files:
+            if any(fnmatch.fnmatch(name, pattern) for pattern in ignore_patterns):
+                continue
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            index = {"weight_map": {"a": name.removesuffix(".index.json")}}
+            path.write_text(json.dumps(index if name.endswith(".index.json") else {}))
+        return str(self.folder)
+
+    def fetched(self) -> set[str]:
+        found = (path for path in self.folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(self.folder)) for path in found}
+
+
+UNUSED = (
+    *("original/consolidated.00.pth", "original/params.json", "x.pth", "q4.gguf"),
+    *("onnx/model.onnx", "tf_model.h5", "flax_model.msgpack"),
+)
+
+
+def test_hub_model_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    asked: list[tuple[str, str | None]] = []
-    commit = model.rename(model.parent / "0123abc")
-
-    def download(spec: str, revision: str | None) -> str:
-        asked.append((spec, revision))
-        return str(commit)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    hub = Hub(tmp_path / "0123abc", "config.json", "model.safetensors", "pytorch_model.bin")
+    hub.files += UNUSED
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
     found = resolve_model("org/name", "main")
-    assert (found.name, found.digest, found.path) == ("org/name", "0123abc", str(commit))
-    assert asked == [("org/name", "main")]
+    assert (found.name, found.digest, found.path) == ("org/name", "0123abc", str(hub.folder))
+    assert hub.asked == [("org/name", "main")]
+    assert hub.fetched() == {"config.json", "model.safetensors"}
+
+
+def test_hub_model_that_has_only_bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    hub = Hub(tmp_path / "0123abc", "config.json", "pytorch_model.bin", *UNUSED)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
+    resolve_model("org/name", "main")
+    assert hub.asked == [("org/name", "main")] * 2
+    assert hub.fetched() == {"config.json", "pytorch_model.bin"}
+
+
+def test_hub_model_does_not_miss_the_shards_that_were_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    names = ("model.safetensors", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack")
+    indexes = (f"{name}.index.json" for name in names)
+    hub = Hub(tmp_path / "0123abc", "config.json", *names, *indexes)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
+    assert resolve_model("org/name", None).digest == "0123abc"
+    assert hub.fetched() >= {"model.safetensors", "model.safetensors.index.json"}
+
+
+def test_missing_bin_shards_are_named(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model-00001-of-00002.bin")
+    index = {"weight_map": {"a": "pytorch_model-00002-of-00002.bin"}}
+    (model / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="incomplete") as caught:
+        digest(model)
+    assert caught.value.why == "missing: pytorch_model-00002-of-00002.bin"
+
+
+def test_no_hub_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ModelError, match="cannot get the model 'org/name'") as caught:
+        resolve_model("org/name", None)
+    assert not isinstance(caught.value, ModelNotFoundError)
+    assert "huggingface_hub" in caught.value.why
+    assert caught.value.next_step == INSTALL
+
+
+@pytest.mark.parametrize("module", [None, ModuleType("vllm")])
+def test_no_vllm(monkeypatch: pytest.MonkeyPatch, module: ModuleType | None) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    generator = VllmGenerator(GenerateSettings(), "/model")
+    with pytest.raises(ModelError, match="vLLM is not installed or cannot be imported") as caught:
+        generator.__enter__()
+    assert "vllm" in caught.value.why
+    assert caught.value.next_step == INSTALL
+
+
+def reward(model: Path, **config: Any) -> ResolvedModel:
+    content = {"model_type": "x", "architectures": ["XForSequenceClassification"], **config}
+    (model / "config.json").write_text(json.dumps(content))
+    return resolve_model(str(model), None)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"num_labels": 1},
+        {"id2label": {"0": "LABEL_0"}},
+        {"num_labels": 1, "id2label": {"0": "a", "1": "b"}},  # transformers believes num_labels
+    ],
+)
+def test_reward_model_with_one_label(model: Path, labels: dict[str, Any]) -> None:
+    check_reward_config(reward(model, **labels))
+
+
+@pytest.mark.parametrize(
+    ("labels", "number"),
+    [
+        ({}, 2),
+        ({"num_labels": 5}, 5),
+        ({"id2label": {"0": "a", "1": "b", "2": "c"}}, 3),
+        ({"num_labels": 2, "id2label": {"0": "a"}}, 2),
+        ({"id2label": None}, 2),
+        ({"id2label": {}}, 0),
+    ],
+)
+def test_reward_model_with_several_labels(model: Path, labels: dict[str, Any], number: int) -> None:
+    with pytest.raises(ModelError, match=f"the reward model has {number} labels") as caught:
+        check_reward_config(reward(model, **labels))
+    assert caught.value.where == str(model)
+    assert caught.value.next_step == "give -r a model with num_labels=1"
+    assert complete(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("architectures", "name"),
+    [(["XForCausalLM"], "XForCausalLM"), ([], "none"), (None, "none")],
+)
+def test_generator_in_place_of_a_reward_model(
+    model: Path, architectures: list[str] | None, name: str
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        check_reward_config(reward(model, architectures=architectures, num_labels=1))
+    assert caught.value.what == f"{name} is not a reward model that bon can load"
+    assert caught.value.where == str(model)
+    assert caught.value.why.endswith("(its type is x)")
+    assert caught.value.next_step == "give -r a reward model, not the generator"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", b"\xff"])
+def test_reward_configuration_that_cannot_be_read(model: Path, content: str | bytes) -> None:
+    found = reward(model)
+    raw = content.encode() if isinstance(content, str) else content
+    (model / "config.json").write_bytes(raw)
+    with pytest.raises(ModelError, match="cannot read the reward model's config") as caught:
+        check_reward_config(found)
+    assert complete(caught.value)
 
 
 def test_adapter_needs_its_own_config(model: Path) -> None:

@@ -1,0 +1,75 @@
+"""Lines about a stage where there is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from bon.cli.console import StageProgress
+from bon.protocols import PartDone, Progress, Ready
+
+Tick = Callable[[float], None]
+
+
+@pytest.fixture
+def tick(monkeypatch: pytest.MonkeyPatch) -> Tick:
+    """Stop the clock of the console; calling this moves it on."""
+    now_s = [1000.0]
+    monkeypatch.setattr("bon.cli.console.time.monotonic", lambda: now_s[0])
+
+    def move(seconds: float) -> None:
+        now_s[0] += seconds
+
+    return move
+
+
+def _run(progress: StageProgress, tick: Tick, stage: str, num_parts: int, part_s: float) -> None:
+    progress(stage, num_parts, Ready(2.0))
+    for part in range(num_parts):
+        tick(part_s)
+        progress(stage, num_parts, Progress(num_tokens=20_000))
+        progress(stage, num_parts, PartDone(part))
+
+
+def test_a_line_every_30_seconds_and_one_at_the_end(
+    tick: Tick, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StageProgress(quiet=False) as progress:
+        _run(progress, tick, "generate", 8, 10.0)
+        _run(progress, tick, "score reward", 2, 1.0)
+    assert capsys.readouterr().err.splitlines() == [
+        "generate: 8 parts to do",
+        "generate: model loaded in 2 s",
+        "generate: 3/8 parts, 2,000 tokens/s",
+        "generate: 6/8 parts, 2,000 tokens/s",
+        "generate: 8/8 parts, 2,000 tokens/s",
+        "score reward: 2 parts to do",
+        "score reward: model loaded in 2 s",
+        "score reward: 2/2 parts, 20,000 tokens/s",
+    ]
+
+
+def test_a_worker_that_starts_again_counts_its_own_tokens_and_each_part_once(
+    tick: Tick, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StageProgress(quiet=False) as progress:
+        progress("generate", 2, Ready(2.0))
+        tick(10.0)
+        progress("generate", 2, Progress(num_tokens=20_000))
+        progress("generate", 2, PartDone(0))
+        progress("generate", 2, Ready(2.0))
+        tick(10.0)
+        progress("generate", 2, PartDone(0))
+        progress("generate", 2, Progress(num_tokens=10_000))
+        progress("generate", 2, PartDone(1))
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "generate: model loaded in 2 s",
+        "generate: 2/2 parts, 1,000 tokens/s",
+    ]
+
+
+def test_quiet(tick: Tick, capsys: pytest.CaptureFixture[str]) -> None:
+    with StageProgress(quiet=True) as progress:
+        _run(progress, tick, "generate", 8, 40.0)
+    assert capsys.readouterr().err == ""
