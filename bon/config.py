@@ -19,6 +19,7 @@ from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
 __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_REWARD",
+    "INSTALL_ADVICE",
     "Flag",
     "GenerateSettings",
     "InputSettings",
@@ -33,6 +34,9 @@ __all__ = [
 
 DEFAULT_MODEL = "Qwen/Qwen3-0.6B"
 DEFAULT_REWARD = "Skywork/Skywork-Reward-V2-Qwen3-0.6B"
+INSTALL_ADVICE = (
+    "install an engine: pip install 'bon-cli[vllm]' on a GPU machine, 'bon-cli[cpu]' elsewhere"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bon.chat import ChatTemplate, check_vocabulary
-from bon.config import GenerateSettings
+from bon.config import INSTALL_ADVICE, GenerateSettings
 from bon.errors import ModelError, first_line
 from bon.records import Candidate, Drop, GenerationRequest, GenerationResult
 
@@ -48,8 +48,7 @@ class VllmGenerator:
             raise ModelError(
                 "vLLM is not installed or cannot be imported",
                 why=first_line(error),
-                next_step="install an engine: pip install 'bon-cli[vllm]' on a GPU machine, "
-                "'bon-cli[cpu]' elsewhere",
+                next_step=INSTALL_ADVICE,
             ) from error
         try:
             self._llm = LLM(**self._engine_arguments())

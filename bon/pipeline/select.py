@@ -21,7 +21,7 @@ from bon.pipeline.accounting import Accounting
 from bon.pipeline.columns import ExtraColumns
 from bon.pipeline.ranked import RankedPrompt, open_books, ranked_prompts
 from bon.pool.files import PARQUET_OPTIONS, replace_file
-from bon.pool.pool import PROMPTS, Pool
+from bon.pool.pool import Pool
 from bon.records import MESSAGES_TYPE, Drop
 from bon.selection import choose
 
@@ -154,8 +154,8 @@ def check_selection(settings: SelectSettings, output: Path) -> re.Pattern[str] |
 
 def _extra_columns(pool: Pool, limit: int | None) -> ExtraColumns:
     columns = ExtraColumns(taken=[item.name for item in OUTPUT_FIELDS])
-    for part in pool.layout.numbers(PROMPTS):
-        columns.learn([p.extra for p in pool.prompts(part) if limit is None or p.row < limit])
+    for part in pool.parts(limit):
+        columns.learn([prompt.extra for prompt in pool.prompts(part, limit)])
     return columns
 
 

@@ -97,20 +97,26 @@ class Pool:
         """Return how many rows a part holds, from its footer."""
         return int(_footer(self.layout.part(kind, part)).num_rows)
 
-    def pending(self, kind: str) -> list[int]:
+    def pending(self, kind: str, limit: int | None = None) -> list[int]:
         """List the parts of `candidates` or of a scorer that are missing or grew since."""
         done = set(self.layout.numbers(kind))
         return [
             part
-            for part in self.layout.numbers(PROMPTS)
+            for part in self.parts(limit)
             if part not in done or self.covers(kind, part) < self.num_prompts(part)
         ]
 
-    def prompts(self, part: int) -> list[Prompt]:
-        """Read a part's prompts as records."""
+    def parts(self, limit: int | None = None) -> list[int]:
+        """List the parts that the first `limit` input rows lie in; without a limit, all."""
+        size = self.manifest.part_size
+        return [n for n in self.layout.numbers(PROMPTS) if limit is None or n * size < limit]
+
+    def prompts(self, part: int, limit: int | None = None) -> list[Prompt]:
+        """Read a part's prompts as records, those of the first `limit` input rows."""
         return [
             Prompt(r["prompt_id"], tuple(r["prompt"]), json.loads(r["extra"]), r["row"], r["where"])
             for r in self.read(PROMPTS, part).to_pylist()
+            if limit is None or r["row"] < limit
         ]
 
     def read_drops(self, kind: str) -> Iterator[Drop]:

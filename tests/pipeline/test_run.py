@@ -15,7 +15,6 @@ from bon.pipeline.run import (
     PromptsPlan,
     ScoringPlan,
     StageReport,
-    num_parts,
     open_pool,
     read_prompts,
     score,
@@ -34,10 +33,17 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("rows", "size", "parts"), [(0, 4, 0), (1, 4, 1), (4, 4, 1), (5, 4, 2), (None, 4, 1 << 62)]
+    ("limit", "parts"), [(0, 0), (1, 1), (4, 1), (5, 2), (8, 2), (9, 3), (100, 3), (None, 3)]
 )
-def test_num_parts(rows: int | None, size: int, parts: int) -> None:
-    assert num_parts(rows, size) == parts
+def test_parts_and_prompts_in_the_view_of_a_limit(
+    root: Path, limit: int | None, parts: int
+) -> None:
+    pool = Pool.open(root)
+    assert pool.manifest.part_size == 4
+
+    assert pool.parts(limit) == list(range(parts))
+    rows = [prompt.row for part in pool.parts(limit) for prompt in pool.prompts(part, limit)]
+    assert rows == [row for row in range(10 if limit is None else min(limit, 10)) if row != 5]
 
 
 def test_second_run_does_nothing(root: Path) -> None:
