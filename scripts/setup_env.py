@@ -233,7 +233,7 @@ class Venv:
     def install_bon(self, extra: str) -> None:
         """Install this checkout, its engine and the development tools."""
         say("installing bon and its dependencies (minutes, where they are not cached)")
-        extras = "dev" if extra == "none" else f"{extra},dev"
+        extras = "curation,dev" if extra == "none" else f"{extra},curation,dev"
         result = self.pip("-e", f".[{extras}]")
         if result.returncode != 0:
             raise SetupError(f"pip could not install bon[{extras}]:\n{tail(result.stderr)}")

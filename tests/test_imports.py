@@ -13,8 +13,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "bon"
 HEAVY = ("torch", "transformers", "vllm", "datasets", "ray", "trl", "peft", "huggingface_hub")
+HEAVY += ("datasketch", "py3langid", "math_verify", "scipy", "sympy", "pandas")
 
-VOCABULARY = {"", "errors", "records", "config", "protocols"}
+VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
 PURE = {"chat", "selection", "answers", "aggregation", "pairs", "filters", "estimators", "trie"}
 SHARED = VOCABULARY | PURE
 STORAGE = {"sources", "exports", "pool"}

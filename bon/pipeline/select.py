@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 
 from bon.answers import compile_answer_pattern, extract_answer, is_correct, reference_answer
 from bon.config import SelectSettings
+from bon.durable import PARQUET_OPTIONS, replace_file
 from bon.errors import OutputError, SettingsError
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.columns import ExtraColumns
 from bon.pipeline.ranked import RankedPrompt, open_books, ranked_prompts
-from bon.pool.files import PARQUET_OPTIONS, replace_file
 from bon.pool.pool import Pool
 from bon.records import MESSAGES_TYPE, Drop
 from bon.selection import choose

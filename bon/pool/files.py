@@ -1,57 +1,16 @@
-"""Files that exist only when they are complete: staged, fsynced, then renamed into place."""
+"""Parquet files written durably and read back with their checksums verified."""
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bon.errors import BonError, OutputError, PoolCorruptError, first_line
+from bon.durable import PARQUET_OPTIONS, replace_file
+from bon.errors import PoolCorruptError, first_line
 
-__all__ = ["PARQUET_OPTIONS", "read_table", "replace_file", "write_table"]
-
-PARQUET_OPTIONS = {"compression": "zstd", "write_page_checksum": True}
-
-
-@contextmanager
-def replace_file(final: Path, staging: Path) -> Iterator[Path]:
-    """Give a path to write to; when the block ends well, it becomes `final` at once and for good.
-
-    `staging` is a folder on the same file system. The name in it holds the process id, so two
-    processes that redo the same part never write to the same file; what a dead process left
-    behind is removed.
-
-    Raises:
-        OutputError: the disk is full, the folder read-only, `final` is a folder, …
-    """
-    temporary = staging / f".{final.name}.{os.getpid()}.tmp"
-    try:
-        staging.mkdir(parents=True, exist_ok=True)
-        _remove_stale(final, staging)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            _sync(temporary)
-            temporary.replace(final)
-            _sync(final.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except BonError:
-        raise  # several of them are OSErrors too, and none of those is about this file
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {final.name}",
-            where=str(final),
-            why=error.strerror or str(error),
-            next_step="make room or choose another place; what is committed stays, and the same "
-            "command goes on from there",
-        ) from error
+__all__ = ["read_table", "write_table"]
 
 
 def write_table(
@@ -85,18 +44,3 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
             next_step="delete this file and run the same command again: only this part is redone",
         ) from error
     return table
-
-
-def _remove_stale(final: Path, staging: Path) -> None:
-    for path in staging.glob(f".{glob.escape(final.name)}.*.tmp"):
-        pid = path.name.split(".")[-2]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
-            path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

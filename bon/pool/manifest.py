@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bon.durable import replace_file
 from bon.errors import PoolCorruptError, PoolNotFoundError, SettingsMismatchError
-from bon.pool.files import replace_file
 
 __all__ = ["FORMAT_VERSION", "Manifest", "differences", "read_manifest", "write_manifest"]
 

@@ -1,0 +1,159 @@
+"""Files that exist only when they are complete."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bon.durable import replace_file
+from bon.errors import OutputError, WorkerDiedError
+from bon.pool.files import write_table
+
+SCHEMA = pa.schema([("id", pa.string()), ("score", pa.float32())])
+TABLE = pa.table({"id": [f"p{n}" for n in range(200)], "score": [0.5] * 200}, SCHEMA)
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Path:
+    return tmp_path / "staging"
+
+
+@pytest.fixture
+def part(tmp_path: Path, staging: Path) -> Path:
+    """A committed file."""
+    path = tmp_path / "out" / "part.parquet"
+    write_table(TABLE, path, staging, {"note": "x"})
+    return path
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_file_and_folder_are_synced_around_the_rename(
+    tmp_path: Path, staging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    sync, rename = os.fsync, Path.replace
+    final = tmp_path / "out" / "f.txt"
+
+    def fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        steps.append(f"sync {path.relative_to(tmp_path).parts[0]} exists={final.exists()}")
+        sync(descriptor)
+
+    def replace(self: Path, target: Path) -> Path:
+        steps.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    with replace_file(final, staging) as path:
+        path.write_text("hello")
+        assert path.parent == staging
+        assert not final.exists()
+
+    assert final.read_text() == "hello"
+    assert steps == ["sync staging exists=False", "rename", "sync out exists=True"]
+    assert list(staging.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_failing_block_leaves_the_old_file_and_no_staging(
+    part: Path, staging: Path, error: BaseException
+) -> None:
+    before = part.read_bytes()
+    with pytest.raises(type(error)), replace_file(part, staging) as path:
+        path.write_bytes(b"half")
+        raise error
+
+    assert part.read_bytes() == before
+    assert list(staging.iterdir()) == []
+
+
+def test_disk_full_is_an_output_error_and_leaves_nothing(
+    part: Path, staging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = part.read_bytes()
+
+    def write(table: pa.Table, path: Path, **options: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pq, "write_table", write)
+    with pytest.raises(OutputError) as caught:
+        write_table(TABLE, part, staging)
+
+    assert caught.value.why == "No space left on device"
+    assert caught.value.where == str(part)
+    assert "make room" in caught.value.next_step
+    assert part.read_bytes() == before
+    assert list(staging.iterdir()) == []
+
+
+def test_file_size_limit_in_a_real_process(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys, pathlib, pyarrow as pa\n"
+        "from bon.pool.files import write_table\n"
+        "from bon.errors import OutputError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "root = pathlib.Path(sys.argv[1])\n"
+        "table = pa.table({'n': [str(n * 7919) for n in range(50_000)]})\n"
+        "try:\n"
+        "    write_table(table, root / 'part.parquet', root / 'staging')\n"
+        "except OutputError as error:\n"
+        "    print(error.why)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "too large" in done.stdout.lower()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_target_that_is_a_folder_is_an_output_error(tmp_path: Path, staging: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OutputError, match="cannot write out"):
+        write_table(TABLE, tmp_path / "out", staging)
+    assert list(staging.iterdir()) == []
+
+
+def test_parent_that_is_a_file_is_an_output_error(tmp_path: Path, staging: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        write_table(TABLE, tmp_path / "file" / "part.parquet", staging)
+
+
+def test_errors_of_ours_pass_unchanged_even_where_they_are_os_errors(
+    tmp_path: Path, staging: Path
+) -> None:
+    with pytest.raises(WorkerDiedError), replace_file(tmp_path / "f", staging):
+        raise WorkerDiedError("the model's process died")
+
+
+def test_staging_of_the_dead_is_removed_and_that_of_the_living_kept(
+    tmp_path: Path, staging: Path
+) -> None:
+    staging.mkdir()
+    stale = staging / f".part[1].parquet.{dead_pid()}.tmp"
+    other = staging / f".part1.parquet.{dead_pid()}.tmp"
+    living = staging / f".part[1].parquet.{os.getppid()}.tmp"
+    for path in (stale, other, living):
+        path.write_bytes(b"half")
+
+    write_table(TABLE, tmp_path / "part[1].parquet", staging)
+
+    assert not stale.exists()
+    assert other.exists(), "the staging of another file"
+    assert living.exists()
