@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -10,14 +11,20 @@ import pyarrow as pa
 __all__ = [
     "CANDIDATES_SCHEMA",
     "DROPS_SCHEMA",
+    "GIVEN_ID",
     "MESSAGES_TYPE",
+    "PAIR_FIELDS",
     "PROMPTS_SCHEMA",
+    "PROMPT_FIELDS",
+    "RESPONSE_FIELDS",
     "SCORES_SCHEMA",
     "Candidate",
     "CandidateGroup",
     "Drop",
     "GenerationRequest",
     "GenerationResult",
+    "GivenResponse",
+    "GivenResponses",
     "Message",
     "Prompt",
     "Scores",
@@ -68,12 +75,38 @@ class Candidate:
     candidate: int
     """Its number among its prompt's candidates, 0..N-1."""
     response: str
-    finish_reason: str
-    """`stop` or `length`."""
-    num_tokens: int
+    finish_reason: str | None
+    """`stop` or `length`; none where the response was given and nobody knows."""
+    num_tokens: int | None
+    """None where the response was given, not sampled."""
     logprob: float | None
     """Sum of the response tokens' log-probabilities (nats) under the model, before temperature."""
-    seed: int
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GivenResponse:
+    """One response that an input already has."""
+
+    response: str
+    score: float | None = None
+    """The input's own score, higher is better."""
+    is_correct: bool | None = None
+    """The input's own verdict."""
+    finish_reason: str | None = None
+    num_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GivenResponses:
+    """A prompt that came with its responses; of a pair, the chosen one first.
+
+    Where rows of the input are not grouped by prompt, several rows may have one id; the prompt's
+    id is then the row's number, and `extra[GIVEN_ID]` the id that the row had.
+    """
+
+    prompt: Prompt
+    responses: tuple[GivenResponse, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +136,8 @@ class CandidateGroup:
     prompt_id: str
     messages: tuple[Message, ...]
     responses: tuple[str, ...]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """The input's other columns, for scorers that compare with a reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +153,9 @@ class Scores:
     reasons: dict[int, Drop] = field(default_factory=dict)
     """Why a score is none, by position."""
 
+
+GIVEN_ID = "__prompt_id__"
+"""Key in `extra` for the id of an input row, where a pool's own id had to be another."""
 
 MESSAGES_TYPE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
@@ -160,3 +198,36 @@ DROPS_SCHEMA = pa.schema(
         ("candidate", pa.int32()),
     ]
 )
+
+RESPONSE_FIELDS = (
+    pa.field("prompt_id", pa.string()),
+    pa.field("prompt", pa.string()),
+    pa.field("response", pa.string()),
+    pa.field("messages", MESSAGES_TYPE),
+    pa.field("reward", pa.float32()),
+    pa.field("candidate", pa.int32()),
+    pa.field("num_candidates", pa.int32()),
+    pa.field("rewards", pa.list_(pa.float32())),
+    pa.field("finish_reason", pa.string()),
+    pa.field("num_tokens", pa.int32()),
+)
+"""A set of responses, one row each; `messages` is the whole conversation, `prompt` its last user
+turn. `rewards` is there where a row stands for all candidates of its prompt (select)."""
+
+PAIR_FIELDS = (
+    pa.field("prompt", MESSAGES_TYPE),
+    pa.field("chosen", MESSAGES_TYPE),
+    pa.field("rejected", MESSAGES_TYPE),
+    pa.field("score_chosen", pa.float32()),
+    pa.field("score_rejected", pa.float32()),
+    pa.field("margin", pa.float32()),
+    pa.field("prompt_id", pa.string()),
+    pa.field("candidate_chosen", pa.int32()),
+    pa.field("candidate_rejected", pa.int32()),
+    pa.field("num_tokens_chosen", pa.int32()),
+    pa.field("num_tokens_rejected", pa.int32()),
+)
+"""A set of preference pairs; `chosen` and `rejected` are one assistant message each."""
+
+PROMPT_FIELDS = (pa.field("prompt_id", pa.string()), pa.field("prompt", MESSAGES_TYPE))
+"""A set of prompts."""

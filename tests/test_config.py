@@ -17,12 +17,14 @@ from bon.config import (
     ScoreSettings,
     SelectSettings,
     Settings,
+    known_keys,
     read_config_file,
     resolve,
 )
 from bon.errors import SettingsError, UnknownChoiceError
 
-MODELS = (*GROUPS, ScorerSettings)
+ALL_GROUPS = tuple(dict.fromkeys(group for groups in GROUPS.values() for group in groups))
+MODELS = (*ALL_GROUPS, ScorerSettings)
 
 
 @pytest.mark.parametrize("group", MODELS)
@@ -32,12 +34,13 @@ def test_every_field_has_a_sentence_and_every_runtime_field_exists(group: type[S
     assert group.runtime_fields <= group.model_fields.keys()
 
 
-def test_no_key_belongs_to_two_groups() -> None:
-    names = [name for group in GROUPS for name in group.model_fields]
+@pytest.mark.parametrize("command", GROUPS)
+def test_no_key_belongs_to_two_groups_of_a_command(command: str) -> None:
+    names = [name for group in GROUPS[command] for name in group.model_fields]
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", ALL_GROUPS)
 def test_settings_are_frozen_and_refuse_unknown_keys(group: type[Settings]) -> None:
     settings = group()
     with pytest.raises(ValidationError):
@@ -109,7 +112,7 @@ def test_config_file_takes_both_spellings_and_keys_of_every_command(tmp_path: Pa
         'num-candidates = 4\nmax_tokens = 9\nreward = ["a", "b"]\nstrategy = "top-k"\n'
         "[engine_args]\nmax_num_seqs = 2\n"
     )
-    values = read_config_file(path)
+    values = read_config_file(path, "select", known_keys())
     assert values == {
         "num_candidates": 4, "max_tokens": 9, "reward": ["a", "b"], "strategy": "top-k",
         "engine_args": {"max_num_seqs": 2},
@@ -117,11 +120,29 @@ def test_config_file_takes_both_spellings_and_keys_of_every_command(tmp_path: Pa
     assert resolve(ScoreSettings, values, {}).reward == ("a", "b")
 
 
+def test_table_of_a_command_is_for_it_alone_and_wins(tmp_path: Path) -> None:
+    path = tmp_path / "bon.toml"
+    path.write_text('seed = 1\nlimit = 5\n[build-dpo]\nstrategy = "sigma"\nlimit = 7\n')
+    keys = known_keys()
+    assert read_config_file(path, "select", keys) == {"seed": 1, "limit": 5}
+    assert read_config_file(path, "build-dpo", keys) == {
+        "seed": 1, "limit": 7, "strategy": "sigma",
+    }  # fmt: skip
+
+
+def test_table_of_a_command_with_a_key_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "bon.toml"
+    path.write_text("[generate]\nstrategy = 'best'\n")
+    with pytest.raises(UnknownChoiceError, match="unknown key 'strategy'") as caught:
+        read_config_file(path, "select", known_keys())
+    assert caught.value.where == f"{path}: [generate]"
+
+
 def test_unknown_key_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "bon.toml"
     path.write_text("num-candidate = 4\n")
     with pytest.raises(UnknownChoiceError, match="unknown key 'num_candidate'") as caught:
-        read_config_file(path)
+        read_config_file(path, "select", known_keys())
     assert caught.value.next_step == "did you mean 'num_candidates'?"
     assert caught.value.where == str(path)
     assert caught.value.exit_code == 2
@@ -137,6 +158,6 @@ def test_file_that_cannot_be_used(tmp_path: Path, content: bytes | None, what: s
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(SettingsError, match=what) as caught:
-        read_config_file(path)
+        read_config_file(path, "select", known_keys())
     assert caught.value.where == str(path)
     assert caught.value.why

@@ -14,7 +14,7 @@ import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from bon.config import Flag, Settings, read_config_file, resolve
+from bon.config import Flag, Settings, known_keys, read_config_file, resolve
 from bon.errors import SettingsError
 
 __all__ = ["Invocation", "command"]
@@ -86,7 +86,7 @@ def command(
             typed = frozenset(name for name in given if _is_typed(context, name))
 
             def inner() -> None:
-                body(_invocation(given, typed))
+                body(_invocation(name, given, typed))
 
             run(inner, debug)
 
@@ -119,7 +119,7 @@ def option(
     )
 
 
-def _invocation(given: dict[str, Any], typed: frozenset[str]) -> Invocation:
+def _invocation(command: str, given: dict[str, Any], typed: frozenset[str]) -> Invocation:
     config: Path | None = given.pop("config")
     own = {k: given.pop(k, None) for k in ("source", "output", "dry_run", "as_json")}
     quiet, verbose = given.pop("quiet"), given.pop("verbose")
@@ -132,7 +132,7 @@ def _invocation(given: dict[str, Any], typed: frozenset[str]) -> Invocation:
         quiet=quiet,
         verbose=verbose,
         flags=flags,
-        file_values=read_config_file(config) if config else {},
+        file_values=read_config_file(config, command, known_keys()) if config else {},
         typed=typed,
     )
 

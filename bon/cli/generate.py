@@ -6,10 +6,11 @@ from pathlib import Path
 
 from bon.cli.app import app, guarded
 from bon.cli.flags import Invocation, command
-from bon.config import GenerateSettings, InputSettings, RunSettings
+from bon.config import GROUPS as COMMAND_GROUPS
+from bon.config import RunSettings
 from bon.errors import SettingsError
 
-GROUPS = (InputSettings, GenerateSettings, RunSettings)
+GROUPS = COMMAND_GROUPS["generate"]
 
 
 @command(

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from bon.cli.app import app, guarded
 from bon.cli.flags import Invocation, command
+from bon.config import GROUPS as COMMAND_GROUPS
 from bon.config import GenerateSettings, InputSettings, RunSettings, ScoreSettings
 
-GROUPS = (InputSettings, GenerateSettings, ScoreSettings, RunSettings)
+GROUPS = COMMAND_GROUPS["score"]
 
 
 @command(

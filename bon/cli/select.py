@@ -7,6 +7,7 @@ from typing import Any
 
 from bon.cli.app import app, guarded
 from bon.cli.flags import Invocation, command
+from bon.config import GROUPS as COMMAND_GROUPS
 from bon.config import (
     GenerateSettings,
     InputSettings,
@@ -17,7 +18,7 @@ from bon.config import (
 )
 from bon.errors import SettingsError, did_you_mean
 
-GROUPS = (InputSettings, GenerateSettings, ScoreSettings, SelectSettings, RunSettings)
+GROUPS = COMMAND_GROUPS["select"]
 
 
 @command(

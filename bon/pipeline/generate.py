@@ -71,7 +71,7 @@ class GenerateParts:
                 part.results[result.prompt_id] = result
                 if part.complete:
                     complete.append(part)
-                num_tokens = sum(candidate.num_tokens for candidate in result.candidates)
+                num_tokens = sum(candidate.num_tokens or 0 for candidate in result.candidates)
                 yield Progress(1, len(result.candidates), num_tokens)
                 yield from _commit_all(pool, complete)
             yield from _commit_all(pool, complete)

@@ -57,7 +57,9 @@ def _groups(prompts: list[Prompt], candidates: pa.Table) -> list[CandidateGroup]
     for prompt_id, response in zip(ids, candidates.column("response").to_pylist(), strict=True):
         responses.setdefault(prompt_id, []).append(response)
     return [
-        CandidateGroup(prompt.prompt_id, prompt.messages, tuple(responses[prompt.prompt_id]))
+        CandidateGroup(
+            prompt.prompt_id, prompt.messages, tuple(responses[prompt.prompt_id]), prompt.extra
+        )
         for prompt in prompts
         if prompt.prompt_id in responses
     ]

@@ -22,23 +22,11 @@ from bon.pipeline.accounting import Accounting
 from bon.pipeline.columns import ExtraColumns
 from bon.pipeline.ranked import RankedPrompt, open_books, ranked_prompts
 from bon.pool.pool import Pool
-from bon.records import MESSAGES_TYPE, Drop
+from bon.records import RESPONSE_FIELDS, Drop
 from bon.selection import choose
 
-__all__ = ["OUTPUT_FIELDS", "SelectReport", "check_selection", "select"]
+__all__ = ["SelectReport", "check_selection", "select"]
 
-OUTPUT_FIELDS = (
-    pa.field("prompt_id", pa.string()),
-    pa.field("prompt", pa.string()),
-    pa.field("response", pa.string()),
-    pa.field("messages", MESSAGES_TYPE),
-    pa.field("reward", pa.float32()),
-    pa.field("candidate", pa.int32()),
-    pa.field("num_candidates", pa.int32()),
-    pa.field("rewards", pa.list_(pa.float32())),
-    pa.field("finish_reason", pa.string()),
-    pa.field("num_tokens", pa.int32()),
-)
 _ROW_GROUP_BYTES = 32 << 20
 _VOTING = frozenset({"majority", "weighted-majority"})
 
@@ -115,7 +103,7 @@ def select(
     pattern = check_selection(settings, output)
     report = SelectReport(open_books(pool, [scorer], limit), settings.strategy, scorer)
     columns = _extra_columns(pool, limit)
-    schema = pa.schema([*columns.fields, *OUTPUT_FIELDS])
+    schema = pa.schema([*columns.fields, *RESPONSE_FIELDS])
     rows = _chosen_rows(pool, settings, pattern, seed, limit, report)
     with (
         replace_file(output, output.parent) as path,
@@ -153,7 +141,7 @@ def check_selection(settings: SelectSettings, output: Path) -> re.Pattern[str] |
 
 
 def _extra_columns(pool: Pool, limit: int | None) -> ExtraColumns:
-    columns = ExtraColumns(taken=[item.name for item in OUTPUT_FIELDS])
+    columns = ExtraColumns(taken=[item.name for item in RESPONSE_FIELDS])
     for part in pool.parts(limit):
         columns.learn([prompt.extra for prompt in pool.prompts(part, limit)])
     return columns
@@ -248,7 +236,7 @@ def _row_groups(
     batch_rows: int = 256,
 ) -> Iterator[pa.Table]:
     """Gather rows into row groups of about `_ROW_GROUP_BYTES`."""
-    ours = pa.schema(OUTPUT_FIELDS)
+    ours = pa.schema(RESPONSE_FIELDS)
     tables: list[pa.Table] = []
     batch: list[tuple[dict[str, Any], dict[str, Any]]] = []
 

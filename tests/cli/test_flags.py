@@ -11,10 +11,12 @@ import typer
 from typer.testing import CliRunner
 
 from bon.cli.flags import Invocation, command
-from bon.config import GROUPS, GenerateSettings, InputSettings, RunSettings, ScoreSettings
+from bon.config import GROUPS as COMMAND_GROUPS
+from bon.config import GenerateSettings, InputSettings, RunSettings, ScoreSettings
 from bon.errors import BonError, SettingsError, UnknownChoiceError
 
 Call = Callable[..., Invocation]
+GROUPS = COMMAND_GROUPS["build-dpo"]
 
 
 @pytest.fixture(autouse=True)

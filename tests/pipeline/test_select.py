@@ -18,9 +18,16 @@ from support.fakes import FakeGenerator, FakeScorer, Run, bad_row, input_rows, p
 from bon.config import SelectSettings
 from bon.errors import AccountingError, OutputError, PoolCorruptError, PoolIncompleteError
 from bon.pipeline import select as module
-from bon.pipeline.select import OUTPUT_FIELDS, SelectReport, select
+from bon.pipeline.select import SelectReport, select
 from bon.pool.pool import Pool
-from bon.records import Candidate, Drop, GenerationRequest, GenerationResult, Prompt
+from bon.records import (
+    RESPONSE_FIELDS,
+    Candidate,
+    Drop,
+    GenerationRequest,
+    GenerationResult,
+    Prompt,
+)
 
 
 @dataclass
@@ -170,7 +177,7 @@ def test_no_answer_column_no_accuracy(pool: Pool, tmp_path: Path) -> None:
 def test_schema_and_a_whole_row(pool: Pool, tmp_path: Path) -> None:
     run_select(pool, tmp_path / "o.parquet")
     table = pq.read_table(tmp_path / "o.parquet")
-    assert table.schema == pa.schema([pa.field("answer", pa.string()), *OUTPUT_FIELDS])
+    assert table.schema == pa.schema([pa.field("answer", pa.string()), *RESPONSE_FIELDS])
     assert table.slice(1, 1).to_pylist() == [
         {
             "answer": "#### 8", "prompt_id": "p1", "prompt": "question 1", "response": "8",
@@ -234,7 +241,7 @@ def test_nothing_left_is_an_empty_file_with_all_columns(tmp_path: Path, num_rows
     pool = Run(input_rows(num_rows, bad=range(num_rows))).scores(tmp_path / "p")
     report, rows = run_select(pool, tmp_path / "o.parquet")
     assert rows == []
-    assert pq.read_schema(tmp_path / "o.parquet") == pa.schema(OUTPUT_FIELDS)
+    assert pq.read_schema(tmp_path / "o.parquet") == pa.schema(RESPONSE_FIELDS)
     assert report.accounting.num_drops == num_rows
     assert report.as_json()["lift"] is None
 

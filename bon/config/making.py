@@ -1,35 +1,23 @@
-"""Settings: frozen pydantic models whose fields are the flags and the keys of a config file.
-
-A field `num_candidates` is the flag `--num-candidates` and the key `num_candidates`; the sentence
-under it is its help. Order: defaults < config file < flags. Validating does no I/O.
-"""
+"""Settings of what makes a pool: reading, generating, scoring, and how a run behaves."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
+from bon.config.base import Flag, Settings
 
 __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_REWARD",
     "INSTALL_ADVICE",
-    "Flag",
     "GenerateSettings",
     "InputSettings",
     "RunSettings",
     "ScoreSettings",
     "ScorerSettings",
-    "SelectSettings",
-    "Settings",
-    "read_config_file",
-    "resolve",
 ]
 
 DEFAULT_MODEL = "Qwen/Qwen3-0.6B"
@@ -37,33 +25,6 @@ DEFAULT_REWARD = "Skywork/Skywork-Reward-V2-Qwen3-0.6B"
 INSTALL_ADVICE = (
     "install an engine: pip install 'bon-cli[vllm]' on a GPU machine, 'bon-cli[cpu]' elsewhere"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """How a field is said on the command line, where it differs from `--its-name`."""
-
-    short: str = ""
-    env: str = ""
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
-        allow_inf_nan=False,
-    )
-    panel: ClassVar[str] = "Settings"
-    runtime_fields: ClassVar[frozenset[str]] = frozenset()
-    """Fields that change how fast or where, never what comes out."""
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what decides the content: a pool made with other values is another pool."""
-        return self.model_dump(mode="json", exclude=set(self.runtime_fields))
 
 
 class InputSettings(Settings):
@@ -132,7 +93,7 @@ class GenerateSettings(Settings):
     """GiB for the KV cache on a machine without a GPU."""
     enforce_eager: bool | None = None
     """Skip compiling the model; by default only without a GPU."""
-    engine_args: dict[str, Any] = {}
+    engine_args: dict[str, Any] = Field(default_factory=dict)
     """Further vLLM engine argument as KEY=JSON (repeatable), passed through unchanged."""
 
 
@@ -184,30 +145,6 @@ class ScorerSettings(Settings):
     """Where it runs."""
 
 
-class SelectSettings(Settings):
-    """Which candidates of a ranked pool are kept."""
-
-    panel: ClassVar[str] = "Selection"
-
-    strategy: Literal["best", "top-k", "threshold", "majority", "weighted-majority", "soft"] = (
-        "best"
-    )
-    """How candidates are chosen."""
-    k: int = Field(default=2, ge=1)
-    """Candidates kept per prompt by top-k."""
-    threshold: float | None = None
-    """Lowest reward of a prompt's best candidate that threshold accepts."""
-    soft_lambda: float = Field(default=1.0, gt=0.0)
-    """λ of soft: candidates are drawn with probability proportional to exp(reward / λ)."""
-    answer_pattern: str | None = None
-    """Regular expression whose last match (its first group) is a response's answer; by default
-    the last number."""
-    answer_column: str = "answer"
-    """Input column with the right answer, for the accuracy lines."""
-    rank_by: str | None = None
-    """Scorer that ranks, where the pool has several."""
-
-
 class RunSettings(Settings):
     """How a run behaves."""
 
@@ -222,63 +159,3 @@ class RunSettings(Settings):
     """Drops above this count or share (`20`, `1.5%`) end the run with exit code 3."""
     engine: Literal["local"] = "local"
     """Where the models run."""
-
-
-GROUPS: tuple[type[Settings], ...] = (
-    InputSettings,
-    GenerateSettings,
-    ScoreSettings,
-    SelectSettings,
-    RunSettings,
-)
-S = TypeVar("S", bound=Settings)
-
-
-def read_config_file(path: Path) -> dict[str, Any]:
-    """Read a TOML file of settings, keys with `-` or `_`.
-
-    One file serves every command: each takes the keys that are its own.
-
-    Raises:
-        SettingsError: no such file, not TOML, or a key that no command knows.
-    """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(
-            "cannot read the config file", where=str(path), why=error.strerror or str(error)
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            "the config file is not TOML", where=str(path), why=str(error)
-        ) from None
-    known = {name for group in GROUPS for name in group.model_fields}
-    result = {key.replace("-", "_"): value for key, value in values.items()}
-    for key in result:
-        if key not in known:
-            raise UnknownChoiceError(
-                f"unknown key {key!r} in the config file",
-                where=str(path),
-                next_step=did_you_mean(key, known),
-            )
-    return result
-
-
-def resolve(group: type[S], file_values: Mapping[str, Any], flags: Mapping[str, Any]) -> S:
-    """Merge defaults, config file and flags (those that were given) into one settings object.
-
-    Raises:
-        SettingsError: a value is out of range or of the wrong type; names its flag.
-    """
-    values = {name: file_values[name] for name in group.model_fields if name in file_values}
-    values |= {name: flags[name] for name in group.model_fields if flags.get(name) is not None}
-    try:
-        return group.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        raise SettingsError(
-            f"bad value for --{name.replace('_', '-')}: {first.get('input')!r}",
-            why=str(first["msg"]),
-            next_step="see --help for what it takes",
-        ) from None

@@ -1,0 +1,108 @@
+"""What all settings share: the base class, the config file, the order defaults < file < flags."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
+
+__all__ = ["Flag", "Settings", "read_config_file", "resolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """How a field is said on the command line, where it differs from `--its-name`."""
+
+    short: str = ""
+    env: str = ""
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+    )
+    panel: ClassVar[str] = "Settings"
+    runtime_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that change how fast or where, never what comes out."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what decides the content: a pool made with other values is another pool."""
+        return self.model_dump(mode="json", exclude=set(self.runtime_fields))
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def read_config_file(
+    path: Path, command: str, known: Mapping[str, Collection[str]]
+) -> dict[str, Any]:
+    """Read a TOML file of settings, keys with `-` or `_`.
+
+    One file serves every command: each takes the keys that are its own. A table named after a
+    command (`[build-dpo]`) holds what is meant for it alone, and wins. `known` holds the keys of
+    each command.
+
+    Raises:
+        SettingsError: no such file, not TOML, or a key that no command (the table's command) knows.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            "cannot read the config file", where=str(path), why=error.strerror or str(error)
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            "the config file is not TOML", where=str(path), why=str(error)
+        ) from None
+    tables = {name: values.pop(name) for name in known if isinstance(values.get(name), dict)}
+    every = {key for keys in known.values() for key in keys}
+    result = _checked(values, every, str(path))
+    for name, table in tables.items():
+        own = _checked(table, known[name], f"{path}: [{name}]")
+        result |= own if name == command else {}
+    return result
+
+
+def _checked(values: Mapping[str, Any], known: Collection[str], where: str) -> dict[str, Any]:
+    result = {key.replace("-", "_"): value for key, value in values.items()}
+    for key in result:
+        if key not in known:
+            raise UnknownChoiceError(
+                f"unknown key {key!r} in the config file",
+                where=where,
+                next_step=did_you_mean(key, known),
+            )
+    return result
+
+
+def resolve(group: type[S], file_values: Mapping[str, Any], flags: Mapping[str, Any]) -> S:
+    """Merge defaults, config file and flags (those that were given) into one settings object.
+
+    Raises:
+        SettingsError: a value is out of range or of the wrong type; names its flag.
+    """
+    values = {name: file_values[name] for name in group.model_fields if name in file_values}
+    values |= {name: flags[name] for name in group.model_fields if flags.get(name) is not None}
+    try:
+        return group.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise SettingsError(
+            f"bad value for --{name.replace('_', '-')}: {first.get('input')!r}",
+            why=str(first["msg"]),
+            next_step="see --help for what it takes",
+        ) from None

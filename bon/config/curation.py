@@ -1,0 +1,121 @@
+"""Settings of what is made of a pool: sets, pairs, and the files they are written to."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from bon.config.base import Settings
+
+__all__ = ["ExportSettings", "PairSettings", "ResponseSettings", "SelectSettings"]
+
+
+class ResponseSettings(Settings):
+    """How responses that an input already has are read."""
+
+    panel: ClassVar[str] = "Input"
+
+    source_kind: Literal["auto", "prompts", "responses", "pairs"] = "auto"
+    """What a row of the input is: a prompt to sample for, a prompt with one or several responses,
+    or a chosen/rejected pair; by default recognised by its columns."""
+    response_column: str | None = None
+    """Column that holds the response or the list of responses."""
+    score_column: str | None = None
+    """Column that holds the responses' scores."""
+
+
+class SelectSettings(Settings):
+    """Which candidates of a ranked pool are kept."""
+
+    panel: ClassVar[str] = "Selection"
+
+    strategy: Literal["best", "top-k", "threshold", "majority", "weighted-majority", "soft"] = (
+        "best"
+    )
+    """How candidates are chosen."""
+    k: int = Field(default=2, ge=1)
+    """Candidates kept per prompt by top-k."""
+    threshold: float | None = None
+    """Lowest reward of a prompt's best candidate that threshold accepts."""
+    soft_lambda: float = Field(default=1.0, gt=0.0)
+    """λ of soft: candidates are drawn with probability proportional to exp(reward / λ)."""
+    answer_pattern: str | None = None
+    """Regular expression whose last match (its first group) is a response's answer; by default
+    the last number."""
+    answer_column: str = "answer"
+    """Input column with the right answer, for the accuracy lines."""
+    rank_by: str | None = None
+    """Scorer that ranks, where the pool has several."""
+
+
+class PairSettings(Settings):
+    """Which two candidates of a prompt become chosen and rejected."""
+
+    panel: ClassVar[str] = "Pairs"
+
+    strategy: Literal[
+        "best-worst",
+        "best-random",
+        "best-second",
+        "best-median",
+        "max-margin",
+        "sigma",
+        "quantile",
+        "verified",
+        "k-vs-k",
+    ] = "best-worst"
+    """How chosen and rejected are found."""
+    rank_by: str | None = None
+    """Scorer that ranks, where the pool has several."""
+    rule: str | None = None
+    """Rule that says which candidates are right: math or exact; verified needs it (default math),
+    the other strategies then drop pairs that are both right or both wrong."""
+    answer_column: str = "answer"
+    """Input column with the right answer, for --rule."""
+    min_preference_prob: float = Field(default=0.85, ge=0.5, lt=1.0)
+    """η of max-margin: pairs whose preference probability σ(Δ/τ) is above it."""
+    preference_temperature: float = Field(default=1.0, gt=0.0)
+    """τ of max-margin."""
+    max_pairs: int = Field(default=4, ge=1)
+    """Pairs per prompt that max-margin keeps, widest margin first."""
+    num_sigmas: float = Field(default=2.0, gt=0.0)
+    """sigma rejects the candidate nearest to μ − this many σ of the prompt's rewards."""
+    chosen_quantile: float = Field(default=1.0, ge=0.0, le=1.0)
+    """quantile chooses the candidate nearest to this quantile of the prompt's rewards."""
+    rejected_quantile: float = Field(default=0.1, ge=0.0, le=1.0)
+    """quantile rejects the candidate nearest to this quantile of the prompt's rewards."""
+    k: int = Field(default=2, ge=1)
+    """k-vs-k pairs the k best with the k worst: best with worst, second best with second worst."""
+    min_margin: str = Field(default="0", pattern=r"^(\d+(\.\d+)?|\.\d+)%?$")
+    """Pairs whose margin is not above this are dropped: a reward difference, or a share of all
+    margins (`10%` drops the smallest tenth)."""
+    min_chosen: float | None = None
+    """Lowest reward that a chosen response may have."""
+    max_length_ratio: float | None = Field(default=None, ge=1.0)
+    """Longest of the two responses over the shortest, in tokens."""
+    match_length: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Reject only candidates whose length is within this share of the chosen one's (0.2: ±20 %)."""
+    max_length: int | None = Field(default=None, ge=2)
+    """Drop pairs that are the same once prompt and response are cut to so many tokens."""
+    tokenizer: str | None = None
+    """Tokenizer for --max-length: a hub id or a folder."""
+    allow: tuple[str, ...] = ()
+    """Switch a guard off by its reason (repeatable), such as --allow chosen_truncated."""
+
+
+class ExportSettings(Settings):
+    """How the result is written."""
+
+    panel: ClassVar[str] = "Output"
+
+    format: str = "bon"
+    """Form of the rows: bon, or that of a trainer, such as trl-dpo, openrlhf, llama-factory."""
+    train_test_split: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Share of the prompts that goes to a test split; a prompt is never in both."""
+    shard_mb: int = Field(default=400, ge=1)
+    """Largest shard of an output folder, in MB."""
+    push_to_hub: str | None = None
+    """Hub dataset (org/name) to upload the result to; needs an output folder and HF_TOKEN."""
+    public: bool = False
+    """Make the Hub dataset public; private by default."""
