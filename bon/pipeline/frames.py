@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def frames(
 ) -> Iterator[Frame]:
     """Yield the pool's parts in order, with only the columns that are needed.
 
-    The next part is read while the caller works on this one; two are held at a time.
+    The next part is read while the caller works on this one; two or three are held at a time.
 
     Raises:
         PoolCorruptError: a file cannot be read back, or files of one part do not belong together.
@@ -71,12 +72,12 @@ def frames(
 
     parts = pool.parts(limit)
     with ThreadPoolExecutor(max_workers=1) as reader:
-        pending = reader.submit(read, parts[0]) if parts else None
+        ahead = deque(reader.submit(read, part) for part in parts[:1])
         for following in [*parts[1:], None]:
-            assert pending is not None
-            frame = pending.result()
-            pending = None if following is None else reader.submit(read, following)
-            yield frame
+            if following is not None:
+                ahead.append(reader.submit(read, following))
+            if ahead:
+                yield ahead.popleft().result()
 
 
 def _read(
@@ -112,8 +113,8 @@ def _read_scores(pool: Pool, part: int, name: str, candidates: pa.Table) -> NDAr
     scores = pool.read(kind, part, [*_KEYS, "score"])
     if not candidates.select(_KEYS).equals(scores.select(_KEYS)):
         raise _foreign(pool, kind, part, "candidates")
-    values: NDArray[np.float32] = np.array(scores.column("score"), dtype=np.float32)  # null: NaN
-    values[~np.isfinite(values)] = np.nan
+    raw = pc.fill_null(scores.column("score"), np.nan).to_numpy()
+    values: NDArray[np.float32] = np.where(np.isfinite(raw), raw, np.float32(np.nan))
     return values
 
 

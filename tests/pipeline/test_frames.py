@@ -1,0 +1,112 @@
+"""A pool read back as columns agrees with the same pool read back row by row."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.fakes import FakeGenerator, FakeScorer, Run, input_rows
+
+from bon.errors import PoolCorruptError
+from bon.pipeline.frames import Frame, frames
+from bon.pipeline.ranked import ranked_prompts
+from bon.pool.pool import Pool
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    run = Run(
+        input_rows(10, bad=[5]),
+        generator=FakeGenerator(too_long=frozenset({"p2", "p9"})),
+        scorer=FakeScorer({"p0": [1.0, None, 3.0]}),
+    )
+    return run.scores(tmp_path / "p")
+
+
+def rows(frame: Frame) -> list[tuple[str, list[str], list[float]]]:
+    """Each prompt's id, responses and rewards."""
+    texts = frame.candidates.column("response").to_pylist()
+    ends = frame.start_P + frame.count_P
+    return [
+        (prompt_id, texts[start:end], frame.scores["reward"][start:end].tolist())
+        for prompt_id, start, end in zip(
+            frame.prompts.column("prompt_id").to_pylist(), frame.start_P, ends, strict=True
+        )
+    ]
+
+
+@pytest.mark.parametrize("limit", [None, *range(12)])
+def test_columns_hold_what_rows_hold(pool: Pool, limit: int | None) -> None:
+    found = [
+        row
+        for frame in frames(pool, scorers=["reward"], limit=limit, candidate_columns=["response"])
+        for row in rows(frame)
+    ]
+    wanted = [
+        (
+            one.prompt.prompt_id,
+            [candidate.response for candidate in one.candidates],
+            [np.nan if reward is None else reward for reward in one.rewards],
+        )
+        for one in ranked_prompts(pool, "reward", limit)
+    ]
+    assert repr(found) == repr(wanted), "repr: NaN differs from itself"
+
+
+def test_only_the_columns_asked_for_are_there(pool: Pool) -> None:
+    (first, *_) = frames(pool, prompt_columns=["prompt"], candidate_columns=["num_tokens"])
+    assert first.prompts.column_names == ["prompt_id", "row", "prompt"]
+    assert first.candidates.column_names == ["prompt_id", "candidate", "num_tokens"]
+    assert first.scores == {}
+
+
+def test_padded_and_prompt_of_each_candidate(pool: Pool) -> None:
+    (first, *_) = frames(pool, scorers=["reward"])
+    matrix = first.padded(first.scores["reward"])
+    assert matrix.shape == (3, 3), "p2 of the part was too long"
+    assert np.isnan(matrix[0, 1])
+    assert matrix[0, [0, 2]].tolist() == [1.0, 3.0]
+    assert first.prompt_C.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_prompts_with_fewer_candidates_are_padded_at_the_end() -> None:
+    frame = Frame(0, None, None, {}, np.array([0, 1, 4]), np.array([1, 3, 2]))
+    matrix = frame.padded(np.arange(6, dtype=np.float32))
+    assert np.array_equal(matrix, [[0, np.nan, np.nan], [1, 2, 3], [4, 5, np.nan]], equal_nan=True)
+
+
+def test_infinite_scores_are_missing(tmp_path: Path) -> None:
+    scorer = FakeScorer({"p0": [float("inf"), float("-inf"), 2.0]})
+    pool = Run(input_rows(1), scorer=scorer).scores(tmp_path / "p")
+    (frame,) = frames(pool, scorers=["reward"])
+    assert np.isnan(frame.scores["reward"][:2]).all()
+    assert frame.scores["reward"][2] == 2.0
+
+
+def test_pool_without_rows_or_candidates(tmp_path: Path) -> None:
+    assert list(frames(Run([]).scores(tmp_path / "none"))) == []
+    nothing = FakeGenerator(too_long=frozenset({"p0", "p1"}))
+    pool = Run(input_rows(2), generator=nothing).scores(tmp_path / "long")
+    (frame,) = frames(pool, scorers=["reward"])
+    assert frame.prompts.num_rows == frame.candidates.num_rows == len(frame.start_P) == 0
+    assert frame.padded(frame.scores["reward"]).shape == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["candidates", "scores/reward", "prompts"])
+def test_part_of_another_place_is_named(pool: Pool, kind: str) -> None:
+    folder = pool.layout.root / kind
+    shutil.copy(folder / "part-00002.parquet", folder / "part-00000.parquet")
+    with pytest.raises(PoolCorruptError, match=r"part 0 of .* belongs to other") as caught:
+        list(frames(pool, scorers=["reward"]))
+    assert "part-00000.parquet" in caught.value.where
+    assert "delete this file" in caught.value.next_step
+
+
+def test_error_in_a_later_part_comes_after_the_earlier_ones(pool: Pool) -> None:
+    (pool.layout.root / "candidates/part-00001.parquet").write_bytes(b"no parquet")
+    reader = frames(pool)
+    assert next(reader).part == 0
+    with pytest.raises(PoolCorruptError, match=r"part-00001"):
+        next(reader)
