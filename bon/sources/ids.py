@@ -11,7 +11,7 @@ from bon.errors import UnknownChoiceError, did_you_mean
 from bon.records import Message
 from bon.sources.rows import RowFault
 
-__all__ = ["ID_COLUMNS", "Ids", "choose_id_column", "read_id"]
+__all__ = ["ID_COLUMNS", "Ids", "choose_id_column", "content_id", "read_id"]
 
 ID_COLUMNS = ("prompt_id", "id", "question_id", "custom_id", "uid", "uuid", "idx")
 
@@ -50,6 +50,17 @@ def read_id(values: Mapping[str, Any], column: str) -> str:
     return str(value)
 
 
+def content_id(messages: tuple[Message, ...]) -> str:
+    """Return an id made from the content alone, so it stays when rows are re-ordered.
+
+    It is the first 16 hex digits of the SHA-256 of the messages as canonical JSON.
+    """
+    canonical = json.dumps(
+        messages, ensure_ascii=False, sort_keys=True, separators=(",", ":")
+    ).encode()
+    return hashlib.sha256(canonical).hexdigest()[:16]
+
+
 class Ids:
     """The ids given so far, as 64-bit hashes (among 10⁷ ids, chance of a clash 3·10⁻⁶)."""
 
@@ -66,15 +77,8 @@ class Ids:
         self._seen.add(key)
 
     def make(self, messages: tuple[Message, ...]) -> str:
-        """Return an id made from the content alone, so it stays when rows are re-ordered.
-
-        It is the first 16 hex digits of the SHA-256 of the messages as canonical JSON; the second
-        row with the same messages gets `-2`, and so on.
-        """
-        canonical = json.dumps(
-            messages, ensure_ascii=False, sort_keys=True, separators=(",", ":")
-        ).encode()
-        digest = hashlib.sha256(canonical).hexdigest()[:16]
+        """Return the messages' `content_id`; the second row with the same messages gets `-2`, …."""
+        digest = content_id(messages)
         key = int(digest, 16)
         if key not in self._seen:
             self._seen.add(key)

@@ -19,7 +19,15 @@ from bon.sources.messages import (
 )
 from bon.sources.rows import RowFault
 
-__all__ = ["LAYOUTS", "Layout", "choose", "column_layout", "recognise"]
+__all__ = [
+    "LAYOUTS",
+    "Layout",
+    "choose",
+    "choose_layout",
+    "column_layout",
+    "recognise",
+    "refuse_unknown_column",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +172,41 @@ def column_layout(column: str) -> Layout:
         return read_prompt(read_column(values, column), column)
 
     return Layout("prompt-column", (column,), read, f"`{column}`", frozenset({column}))
+
+
+def choose_layout(
+    values: Collection[str], layout: Layout | None, column: str | None, where: str
+) -> Layout:
+    """Return the layout of rows with these columns: a prompt column, a named layout, or the first.
+
+    Raises:
+        UnknownChoiceError: there is no such column.
+        UnknownLayoutError: the named layout needs other columns, or none is known.
+    """
+    if column is not None:
+        refuse_unknown_column(values, column, f"--prompt-column; {where}")
+        return column_layout(column)
+    try:
+        chosen = layout or recognise(values)
+    except UnknownLayoutError as error:
+        error.where = where
+        raise
+    missing = [name for name in chosen.required if name not in values]
+    if missing:
+        raise UnknownLayoutError(
+            f"layout {chosen.name} needs the column {', '.join(missing)}",
+            where=where,
+            why=f"the columns are {', '.join(sorted(values)) or '(none)'}",
+            next_step="leave --layout out, or name the column with --prompt-column NAME",
+        )
+    return chosen
+
+
+def refuse_unknown_column(values: Collection[str], column: str, where: str) -> None:
+    """Raise `UnknownChoiceError` where the input has no column of that name."""
+    if column not in values:
+        raise UnknownChoiceError(
+            f"the input has no column {column!r}",
+            where=where,
+            next_step=did_you_mean(column, values),
+        )

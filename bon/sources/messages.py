@@ -9,7 +9,14 @@ from typing import Any
 from bon.records import Message
 from bon.sources.rows import RowFault
 
-__all__ = ["Conversation", "read_column", "read_conversation", "read_prompt", "read_text_prompt"]
+__all__ = [
+    "Conversation",
+    "read_column",
+    "read_conversation",
+    "read_prompt",
+    "read_text_prompt",
+    "read_turns",
+]
 
 _ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
 _SPEAKERS = {role: role for role in _ROLES} | {"human": "user", "gpt": "assistant"}
@@ -60,17 +67,26 @@ def read_conversation(value: Any, column: str) -> Conversation:
         RowFault: `wrong_type`, `unknown_role`, `unsupported_content`, `no_user_turn` or
             `empty_prompt` (the last user turn is blank).
     """
-    if not isinstance(value, list):
-        raise RowFault("wrong_type", f"{column!r} must be a list of messages, not {_kind(value)}")
-    turns = [_read_message(item, f"message {i} of {column!r}") for i, item in enumerate(value, 1)]
-    users = [i for i, (message, _) in enumerate(turns) if message["role"] == "user"]
+    turns, is_whole = read_turns(value, column)
+    users = [i for i, message in enumerate(turns) if message["role"] == "user"]
     if not users:
         raise RowFault("no_user_turn", f"{column!r} has no user turn among {len(turns)} messages")
     end = users[-1] + 1
-    messages = tuple(message for message, _ in turns[:end])
-    if not messages[-1]["content"].strip():
+    if not turns[end - 1]["content"].strip():
         raise RowFault("empty_prompt", f"the last user turn of {column!r} is empty")
-    return Conversation(messages, end == len(turns) and all(whole for _, whole in turns))
+    return Conversation(turns[:end], end == len(turns) and is_whole)
+
+
+def read_turns(value: Any, column: str) -> tuple[tuple[Message, ...], bool]:
+    """Read a list of messages uncut; also tell whether no message had a key that is left out.
+
+    Raises:
+        RowFault: `wrong_type`, `unknown_role` or `unsupported_content`.
+    """
+    if not isinstance(value, list):
+        raise RowFault("wrong_type", f"{column!r} must be a list of messages, not {_kind(value)}")
+    turns = [_read_message(item, f"message {i} of {column!r}") for i, item in enumerate(value, 1)]
+    return tuple(message for message, _ in turns), all(whole for _, whole in turns)
 
 
 def _read_message(item: Any, where: str) -> tuple[Message, bool]:
