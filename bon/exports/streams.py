@@ -1,0 +1,100 @@
+"""One split on its way to disk: rows gathered into row groups, converted, cut into shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pyarrow as pa
+
+from bon.exports.files import RowFile
+from bon.exports.formats import Format, Kind
+from bon.exports.once import Once
+
+__all__ = ["ROW_GROUP_BYTES", "SplitStream"]
+
+ROW_GROUP_BYTES = 32 << 20
+"""Of native rows; a form that says the prompt twice stays below the Hub's 100 MB."""
+
+
+class SplitStream:
+    """Takes native rows of any number at a time; holds at most one row group of them."""
+
+    def __init__(
+        self,
+        format: Format,
+        kind: Kind,
+        name: str,
+        open_shard: Callable[[int], RowFile],
+        shard_bytes: float,
+    ) -> None:
+        self._format, self._kind, self._name = format, kind, name
+        self._open_shard, self._shard_bytes = open_shard, shard_bytes
+        self._group_bytes = int(min(ROW_GROUP_BYTES, shard_bytes))
+        once = format.once.get(kind)
+        self._once = Once(once) if once else None
+        self._waiting: list[pa.Table] = []
+        self._waiting_bytes = 0
+        self._file: RowFile | None = None
+        self.num_rows = 0
+        """Rows written so far."""
+        self.num_shards = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Append native rows."""
+        for piece, size in _pieces(table, self._group_bytes):
+            if self._waiting_bytes + size > self._group_bytes:
+                self._flush()
+            self._waiting.append(piece)
+            self._waiting_bytes += size
+
+    def finish(self, native: pa.Schema) -> None:
+        """Write what waits and close the last shard; a split without rows has one empty shard."""
+        self._flush()
+        if self._file is None:
+            self._append(self._converted(native.empty_table()))
+        self.close()
+
+    def close(self) -> None:
+        """Close the open shard."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def abandon(self) -> None:
+        """Close the open shard of a run that has failed; what went wrong is known already."""
+        with suppress(Exception):
+            self.close()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        table = pa.concat_tables(self._waiting).combine_chunks()
+        self._waiting, self._waiting_bytes = [], 0
+        if self._once is not None:
+            table = self._once.filter(table)
+        if table.num_rows:
+            self._append(self._converted(table))
+
+    def _converted(self, table: pa.Table) -> pa.Table:
+        return self._format.convert(table, self._kind, name=self._name, start=self.num_rows)
+
+    def _append(self, rows: pa.Table) -> None:
+        file = self._file
+        if file is None or file.num_bytes + rows.nbytes > self._shard_bytes:
+            self.close()
+            file = self._file = self._open_shard(self.num_shards)
+            self.num_shards += 1
+        file.write(rows)
+        self.num_rows += rows.num_rows
+
+
+def _pieces(table: pa.Table, most: int) -> Iterator[tuple[pa.Table, int]]:
+    """Halve a table until each piece has at most so many bytes, or one row."""
+    size = table.nbytes
+    if size <= most or table.num_rows <= 1:
+        yield table, size
+        return
+    half = table.num_rows // 2
+    yield from _pieces(table.slice(0, half), most)
+    yield from _pieces(table.slice(half), most)
