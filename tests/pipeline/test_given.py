@@ -1,0 +1,363 @@
+"""Responses that an input has become a pool that every later stage can read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.commands import pool_files
+from support.fakes import FakeScorer, InlineEngine, Run, bad_row, ignore, input_rows, prompt
+
+import bon.pool.files
+from bon.config import InputSettings, ResponseSettings
+from bon.errors import PoolError, SettingsMismatchError
+from bon.pipeline.frames import frames
+from bon.pipeline.given import GivenPlan, import_responses
+from bon.pipeline.given_parts import GIVEN_SCORER, LABEL_SCORER
+from bon.pipeline.ranked import open_books, ranked_prompts, ranking_scorer
+from bon.pipeline.run import ScoringPlan, score
+from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
+from bon.records import Drop, GivenResponse, GivenResponses
+from bon.sources.prompts import input_digest
+from bon.sources.responses import ResponseReader
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k_candidates.jsonl"
+needs_data = pytest.mark.skipif(not DATA.is_file(), reason=f"no real data at {DATA}")
+Rows = list[GivenResponses | Drop]
+
+
+@dataclass
+class FakeGiven:
+    """Rows from a list, cut off at a limit; counts how often it is read."""
+
+    rows: Rows
+    limit: int | None = None
+    num_reads: int = 0
+    kind: str | None = "responses"
+
+    def __iter__(self) -> Iterator[GivenResponses | Drop]:
+        self.num_reads += 1
+        for item in self.rows:
+            if self.limit is None or row_of(item) < self.limit:
+                yield item
+
+    def describe(self) -> str:
+        return "read as a list"
+
+
+def row_of(item: GivenResponses | Drop) -> int:
+    return item.row if isinstance(item, Drop) else item.prompt.row
+
+
+def responses(row: int, *scores: float | None, **note: Any) -> GivenResponses:
+    """The prompt of one row with a response for each score."""
+    texts = enumerate(scores)
+    return GivenResponses(
+        prompt(row, k=row), tuple(GivenResponse(f"r{row}.{n}", s, **note) for n, s in texts)
+    )
+
+
+def plan(rows: Rows, limit: int | None = None, part_size: int | None = 4, **change: Any) -> Any:
+    made = GivenPlan(
+        "in.jsonl",
+        FakeGiven(rows, limit),
+        {"layout": None, "group": True},
+        str(hash(repr(rows))),
+        limit,
+        part_size,
+    )
+    return replace(made, **change)
+
+
+ROWS: Rows = [
+    responses(0, None, None),
+    bad_row(1),
+    responses(2, 1.5, finish_reason="stop", num_tokens=3),
+    Drop("missing_response", "it is null", "in.jsonl:3", "p2", 2, candidate=1),
+    responses(3, None, is_correct=True),
+    bad_row(4),
+    responses(5, -0.25, 2.0, 0.5),
+    responses(6, None),
+    responses(7, 3.0, is_correct=False),
+    responses(8, 4.0),
+]
+
+
+def test_rows_become_parts_with_scores_and_drops(tmp_path: Path) -> None:
+    pool = import_responses(tmp_path, plan(ROWS))
+    assert pool.manifest.part_size == 4
+    assert [pool.covers(PROMPTS, part) for part in range(3)] == [4, 4, 1]
+    assert [[p.row for p in pool.prompts(part)] for part in range(3)] == [[0, 2, 3], [5, 6, 7], [8]]
+    assert pool.prompts(0)[1].extra == {"k": 2}
+    assert [pool.covers(CANDIDATES, part) for part in range(3)] == [3, 3, 1]
+    assert pool.drops(PROMPTS, 0) == [ROWS[1]]
+    assert pool.drops(CANDIDATES, 0) == [ROWS[3]]
+    first = pool.read(CANDIDATES, 0).to_pylist()
+    assert [(row["prompt_id"], row["candidate"], row["response"]) for row in first] == [
+        ("p0", 0, "r0.0"), ("p0", 1, "r0.1"), ("p2", 0, "r2.0"), ("p3", 0, "r3.0"),
+    ]  # fmt: skip
+    assert (first[2]["finish_reason"], first[2]["num_tokens"]) == ("stop", 3)
+    unknown = ("finish_reason", "num_tokens", "logprob", "seed")
+    assert [first[0][name] for name in unknown] == [None] * 4
+    by_scorer = {
+        name: [pool.read(scores_kind(name), p)["score"].to_pylist() for p in range(3)]
+        for name in (GIVEN_SCORER, LABEL_SCORER)
+    }
+    assert by_scorer == {
+        "given": [[None, None, 1.5, None], [-0.25, 2.0, 0.5, None, 3.0], [4.0]],
+        "label": [[None, None, None, 1.0], [None, None, None, None, 0.0], [None]],
+    }
+
+
+def test_the_manifest_says_how_it_was_made(tmp_path: Path) -> None:
+    made = plan(ROWS)
+    import_responses(tmp_path, made)
+    manifest = Pool.open(tmp_path).manifest
+    assert manifest.generation == {"engine": "given", "layout": None, "group": True}
+    assert sorted(manifest.scorers) == ["given", "label"]
+    assert manifest.input == {
+        "settings": {"layout": None, "group": True},
+        "source": "in.jsonl",
+        "description": "read as a list",
+        "kind": "responses",
+        "digest": made.digest,
+        "rows": 9,
+        "whole": True,
+    }
+
+
+def test_without_scores_there_is_no_scorer(tmp_path: Path) -> None:
+    pool = import_responses(tmp_path, plan([responses(0, None), bad_row(1)]))
+    assert pool.layout.scorer_names() == []
+    assert pool.manifest.scorers == {}
+    assert not (tmp_path / "scores").exists()
+
+
+def test_scores_that_begin_late_are_in_all_parts(tmp_path: Path) -> None:
+    rows = [responses(row, 1.0 if row == 9 else None) for row in range(10)]
+    pool = import_responses(tmp_path, plan(rows))
+    assert pool.layout.numbers(scores_kind("given")) == [0, 1, 2]
+    assert pool.pending(scores_kind("given")) == []
+    values = np.concatenate([frame.scores["given"] for frame in frames(pool, scorers=["given"])])
+    assert values[9] == 1.0
+    assert np.isnan(values[:9]).all()
+
+
+def test_later_stages_read_it(tmp_path: Path) -> None:
+    pool = import_responses(tmp_path, plan(ROWS))
+    books = open_books(pool, ["given"], None)
+    assert (books.input_rows, dict(books.drops)) == (9, {"malformed_json": 2})
+    assert dict(books.candidate_drops) == {"missing_response": 1}
+    ranked = list(ranked_prompts(pool, "given", None))
+    books.kept_rows = len(ranked)
+    books.close()
+    assert ranked[3].rewards == (-0.25, 2.0, 0.5)
+    assert ranking_scorer(pool, "label") == "label"
+
+    limited = list(frames(pool, scorers=["given", "label"], limit=6))
+    assert [frame.prompts["row"].to_pylist() for frame in limited] == [[0, 2, 3], [5]]
+
+    scorer = FakeScorer()
+    score(pool, ScoringPlan("reward", scorer, {"spec": "x"}), InlineEngine(), None, ignore)
+    scored = Pool.open(tmp_path)
+    assert scored.layout.scorer_names() == ["given", "label", "reward"]
+    assert [group.prompt_id for group in scorer.groups] == [
+        "p0",
+        "p2",
+        "p3",
+        "p5",
+        "p6",
+        "p7",
+        "p8",
+    ]
+    frame = next(frames(scored, scorers=["reward", "given"]))
+    assert frame.scores["reward"].tolist() == [4.0] * 4
+
+
+def test_an_unchanged_input_is_not_read_again(tmp_path: Path) -> None:
+    import_responses(tmp_path, plan(ROWS))
+    before = pool_files(tmp_path)
+    for again in (plan(ROWS), plan(ROWS, part_size=None), plan(ROWS, limit=5)):
+        import_responses(tmp_path, again)
+        assert again.rows.num_reads == 0
+    assert pool_files(tmp_path) == before
+    unknown = plan(ROWS, digest=None)
+    import_responses(tmp_path, unknown)
+    assert unknown.rows.num_reads == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        plan(ROWS[:4]),
+        plan(ROWS, fingerprint={"layout": None, "group": False}),
+        plan(ROWS, part_size=2),
+        plan([responses(0, None), bad_row(1)]),
+    ],
+)
+def test_another_input_starts_afresh_where_nothing_was_paid_for(tmp_path: Path, other: Any) -> None:
+    import_responses(tmp_path / "pool", plan(ROWS))
+    import_responses(tmp_path / "pool", other)
+    import_responses(tmp_path / "fresh", other)
+    assert pool_files(tmp_path / "pool") == pool_files(tmp_path / "fresh")
+
+
+def test_a_larger_limit_reads_on(tmp_path: Path) -> None:
+    pool = import_responses(tmp_path / "pool", plan(ROWS, limit=3))
+    assert (pool.manifest.input["rows"], pool.manifest.input["whole"]) == (3, False)
+    import_responses(tmp_path / "pool", plan(ROWS))
+    import_responses(tmp_path / "fresh", plan(ROWS))
+    assert pool_files(tmp_path / "pool") == pool_files(tmp_path / "fresh")
+
+
+def test_an_interrupted_import_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = bon.pool.files.pq.write_table, []
+
+    def die(*args: Any, **options: Any) -> None:
+        calls.append(args)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        write(*args, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(bon.pool.files.pq, "write_table", die)
+        import_responses(tmp_path / "pool", plan(ROWS))
+    import_responses(tmp_path / "pool", plan(ROWS))
+    import_responses(tmp_path / "fresh", plan(ROWS))
+    assert pool_files(tmp_path / "pool") == pool_files(tmp_path / "fresh")
+
+
+@pytest.fixture
+def paid(tmp_path: Path) -> Path:
+    """A pool that a reward model has scored."""
+    pool = import_responses(tmp_path / "paid", plan(ROWS[:7]))
+    score(pool, ScoringPlan("reward", FakeScorer(), {"spec": "x"}), InlineEngine(), None, ignore)
+    return pool.layout.root
+
+
+def test_paid_scores_survive_an_input_that_grew(paid: Path) -> None:
+    reward = scores_kind("reward")
+    untouched = Pool.open(paid).layout.part(reward, 0).read_bytes()
+    pool = import_responses(paid, plan([*ROWS, responses(9, None, is_correct=True)]))
+    assert pool.layout.part(reward, 0).read_bytes() == untouched
+    assert pool.pending(reward) == [1, 2]
+    assert pool.pending(CANDIDATES) == pool.pending(scores_kind("label")) == []
+    assert sorted(pool.manifest.scorers) == ["given", "label", "reward"]
+    score(pool, ScoringPlan("reward", FakeScorer(), {"spec": "x"}), InlineEngine(), None, ignore)
+    assert sum(1 for _ in ranked_prompts(pool, "reward", None)) == 8
+
+
+def test_paid_scores_survive_a_smaller_limit_and_a_renamed_file(paid: Path) -> None:
+    before = pool_files(paid)
+    import_responses(paid, plan(ROWS[:7], limit=2, digest=None))
+    renamed = [
+        replace(row, prompt=replace(row.prompt, where="new.jsonl:1"))
+        if isinstance(row, GivenResponses)
+        else row
+        for row in ROWS[:7]
+    ]
+    import_responses(paid, plan(renamed, digest="other"))
+    after = pool_files(paid)
+    del before["pool.json"], after["pool.json"]
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        plan(ROWS[:2]),
+        plan(ROWS[:5]),
+        plan([responses(0, None), *ROWS[1:7]]),
+        plan([responses(0, None, 7.0), *ROWS[1:7]]),
+        plan([replace(ROWS[0], prompt=prompt(0, "other")), *ROWS[1:7]]),
+        plan(ROWS[:7], fingerprint={"layout": "x", "group": True}),
+        plan(ROWS[:7], part_size=5),
+    ],
+)
+def test_paid_scores_are_never_mixed_with_another_input(paid: Path, other: Any) -> None:
+    before = pool_files(paid)
+    with pytest.raises(SettingsMismatchError) as caught:
+        import_responses(paid, replace(other, digest=None))
+    assert str(paid) in caught.value.where
+    assert pool_files(paid) == before
+
+
+def test_a_sampled_pool_and_a_strange_folder_are_refused(tmp_path: Path) -> None:
+    Run(input_rows(3)).candidates(tmp_path / "sampled")
+    before = pool_files(tmp_path / "sampled")
+    with pytest.raises(SettingsMismatchError, match="sampled"):
+        import_responses(tmp_path / "sampled", plan(ROWS))
+    assert pool_files(tmp_path / "sampled") == before
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(PoolError, match="not a pool"):
+        import_responses(tmp_path, plan(ROWS))
+
+
+def file_plan(path: Path, *, group: bool) -> GivenPlan:
+    inputs, given_settings = InputSettings(), ResponseSettings()
+    reader = ResponseReader(str(path), inputs, given_settings, group=group)
+    fingerprint = {**inputs.fingerprint(), **given_settings.fingerprint(), "group": group}
+    return GivenPlan(path.name, reader, fingerprint, input_digest(str(path)), None, None)
+
+
+@needs_data
+def test_example_solutions(tmp_path: Path) -> None:
+    pool = import_responses(tmp_path, file_plan(DATA, group=True))
+    assert pool.manifest.input["kind"] == "responses"
+    assert pool.layout.scorer_names() == [LABEL_SCORER]
+    (frame,) = frames(pool, scorers=[LABEL_SCORER])
+    assert len(frame.start_P) == 1000
+    assert set(frame.count_P) == {4}
+    rows = [json.loads(line) for line in DATA.read_text().splitlines()]
+    models = [[v["is_correct"] for v in row.values() if isinstance(v, dict)] for row in rows]
+    assert np.array_equal(frame.padded(frame.scores[LABEL_SCORER]), np.array(models, float))
+
+
+cells = st.none() | st.text(max_size=3) | st.floats(allow_nan=False) | st.integers() | st.booleans()
+lines = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "id": st.sampled_from(["a", "b", 1, None]),
+            "prompt": st.sampled_from(["x", "y", "", None]),
+            "response": cells | st.lists(cells, max_size=3),
+            "score": cells | st.lists(cells, max_size=2),
+            "correct": cells,
+            "num_tokens": cells,
+            "k": cells,
+        },
+    ),
+    max_size=12,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(lines, st.booleans())
+def test_the_books_of_any_import_close(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], group: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    path = folder / "in.jsonl"
+    first = {"prompt": "x", "response": "r", "id": "first"}
+    path.write_text("\n".join(json.dumps(row) for row in [first, *rows]))
+    made = replace(file_plan(path, group=group), part_size=3)
+    pool = import_responses(folder / "pool", made)
+    scorers = pool.layout.scorer_names()
+    books = open_books(pool, scorers, None)
+    books.kept_rows = sum(len(frame.start_P) for frame in frames(pool, scorers=scorers))
+    books.close()
+    assert books.input_rows <= len(rows) + 1
+    assert group or books.input_rows == len(rows) + 1
+    again = replace(file_plan(path, group=group), part_size=3)
+    before = pool_files(folder / "pool")
+    import_responses(folder / "pool", again)
+    assert pool_files(folder / "pool") == before
