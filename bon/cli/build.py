@@ -12,13 +12,14 @@ from bon.errors import SettingsError
 from bon.generators.vllm import VllmGenerator
 from bon.pipeline.models import check_reward_config, resolve_adapter, resolve_model
 from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
+from bon.scorers.rules import PREFIX, RuleScorer, find_rule
 from bon.scorers.sequence_classification import SequenceClassificationScorer
 from bon.sources.prompts import PromptReader, input_digest
 
 __all__ = ["generation_plan", "prompts_plan", "scorer_settings", "scoring_plans"]
 
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
-_NOT_YET = ("rule:", "server:", "judge:")
+_NOT_YET = ("server:", "judge:")
 
 
 def prompts_plan(source: str, settings: InputSettings, part_size: int | None) -> PromptsPlan:
@@ -64,19 +65,28 @@ def generation_plan(settings: GenerateSettings) -> GenerationPlan:
 
 def scoring_plans(settings: ScoreSettings) -> list[ScoringPlan]:
     """Plan the scorers, in the order in which they were given."""
-    plans = []
-    for one in scorer_settings(settings):
-        model = resolve_model(one.spec, one.revision)
-        check_reward_config(model)
-        template = _read(one.template, "--reward-template")
-        fingerprint = one.fingerprint() | {
-            "spec": model.name,
-            "digest": model.digest,
-            "template": _hash(template),
-        }
-        scorer = SequenceClassificationScorer(one, model.path, template)
-        plans.append(ScoringPlan(one.name, scorer, fingerprint))
-    return plans
+    return [
+        _rule_plan(one) if one.spec.startswith(PREFIX) else _model_plan(one)
+        for one in scorer_settings(settings)
+    ]
+
+
+def _rule_plan(settings: ScorerSettings) -> ScoringPlan:
+    scorer = RuleScorer(settings, find_rule(settings.spec.removeprefix(PREFIX)))
+    return ScoringPlan(settings.name, scorer, scorer.fingerprint())
+
+
+def _model_plan(settings: ScorerSettings) -> ScoringPlan:
+    model = resolve_model(settings.spec, settings.revision)
+    check_reward_config(model)
+    template = _read(settings.template, "--reward-template")
+    fingerprint = settings.fingerprint() | {
+        "spec": model.name,
+        "digest": model.digest,
+        "template": _hash(template),
+    }
+    scorer = SequenceClassificationScorer(settings, model.path, template)
+    return ScoringPlan(settings.name, scorer, fingerprint)
 
 
 def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:
@@ -84,6 +94,8 @@ def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:
 
     Raises:
         SettingsError: a name stands twice, or a kind of scorer that this version has not.
+        UnknownChoiceError: there is no such rule.
+        EngineError: a rule needs a package that is not installed.
     """
     result: list[ScorerSettings] = []
     for said in settings.reward:
@@ -93,8 +105,10 @@ def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:
             raise SettingsError(
                 f"this version has no scorer {spec.split(':')[0]!r}",
                 where=f"-r {said}",
-                next_step="give a reward model: a hub id or a folder",
+                next_step="give a reward model (a hub id or a folder), rule:math or rule:exact",
             )
+        if spec.startswith(PREFIX):
+            find_rule(spec.removeprefix(PREFIX))
         default = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(spec).resolve().name).strip("-.")
         result.append(
             ScorerSettings(
@@ -107,6 +121,8 @@ def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:
                 template=settings.reward_template,
                 batch_tokens=settings.reward_batch_tokens,
                 device=settings.reward_device,
+                answer_column=settings.rule_answer_column,
+                rule_timeout_s=settings.rule_timeout_s,
             )
         )
     names = [one.name for one in result]

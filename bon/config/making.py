@@ -103,7 +103,7 @@ class ScoreSettings(Settings):
     panel: ClassVar[str] = "Scoring"
 
     reward: Annotated[tuple[str, ...], Flag("-r", "BON_REWARD")] = (DEFAULT_REWARD,)
-    """Scorer as [NAME=]SPEC, SPEC a hub id or a folder (repeatable)."""
+    """Scorer as [NAME=]SPEC, SPEC a hub id, a folder, rule:math or rule:exact (repeatable)."""
     reward_revision: str | None = None
     """Branch, tag or commit of the reward model on the hub."""
     reward_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -118,12 +118,18 @@ class ScoreSettings(Settings):
     """Tokens in one batch, padding included."""
     reward_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the reward model runs."""
+    rule_answer_column: str = "answer"
+    """Input column with the right answer, for rules; where there is no answer, ground_truth."""
+    rule_timeout_s: float = Field(default=5.0, gt=0.0)
+    """Seconds of computing after which rule:math gives up on a candidate, which has no score."""
 
 
 class ScorerSettings(Settings):
     """One scorer, resolved."""
 
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"batch_tokens", "device"})
+    rule_fields: ClassVar[frozenset[str]] = frozenset({"answer_column", "rule_timeout_s"})
+    """Fields that only rules read; a rule's fingerprint is made by `RuleScorer`."""
 
     name: str
     """Its folder's name in the pool."""
@@ -143,6 +149,14 @@ class ScorerSettings(Settings):
     """Tokens in one batch, padding included."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs."""
+    answer_column: str = "answer"
+    """Input column with the right answer."""
+    rule_timeout_s: float = 5.0
+    """Seconds of computing for one candidate."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what decides a reward model's scores."""
+        return self.model_dump(mode="json", exclude={*self.runtime_fields, *self.rule_fields})
 
 
 class RunSettings(Settings):

@@ -1,0 +1,45 @@
+"""`rule:exact`: the same number or the same text."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from bon.answers import extract_answer, is_correct, reference_answer
+from bon.config import ScorerSettings
+
+__all__ = ["ExactRule"]
+
+
+class ExactRule:
+    r"""Right is a final answer that is the same number or text as the reference.
+
+    The final answer is what a response marks as such (`####`, `\boxed{}`, a last line `A:` or
+    `Answer:`), and where it marks none, its last number or all of its text. Numbers are compared
+    in canonical spelling, text without regard to case, white space and trailing punctuation.
+    """
+
+    version: ClassVar[int] = 1
+    settings_read: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, settings: ScorerSettings) -> None:
+        """A rule without settings of its own."""
+
+    def __enter__(self) -> ExactRule:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    @classmethod
+    def check(cls) -> None:
+        """It needs nothing."""
+
+    def reference(self, value: Any) -> str | None:
+        """Return the right answer that an answer column's value holds, none where none."""
+        return reference_answer(value)
+
+    def verdict(self, response: str, reference: str) -> bool:
+        """Tell whether a response gives the right answer."""
+        if extract_answer(reference) == reference:
+            # a number counts where the response marks its answer, not in what follows the mark
+            return is_correct(reference_answer(response) or "", reference)
+        return is_correct(response, reference)
