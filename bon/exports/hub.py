@@ -8,37 +8,59 @@ from pathlib import Path
 from bon.errors import BonError, OutputError, SettingsError, first_line
 from bon.exports.folder import MARKER
 
-__all__ = ["push_folder"]
+__all__ = ["check_push", "push_folder"]
 
 _TOKEN_VARIABLE = "HF_TOKEN"
+
+
+def check_push(repo_id: str, token: str | None = None) -> str:
+    """Find without the network what would stop an upload; return the token.
+
+    Raises:
+        SettingsError: no token, a bad repo id, or huggingface_hub is missing.
+    """
+    where = f"--push-to-hub {repo_id}"
+    try:
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id
+    except ImportError:
+        raise SettingsError(
+            "--push-to-hub needs huggingface_hub",
+            where=where,
+            next_step="pip install 'bon-cli[curation]'",
+        ) from None
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise SettingsError(
+            f"bad value for --push-to-hub: {repo_id!r}",
+            why=first_line(error),
+            next_step="give it as organisation/name",
+        ) from None
+    token = token or os.environ.get(_TOKEN_VARIABLE)
+    if not token:
+        raise SettingsError(
+            "no token for the Hub",
+            where=where,
+            next_step="make a token with write access in the Hub's settings and export it as "
+            + _TOKEN_VARIABLE,
+        )
+    return token
 
 
 def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | None = None) -> str:
     """Upload a folder as a Hub dataset, which is made where there is none, and return its address.
 
-    The token comes from `HF_TOKEN` where none is given, the Hub's address from `HF_ENDPOINT`. Files
-    that are gone from the folder's `data/`, `train/` and `test/` are taken away there too.
+    The token comes from `HF_TOKEN` where none is given, the Hub's address from `HF_ENDPOINT`.
+    Shards that are no more in the folder are taken away there too.
 
     Raises:
-        SettingsError: no token, a bad repo id, or huggingface_hub is missing.
+        SettingsError: see `check_push`; or the dataset is there, and public where it may not be.
         OutputError: the Hub refuses, or cannot be reached.
     """
-    token = token or os.environ.get(_TOKEN_VARIABLE)
-    if not token:
-        raise SettingsError(
-            "no token for the Hub",
-            where=f"--push-to-hub {repo_id}",
-            next_step=f"make a token with write access in the Hub's settings and export it as "
-            f"{_TOKEN_VARIABLE}; the result is in {folder}",
-        )
-    try:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HFValidationError
-    except ImportError:
-        raise SettingsError(
-            "--push-to-hub needs huggingface_hub",
-            next_step="pip install 'bon-cli[curation]'",
-        ) from None
+    token = check_push(repo_id, token)
+    from huggingface_hub import HfApi
+
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
     try:
         url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
@@ -50,17 +72,11 @@ def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | None 
             folder_path=folder,
             commit_message="Upload with bon",
             ignore_patterns=[f"{MARKER}*"],
-            delete_patterns=["data/*", "train/*", "test/*"],
+            delete_patterns=[f"{name}/*-?????-of-?????.*" for name in ("data", "train", "test")],
         )
     except BonError:
         raise
-    except HFValidationError as error:
-        raise SettingsError(
-            f"bad value for --push-to-hub: {repo_id!r}",
-            why=first_line(error),
-            next_step="give it as organisation/name",
-        ) from error
-    except Exception as error:
+    except Exception as error:  # the Hub's, the network's, the disk's: all end the upload alike
         raise _refused(folder, repo_id, error) from error
     return str(url)
 
@@ -73,9 +89,18 @@ def _public(repo_id: str) -> SettingsError:
     )
 
 
+def _status(error: BaseException | None) -> int | None:
+    """Return the Hub's answer, which huggingface_hub may have wrapped in errors of its own."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return status
+        error = error.__cause__
+    return None
+
+
 def _refused(folder: Path, repo_id: str, error: Exception) -> BonError:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    match status:
+    match _status(error):
         case 401:
             advice = f"{_TOKEN_VARIABLE} is not valid (any more): make a new one"
         case 403:

@@ -44,13 +44,13 @@ class SplitStream:
         """Append native rows."""
         for piece, size in _pieces(table, self._group_bytes):
             if self._waiting_bytes + size > self._group_bytes:
-                self._flush()
+                self.flush()
             self._waiting.append(piece)
             self._waiting_bytes += size
 
     def finish(self, native: pa.Schema) -> None:
         """Write what waits and close the last shard; a split without rows has one empty shard."""
-        self._flush()
+        self.flush()
         if self._file is None:
             self._append(self._converted(native.empty_table()))
         self.close()
@@ -66,7 +66,8 @@ class SplitStream:
         with suppress(Exception):
             self.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what waits as a row group."""
         if not self._waiting:
             return
         table = pa.concat_tables(self._waiting).combine_chunks()

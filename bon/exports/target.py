@@ -68,7 +68,8 @@ def target_of(output: Path | str, format: Format) -> Target:
         raise SettingsError(
             f"cannot tell the file type of {path.name!r}",
             why="it ends in none of " + ", ".join(SUFFIXES),
-            next_step=f"give -o a name in one of {allowed}, or a folder, with a slash at its end",
+            next_step=f"give -o a name in one of {allowed}, or a folder: a name without a dot, or "
+            "one that is there",
         )
     if suffix not in format.suffixes:
         raise SettingsError(

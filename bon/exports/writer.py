@@ -61,7 +61,9 @@ class DatasetWriter:
 
     @property
     def rows(self) -> dict[str, int]:
-        """Rows of each split in the trainer's form; what waits in memory counts at the end."""
+        """Rows of each split in the trainer's form; reading it ends a row group."""
+        for stream in self._streams.values():
+            stream.flush()
         return {split: stream.num_rows for split, stream in self._streams.items()}
 
     def write(self, table: pa.Table, split: str = "train") -> None:

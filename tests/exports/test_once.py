@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -29,7 +31,7 @@ def test_keeps_the_first_of_each(column: str, runs: list, cuts: list[int]) -> No
     table = pa.Table.from_pylist([{"prompt_id": p, "candidate": c} for p, c in rows], schema)
     once, kept = Once(column), []
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         part = once.filter(table.slice(start, end - start))
         kept += [(row["prompt_id"], row["candidate"]) for row in part.to_pylist()]
     assert kept == expected
