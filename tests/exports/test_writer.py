@@ -117,8 +117,11 @@ def test_rows_of_one_prompt_become_one_across_batches(tmp_path: Path, pairs: pa.
 def test_an_error_leaves_what_was_there(
     tmp_path: Path, pairs: pa.Table, output: str, error: BaseException
 ) -> None:
-    for before in ([], names(write(tmp_path / output, pairs).files[0].parents[output == "out"])):
-        kept = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
+    for there in (False, True):
+        if there:
+            write(tmp_path / output, pairs)
+        before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
+        assert bool(before) == there
         with (
             pytest.raises(type(error)),
             DatasetWriter(
@@ -131,8 +134,8 @@ def test_an_error_leaves_what_was_there(
             writer.write(pairs.slice(1))
             assert writer.rows == {"train": 2}
             raise error
-        assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == kept
-        assert bool(before) <= bool(kept)
+        assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
+        assert (tmp_path / output).exists() == there
 
 
 def test_a_shorter_export_leaves_no_old_shards(tmp_path: Path, pairs: pa.Table) -> None:
