@@ -16,7 +16,8 @@ HEAVY = ("torch", "transformers", "vllm", "datasets", "ray", "trl", "peft", "hug
 HEAVY += ("datasketch", "py3langid", "math_verify", "scipy", "sympy", "pandas")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
-PURE = {"chat", "selection", "answers", "aggregation", "pairs", "filters", "estimators", "trie"}
+PURE = {"chat", "selection", "answers", "aggregation", "pairs", "guards", "filters"}
+PURE |= {"estimators", "trie"}
 SHARED = VOCABULARY | PURE
 STORAGE = {"sources", "exports", "pool"}
 ALLOWED: dict[str, set[str]] = {

@@ -7,16 +7,24 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bon.config import GenerateSettings, InputSettings, ScorerSettings, ScoreSettings
+from bon.config import (
+    GenerateSettings,
+    InputSettings,
+    ResponseSettings,
+    ScorerSettings,
+    ScoreSettings,
+)
 from bon.errors import SettingsError
 from bon.generators.vllm import VllmGenerator
+from bon.pipeline.given import GivenPlan
 from bon.pipeline.models import check_reward_config, resolve_adapter, resolve_model
 from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
 from bon.scorers.rules import PREFIX, RuleScorer, find_rule
 from bon.scorers.sequence_classification import SequenceClassificationScorer
 from bon.sources.prompts import PromptReader, input_digest
+from bon.sources.responses import ResponseReader
 
-__all__ = ["generation_plan", "prompts_plan", "scorer_settings", "scoring_plans"]
+__all__ = ["generation_plan", "given_plan", "prompts_plan", "scorer_settings", "scoring_plans"]
 
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
 _NOT_YET = ("server:", "judge:")
@@ -34,6 +42,28 @@ def prompts_plan(source: str, settings: InputSettings, part_size: int | None) ->
         fingerprint=settings.fingerprint(),
         digest=digest,
         limit=settings.limit,
+        part_size=part_size,
+    )
+
+
+def given_plan(
+    source: str,
+    inputs: InputSettings,
+    responses: ResponseSettings,
+    part_size: int | None,
+    *,
+    group: bool,
+) -> GivenPlan:
+    """Plan the reading of an input with responses; its first row is read here."""
+    digest = input_digest(source)
+    rows = ResponseReader(source, inputs, responses, group=group)
+    next(iter(rows), None)
+    return GivenPlan(
+        name=Path(source).name,
+        rows=rows,
+        fingerprint=inputs.fingerprint() | responses.fingerprint() | {"group": group},
+        digest=digest,
+        limit=inputs.limit,
         part_size=part_size,
     )
 

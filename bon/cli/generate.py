@@ -28,15 +28,9 @@ GROUPS = COMMAND_GROUPS["generate"]
 )
 def generate(call: Invocation) -> None:
     """Sample N candidates for each prompt into a pool; resumes a pool that was begun."""
-    from bon.cli.stages import (
-        check_places,
-        default_pool,
-        describe,
-        finish_pool,
-        is_pool,
-        make_pool,
-        making_steps,
-    )
+    from bon.cli.closing import describe, finish_pool, making_steps
+    from bon.cli.places import check_places, default_pool, is_pool
+    from bon.cli.stages import make_pool
 
     if is_pool(call.source):
         raise SettingsError(

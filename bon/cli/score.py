@@ -27,16 +27,9 @@ GROUPS = COMMAND_GROUPS["score"]
 def score(call: Invocation) -> None:
     """Score every candidate of a pool with a reward model; resumes where it stopped."""
     from bon.cli.build import scorer_settings
-    from bon.cli.stages import (
-        check_places,
-        default_pool,
-        describe,
-        finish_pool,
-        is_pool,
-        make_pool,
-        making_steps,
-        score_pool,
-    )
+    from bon.cli.closing import describe, finish_pool, making_steps
+    from bon.cli.places import check_places, default_pool, is_pool
+    from bon.cli.stages import make_pool, score_pool
 
     from_pool = is_pool(call.source)
     root = Path(call.source) if from_pool else call.settings(RunSettings).pool

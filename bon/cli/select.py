@@ -42,17 +42,9 @@ def select(call: Invocation) -> None:
     From a prompt file it makes the pool beside the output (or resumes it); from a pool it reads
     only: trying another strategy costs no GPU time.
     """
-    from bon.cli.stages import (
-        Made,
-        check_places,
-        default_pool,
-        describe,
-        finish,
-        input_stem,
-        is_pool,
-        make_pool,
-        making_steps,
-    )
+    from bon.cli.closing import describe, finish, making_steps
+    from bon.cli.places import check_places, default_pool, input_stem, is_pool
+    from bon.cli.stages import Made, make_pool
     from bon.pipeline.ranked import ranking_scorer
     from bon.pipeline.select import check_selection
     from bon.pipeline.select import select as select_rows

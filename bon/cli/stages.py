@@ -1,33 +1,22 @@
-"""What `generate`, `score` and `select` share: from a source to a pool brought up to date."""
+"""From a source to a pool brought up to date: what all commands share."""
 
 from __future__ import annotations
 
-import json
-import re
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
-import typer
-
-from bon.cli.build import generation_plan, prompts_plan, scorer_settings, scoring_plans
+from bon.cli.build import generation_plan, given_plan, prompts_plan, scoring_plans
 from bon.cli.console import StageProgress, note
 from bon.cli.flags import Invocation
 from bon.config import (
     GenerateSettings,
     InputSettings,
+    ResponseSettings,
     RunSettings,
-    ScorerSettings,
     ScoreSettings,
-    Settings,
 )
 from bon.engines.local import LocalEngine
-from bon.errors import SettingsError
-from bon.pipeline.accounting import Accounting, drops_allowed
-from bon.pipeline.ranked import count_sampled, open_books
+from bon.pipeline.given import import_responses
 from bon.pipeline.run import (
     PromptsPlan,
     ScoringPlan,
@@ -42,20 +31,8 @@ from bon.pipeline.run import (
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import PoolLock
 from bon.pool.pool import Pool
-from bon.report.tables import closing_table
-from bon.sources.locate import COMPRESSIONS, FORMATS, find_files
 
-__all__ = [
-    "Made",
-    "check_places",
-    "default_pool",
-    "describe",
-    "finish",
-    "input_stem",
-    "is_pool",
-    "make_pool",
-    "score_pool",
-]
+__all__ = ["Made", "given_pool", "judge_pool", "make_pool", "score_pool"]
 
 
 @dataclass
@@ -64,43 +41,6 @@ class Made:
 
     pool: Pool
     stages: list[StageReport] = field(default_factory=list)
-
-
-def is_pool(source: str) -> bool:
-    """Tell whether a source is a pool rather than a prompt file."""
-    return PoolLayout(Path(source)).manifest.is_file()
-
-
-def default_pool(source: str, output: Path | None) -> Path:
-    """Return the pool's folder where none was given: beside the output, named after the input."""
-    return (output.parent if output else Path()) / f"{input_stem(source)}.pool"
-
-
-def input_stem(source: str) -> str:
-    """Return the name that outputs take after their input."""
-    name = Path(source.rstrip("/")).name
-    while Path(name).suffix.lower() in (*FORMATS, *COMPRESSIONS):
-        name = Path(name).stem
-    return re.sub(r"[*?\[\]:]+", "", name).strip("-_. ") or "prompts"
-
-
-def check_places(source: str, *written: Path) -> None:
-    """Refuse to write where the input is read from: the next run would read its own result.
-
-    Raises:
-        InputError: the input is not there.
-        SettingsError: a place to write is the input, or would be a part of it.
-    """
-    files = {file.path.resolve() for file in find_files(source) or ()}
-    for path in (path.resolve() for path in written):
-        in_folder = Path(source).is_dir() and path.is_relative_to(Path(source).resolve())
-        if path in files or in_folder or fnmatch(str(path), str(Path(source).absolute())):
-            raise SettingsError(
-                "the output would lie in the input",
-                where=str(path),
-                why=f"{source} would be read with it the next time",
-                next_step="give -o (and --pool) a place outside the input",
-            )
 
 
 def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
@@ -136,6 +76,31 @@ def score_pool(call: Invocation, root: Path) -> Made:
         return _score(made, scorings, engine, limit, progress)
 
 
+def given_pool(call: Invocation, root: Path, *, group: bool, with_scores: bool) -> Made:
+    """Import an input that has responses or pairs, and score what is missing."""
+    run, inputs = call.settings(RunSettings), call.settings(InputSettings)
+    plan = given_plan(
+        call.source, inputs, call.settings(ResponseSettings), run.part_size, group=group
+    )
+    refuse_foreign(root)
+    scorings = scoring_plans(call.settings(ScoreSettings)) if with_scores else []
+    with PoolLock(PoolLayout(root).lock), StageProgress(quiet=call.quiet) as progress:
+        pool = import_responses(root, plan)
+        known = pool.manifest.input
+        note(f"{plan.name}: {known['rows']:,} rows, {known['description']}", quiet=call.quiet)
+        engine = LocalEngine(None if call.verbose else pool.layout.log)
+        return _score(Made(pool), scorings, engine, inputs.limit, progress)
+
+
+def judge_pool(call: Invocation, made: Made, rule: str) -> Made:
+    """Add a rule's verdicts where they are missing; loads no model."""
+    settings = call.settings(ScoreSettings).model_copy(update={"reward": (rule,)})
+    limit = call.settings(InputSettings).limit
+    with PoolLock(made.pool.layout.lock), StageProgress(quiet=call.quiet) as progress:
+        engine = LocalEngine(None if call.verbose else made.pool.layout.log)
+        return _score(made, scoring_plans(settings), engine, limit, progress)
+
+
 def _score(
     made: Made,
     scorings: list[ScoringPlan],
@@ -154,69 +119,3 @@ def _read(pool: Pool, plan: PromptsPlan, call: Invocation) -> Pool:
     known = pool.manifest.input
     note(f"{plan.name}: {known['rows']:,} rows, {known['description']}", quiet=call.quiet)
     return pool
-
-
-def making_steps(call: Invocation, root: Path) -> list[str]:
-    """Say what reading and generating would do."""
-    generation = call.settings(GenerateSettings)
-    return [
-        f"read prompts from {call.source} into {root}",
-        f"generate {generation.num_candidates} candidates per prompt with {generation.model}",
-    ]
-
-
-def describe(call: Invocation, root: Path, groups: list[type[Settings]], steps: list[str]) -> None:
-    """Answer `--dry-run`: the steps, the resolved settings, and what the pool holds already."""
-    settings: dict[str, Any] = {}
-    for group in groups:
-        resolved = call.settings(group)
-        if isinstance(resolved, ScoreSettings):
-            settings["scorers"] = [_described(one) for one in scorer_settings(resolved)]
-        else:
-            settings |= resolved.model_dump(mode="json")
-    settings["pool"] = str(root)
-    layout = PoolLayout(root)
-    state = {
-        kind: len(layout.numbers(kind))
-        for kind in ("prompts", "candidates", *(f"scores/{n}" for n in layout.scorer_names()))
-    }
-    if call.as_json:
-        print(json.dumps({"steps": steps, "settings": settings, "parts": state}, indent=2))
-        return
-    print("Would do:")
-    print("\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1)))
-    print("Parts there already: " + ", ".join(f"{k} {v}" for k, v in state.items()))
-    print("Settings:")
-    print("\n".join(f"  {key} = {json.dumps(value)}" for key, value in settings.items()))
-
-
-def _described(scorer: ScorerSettings) -> dict[str, Any]:
-    return scorer.model_dump(mode="json", exclude_none=True)
-
-
-def finish(
-    call: Invocation, made: Made, title: str, books: Accounting, result: dict[str, Any]
-) -> None:
-    """Close the books, show the result, and end with 3 where too many rows were dropped."""
-    books.close()
-    result = {
-        **result,
-        "pool": str(made.pool.layout.root),
-        "stages": [stage.as_json() for stage in made.stages],
-    }
-    if not call.quiet:
-        closing_table(title, result)
-    print(json.dumps(result, indent=2) if call.as_json else result.get("output", result["pool"]))
-    sys.stdout.flush()
-    allowed = drops_allowed(call.settings(RunSettings).max_drops, books.input_rows)
-    if books.num_drops > allowed:
-        note(f"{books.num_drops} rows dropped, more than --max-drops allows")
-        raise typer.Exit(3)
-
-
-def finish_pool(call: Invocation, made: Made, scorers: Sequence[str]) -> None:
-    """Finish a command whose result is the pool itself."""
-    limit = call.settings(InputSettings).limit
-    books = open_books(made.pool, scorers, limit)
-    books.kept_rows = books.output_rows = count_sampled(made.pool, limit)
-    finish(call, made, f"pool {made.pool.layout.root.name}", books, books.as_json())

@@ -69,10 +69,9 @@ class PairSettings(Settings):
     rank_by: str | None = None
     """Scorer that ranks, where the pool has several."""
     rule: str | None = None
-    """Rule that says which candidates are right: math or exact; verified needs it (default math),
-    the other strategies then drop pairs that are both right or both wrong."""
-    answer_column: str = "answer"
-    """Input column with the right answer, for --rule."""
+    """Verdicts that say which candidates are right: math, exact, or label (the input's own).
+    verified needs them (label where the pool has it, else math); with other strategies, pairs
+    that are both right or both wrong are dropped."""
     min_preference_prob: float = Field(default=0.85, ge=0.5, lt=1.0)
     """η of max-margin: pairs whose preference probability σ(Δ/τ) is above it."""
     preference_temperature: float = Field(default=1.0, gt=0.0)

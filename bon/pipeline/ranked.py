@@ -8,11 +8,20 @@ from itertools import groupby
 
 from bon.errors import PoolCorruptError, PoolIncompleteError, SettingsError, did_you_mean
 from bon.pipeline.accounting import Accounting
+from bon.pipeline.given import LABEL_SCORER
 from bon.pipeline.run import refuse_incomplete
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.records import Candidate, Prompt
 
-__all__ = ["RankedPrompt", "count_sampled", "open_books", "ranked_prompts", "ranking_scorer"]
+__all__ = [
+    "RankedPrompt",
+    "count_sampled",
+    "is_verdict",
+    "open_books",
+    "ranked_prompts",
+    "ranking_scorer",
+    "scorer_names",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +34,16 @@ class RankedPrompt:
 
 
 def ranking_scorer(pool: Pool, rank_by: str | None) -> str:
-    """Return the scorer whose scores rank.
+    """Return the scorer whose scores rank: the one named, the only one, or the only reward.
+
+    Verdicts (those of a rule, or the input's own) rank only where they are named or nothing else
+    is there.
 
     Raises:
         PoolIncompleteError: there are no scores at all.
         SettingsError: several scorers and none named, or the named one is not there.
     """
-    names = pool.layout.scorer_names()
-    if not pool.layout.numbers(PROMPTS):  # no rows, so no scorer has a part
-        names = sorted(pool.manifest.scorers)
+    names = scorer_names(pool)
     where = str(pool.layout.root)
     if not names:
         raise PoolIncompleteError(
@@ -41,20 +51,33 @@ def ranking_scorer(pool: Pool, rank_by: str | None) -> str:
             where=where,
             next_step=f"score it with `bon score {where} -r REWARD_MODEL`",
         )
-    if rank_by is None and len(names) > 1:
-        raise SettingsError(
-            "this pool has several scorers",
-            where=where,
-            why=", ".join(names),
-            next_step="name the one that ranks with --rank-by",
-        )
     if rank_by is not None and rank_by not in names:
         raise SettingsError(
             f"this pool has no scorer {rank_by!r}",
             where=where,
             next_step=did_you_mean(rank_by, names),
         )
-    return rank_by or names[0]
+    rewards = [name for name in names if not is_verdict(pool, name)] or names
+    if rank_by is None and len(rewards) > 1:
+        raise SettingsError(
+            "this pool has several scorers",
+            where=where,
+            why=", ".join(names),
+            next_step="name the one that ranks with --rank-by",
+        )
+    return rank_by or rewards[0]
+
+
+def scorer_names(pool: Pool) -> list[str]:
+    """List the scorers that have scored the pool."""
+    if not pool.layout.numbers(PROMPTS):  # no rows, so no scorer has a part
+        return sorted(pool.manifest.scorers)
+    return pool.layout.scorer_names()
+
+
+def is_verdict(pool: Pool, name: str) -> bool:
+    """Tell whether a scorer says right (1) or wrong (0), as rules and given labels do."""
+    return name == LABEL_SCORER or "rule_version" in pool.manifest.scorers.get(name, {})
 
 
 def open_books(pool: Pool, scorers: Sequence[str], limit: int | None) -> Accounting:

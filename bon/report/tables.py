@@ -23,9 +23,15 @@ def closing_table(title: str, result: dict[str, Any]) -> None:
     _reward_rows(table, result)
     table.add_section()
     _accuracy_rows(table, result)
+    table.add_section()
+    _pair_rows(table, result)
+    table.add_section()
+    _filter_rows(table, result)
     if "output" in result:
         table.add_section()
-        table.add_row("written", f"{result['output_rows']:,} rows")
+        for split, rows in result.get("written_rows", {"": result["output_rows"]}).items():
+            name = "written" if split in ("", "train") else f"written, {split}"
+            table.add_row(name, f"{rows:,} rows")
     console = Console(stderr=True)
     if not console.is_terminal:
         console = Console(stderr=True, width=100)  # a file gets whole lines
@@ -43,7 +49,7 @@ def _book_rows(table: Table, result: dict[str, Any]) -> None:
     if "candidates" in result:
         table.add_row("candidates", f"{result['candidates']:,}")
     for reason, count in result["candidate_drops"].items():
-        table.add_row(f"  without a score: {reason}", f"{count:,}")
+        table.add_row(f"  {reason}", f"{count:,}")
     if result.get("ties"):
         table.add_row("prompts with a tie", f"{result['ties']:,}")
 
@@ -70,14 +76,46 @@ def _accuracy_rows(table: Table, result: dict[str, Any]) -> None:
         table.add_row("gain", f"{100 * (high - low):+.1f} points")
 
 
+def _pair_rows(table: Table, result: dict[str, Any]) -> None:
+    if "pairs" not in result:
+        return
+    table.add_row("pairs formed", f"{result['pairs']:,}")
+    for reason, count in result["pair_drops"].items():
+        table.add_row(f"  {reason}", f"{count:,}")
+    table.add_row("pairs kept", f"{result['output_rows']:,}")
+    for name, said in (
+        ("mean_margin", "mean margin"),
+        ("mean_score_chosen", "mean score, chosen"),
+        ("mean_score_rejected", "mean score, rejected"),
+        ("mean_num_tokens_chosen", "mean tokens, chosen"),
+        ("mean_num_tokens_rejected", "mean tokens, rejected"),
+    ):
+        if result.get(name) is not None:
+            table.add_row(said, f"{result[name]:,.3f}")
+
+
+def _filter_rows(table: Table, result: dict[str, Any]) -> None:
+    for one in result.get("filters", ()):
+        flipped = f", {one['num_flipped']:,} flipped" if one.get("num_flipped") else ""
+        table.add_row(
+            one["name"],
+            f"{one['num_kept']:,} of {one['num_in']:,}, {one['num_dropped']:,} dropped" + flipped,
+        )
+
+
 def _lines(result: dict[str, Any]) -> list[str]:
     lines = [_drop_text(drop) for drop in result["drop_examples"]]
     more = sum(result["drops"].values()) + sum(result["candidate_drops"].values()) - len(lines)
     if lines:
         lines += [f"… and {more:,} more"] if more > 0 else []
-        where = f"{result['pool']}/drops"
-        lines.append(f"what could not be read, sampled or scored is listed in {where}")
-    return [*lines, f"written to {result['output']}"] if "output" in result else lines
+        if result["pool"] is not None:
+            where = f"{result['pool']}/drops"
+            lines.append(f"what could not be read, sampled or scored is listed in {where}")
+    if "dropped" in result:
+        lines.append(f"what was filtered out is in {result['dropped']}")
+    if "output" in result:
+        lines += [f"written to {path}" for path in result.get("files", [result["output"]])[:4]]
+    return lines
 
 
 def _drop_text(drop: dict[str, Any]) -> str:

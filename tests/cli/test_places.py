@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.commands import GENERATOR, REWARD, bon
 
-from bon.cli.stages import check_places, default_pool, input_stem
+from bon.cli.places import check_places, default_pool, input_stem
 from bon.errors import InputNotFoundError, SettingsError
 
 

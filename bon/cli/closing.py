@@ -1,0 +1,96 @@
+"""How a command ends: the plan of a dry run, or the books, the table and the exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from bon.cli.build import scorer_settings
+from bon.cli.console import note
+from bon.cli.flags import Invocation
+from bon.cli.stages import Made
+from bon.config import (
+    GenerateSettings,
+    InputSettings,
+    RunSettings,
+    ScorerSettings,
+    ScoreSettings,
+    Settings,
+)
+from bon.pipeline.accounting import Accounting, drops_allowed
+from bon.pipeline.ranked import count_sampled, open_books
+from bon.pool.layout import PoolLayout
+from bon.report.tables import closing_table
+
+__all__ = ["describe", "finish", "finish_pool", "making_steps"]
+
+
+def making_steps(call: Invocation, root: Path) -> list[str]:
+    """Say what reading and generating would do."""
+    generation = call.settings(GenerateSettings)
+    return [
+        f"read prompts from {call.source} into {root}",
+        f"generate {generation.num_candidates} candidates per prompt with {generation.model}",
+    ]
+
+
+def describe(call: Invocation, root: Path, groups: list[type[Settings]], steps: list[str]) -> None:
+    """Answer `--dry-run`: the steps, the resolved settings, and what the pool holds already."""
+    settings: dict[str, Any] = {}
+    for group in groups:
+        resolved = call.settings(group)
+        if isinstance(resolved, ScoreSettings):
+            settings["scorers"] = [_described(one) for one in scorer_settings(resolved)]
+        else:
+            settings |= resolved.model_dump(mode="json")
+    settings["pool"] = str(root)
+    layout = PoolLayout(root)
+    state = {
+        kind: len(layout.numbers(kind))
+        for kind in ("prompts", "candidates", *(f"scores/{n}" for n in layout.scorer_names()))
+    }
+    if call.as_json:
+        print(json.dumps({"steps": steps, "settings": settings, "parts": state}, indent=2))
+        return
+    print("Would do:")
+    print("\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1)))
+    print("Parts there already: " + ", ".join(f"{k} {v}" for k, v in state.items()))
+    print("Settings:")
+    print("\n".join(f"  {key} = {json.dumps(value)}" for key, value in settings.items()))
+
+
+def _described(scorer: ScorerSettings) -> dict[str, Any]:
+    return scorer.model_dump(mode="json", exclude_none=True)
+
+
+def finish(
+    call: Invocation, made: Made, title: str, books: Accounting, result: dict[str, Any]
+) -> None:
+    """Close the books, show the result, and end with 3 where too many rows were dropped."""
+    books.close()
+    result = {
+        **result,
+        "pool": str(made.pool.layout.root),
+        "stages": [stage.as_json() for stage in made.stages],
+    }
+    if not call.quiet:
+        closing_table(title, result)
+    print(json.dumps(result, indent=2) if call.as_json else result.get("output", result["pool"]))
+    sys.stdout.flush()
+    allowed = drops_allowed(call.settings(RunSettings).max_drops, books.input_rows)
+    if books.num_drops > allowed:
+        note(f"{books.num_drops} rows dropped, more than --max-drops allows")
+        raise typer.Exit(3)
+
+
+def finish_pool(call: Invocation, made: Made, scorers: Sequence[str]) -> None:
+    """Finish a command whose result is the pool itself."""
+    limit = call.settings(InputSettings).limit
+    books = open_books(made.pool, scorers, limit)
+    books.kept_rows = books.output_rows = count_sampled(made.pool, limit)
+    finish(call, made, f"pool {made.pool.layout.root.name}", books, books.as_json())

@@ -1,0 +1,144 @@
+"""What the commands that write sets share: the pool to read, the dataset card, the upload."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bon import __version__
+from bon.chat import ChatTemplate, check_vocabulary
+from bon.cli.closing import making_steps
+from bon.cli.console import note
+from bon.cli.flags import Invocation
+from bon.cli.places import SourceKind
+from bon.cli.stages import Made, given_pool, make_pool
+from bon.config import ExportSettings, PairSettings, ScoreSettings
+from bon.errors import ModelNotFoundError, SettingsError, first_line
+from bon.exports.card import CardFacts
+from bon.exports.hub import check_push, push_folder
+from bon.pipeline.build_dpo import Tokenize
+from bon.pipeline.export import Written
+from bon.pipeline.ranked import scorer_names
+from bon.pool.pool import Pool
+
+__all__ = ["card_facts", "check_upload", "pair_tokenizer", "publish", "ready_pool", "step_texts"]
+
+_SAMPLING = ("num_candidates", "temperature", "top_p", "top_k", "min_p", "max_tokens", "seed")
+
+
+def ready_pool(
+    call: Invocation, kind: SourceKind, root: Path, *, group: bool, with_scores: bool
+) -> Made:
+    """Open, import or make the pool that a source stands for."""
+    if kind == "pool":
+        return Made(Pool.open(root))
+    if kind == "prompts":
+        return make_pool(call, root, with_scores=with_scores)
+    return given_pool(call, root, group=group, with_scores=with_scores)
+
+
+def step_texts(call: Invocation, kind: SourceKind, root: Path, *, with_scores: bool) -> list[str]:
+    """Say what `ready_pool` would do."""
+    if kind == "pool":
+        return []
+    steps = making_steps(call, root)
+    if kind != "prompts":
+        steps = [f"read {kind} from {call.source} into {root}"]
+    rewards = call.settings(ScoreSettings).reward if with_scores else ()
+    return [*steps, *(f"score with {spec}" for spec in rewards)]
+
+
+def check_upload(export: ExportSettings, output: Path) -> None:
+    """Find before any work what would stop the upload.
+
+    Raises:
+        SettingsError: no folder to upload, no token, or no huggingface_hub.
+    """
+    if export.push_to_hub is None:
+        return
+    if output.suffix and not output.is_dir():
+        raise SettingsError(
+            "--push-to-hub needs an output folder",
+            where=str(output),
+            why="the Hub takes a folder with shards and a dataset card",
+            next_step=f"give -o {output.with_suffix('')}/",
+        )
+    check_push(export.push_to_hub)
+
+
+def publish(
+    call: Invocation, export: ExportSettings, output: Path, written: Written
+) -> dict[str, Any]:
+    """Upload what was written where that is wanted, and say where everything is."""
+    facts: dict[str, Any] = {
+        "output": str(output),
+        "files": [str(path) for path in written.files],
+        "written_rows": written.rows,
+    }
+    if export.push_to_hub is not None:
+        facts["hub"] = push_folder(output, export.push_to_hub, private=not export.public)
+        note(f"uploaded to {facts['hub']}", quiet=call.quiet)
+    return facts
+
+
+def card_facts(
+    call: Invocation, made: Made, report: Mapping[str, Any], method: dict[str, Any]
+) -> CardFacts:
+    """Gather what the dataset card says of how a set was made."""
+    manifest = made.pool.manifest
+    generation = manifest.generation or {}
+    models = {"generator": _with_revision(generation, "model")} if "model" in generation else {}
+    return CardFacts(
+        name=(call.output or Path(call.source)).resolve().name,
+        command=shlex.join(["bon", *sys.argv[1:]]),
+        version=__version__,
+        source=str(manifest.input.get("source", call.source)),
+        models=models,
+        sampling={name: generation[name] for name in _SAMPLING if name in generation},
+        scorers={
+            name: _with_revision(manifest.scorers.get(name, {}), "spec")
+            for name in scorer_names(made.pool)
+        },
+        method=method,
+        input_rows=report["input_rows"],
+        drops=report["drops"],
+        candidate_drops=report["candidate_drops"],
+    )
+
+
+def _with_revision(said: Mapping[str, Any], key: str) -> str:
+    revision = said.get("model_revision") or said.get("revision")
+    digest = said.get("model_digest") or said.get("digest")
+    parts = [str(said.get(key, "")), f"revision {revision}" if revision else ""]
+    parts += [f"digest {str(digest)[:16]}" if digest else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def pair_tokenizer(settings: PairSettings) -> Tokenize | None:
+    """Load the tokenizer of the model that will be trained, where --max-length needs it.
+
+    Raises:
+        ModelNotFoundError: there is no such tokenizer.
+        ModelError: it knows no words, or can template no conversation.
+    """
+    if settings.max_length is None or settings.tokenizer is None:
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer)
+    except Exception as error:  # whatever transformers, its parsers and the network raise
+        raise ModelNotFoundError(
+            f"cannot load the tokenizer {settings.tokenizer!r}",
+            where="--tokenizer",
+            why=first_line(error),
+            next_step="give the model that will be trained: a hub id, or a folder with its "
+            "tokenizer's files",
+        ) from error
+    check_vocabulary(tokenizer, "trained model", settings.tokenizer)
+    template = ChatTemplate(tokenizer, None, "trained model", "--tokenizer")
+    template.check(settings.tokenizer)
+    return lambda conversations: [template.tokens(one) for one in conversations]

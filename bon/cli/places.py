@@ -1,0 +1,69 @@
+"""What a command reads, and where it writes."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from bon.cli.flags import Invocation
+from bon.config import InputSettings, ResponseSettings
+from bon.errors import SettingsError
+from bon.pool.layout import PoolLayout
+from bon.sources.locate import COMPRESSIONS, FORMATS, find_files
+from bon.sources.responses import recognise_kind
+
+__all__ = ["SourceKind", "check_places", "default_pool", "input_stem", "is_pool", "source_kind"]
+
+SourceKind: TypeAlias = Literal["pool", "prompts", "responses", "pairs"]
+
+
+def is_pool(source: str) -> bool:
+    """Tell whether a source is a pool rather than a prompt file."""
+    return PoolLayout(Path(source)).manifest.is_file()
+
+
+def default_pool(source: str, output: Path | None) -> Path:
+    """Return the pool's folder where none was given: beside the output, named after the input."""
+    return (output.parent if output else Path()) / f"{input_stem(source)}.pool"
+
+
+def input_stem(source: str) -> str:
+    """Return the name that outputs take after their input."""
+    name = Path(source.rstrip("/")).name
+    while Path(name).suffix.lower() in (*FORMATS, *COMPRESSIONS):
+        name = Path(name).stem
+    return re.sub(r"[*?\[\]:]+", "", name).strip("-_. ") or "prompts"
+
+
+def check_places(source: str, *written: Path) -> None:
+    """Refuse to write where the input is read from: the next run would read its own result.
+
+    Raises:
+        InputError: the input is not there.
+        SettingsError: a place to write is the input, or would be a part of it.
+    """
+    files = {file.path.resolve() for file in find_files(source) or ()}
+    for path in (path.resolve() for path in written):
+        in_folder = Path(source).is_dir() and path.is_relative_to(Path(source).resolve())
+        if path in files or in_folder or fnmatch(str(path), str(Path(source).absolute())):
+            raise SettingsError(
+                "the output would lie in the input",
+                where=str(path),
+                why=f"{source} would be read with it the next time",
+                next_step="give -o (and --pool) a place outside the input",
+            )
+
+
+def source_kind(call: Invocation) -> SourceKind:
+    """Tell what a command's source is.
+
+    Raises:
+        InputError: it is a file that cannot be read.
+    """
+    if is_pool(call.source):
+        return "pool"
+    return recognise_kind(
+        call.source, call.settings(InputSettings), call.settings(ResponseSettings)
+    )

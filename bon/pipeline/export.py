@@ -1,0 +1,76 @@
+"""A set on its way to disk: split, written in its form, its books closed before it appears."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from bon.config import ExportSettings
+from bon.exports.card import CardFacts
+from bon.exports.formats import Format, Kind
+from bon.exports.writer import DatasetWriter
+from bon.pipeline.accounting import Accounting
+from bon.pipeline.splits import in_test, without_last
+
+__all__ = ["Written", "write_set"]
+
+
+@dataclass
+class Written:
+    """What was written."""
+
+    files: list[Path] = field(default_factory=list)
+    rows: dict[str, int] = field(default_factory=dict)
+    """Rows by split, as the trainer counts them."""
+
+
+def write_set(
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    kind: Kind,
+    format: Format,
+    settings: ExportSettings,
+    *,
+    output: Path,
+    seed: int,
+    books: Accounting,
+    card: Callable[[], CardFacts],
+) -> Written:
+    """Write native rows to `output`; nothing appears where an error ends it or the books are wrong.
+
+    Raises:
+        OutputError: it cannot be written.
+        AccountingError: rows in and rows out plus drops disagree.
+    """
+    share = settings.train_test_split
+    splits = ("train",) if share is None else ("train", "test")
+    written = Written()
+    with DatasetWriter(
+        output,
+        schema=schema,
+        kind=kind,
+        format=format,
+        splits=splits,
+        shard_bytes=settings.shard_mb * 1_000_000,
+    ) as writer:
+        for table in tables:
+            if share is None:
+                writer.write(table)
+                continue
+            is_test = _is_test(table, kind, share, seed)
+            writer.write(table.filter(pa.array(~is_test)), "train")
+            writer.write(table.filter(pa.array(is_test)), "test")
+        books.close()
+        written.rows = dict(writer.rows)
+        writer.describe(card())
+    written.files = list(writer.files)
+    return written
+
+
+def _is_test(table: pa.Table, kind: Kind, share: float, seed: int) -> np.ndarray:
+    prompts = without_last(table["messages"]) if kind == "responses" else table["prompt"]
+    return in_test(prompts, share, seed)
