@@ -91,10 +91,10 @@ def _single(values: Mapping[str, Any], settings: ResponseSettings) -> Shape | No
 _RECOGNISERS: tuple[Callable[[Mapping[str, Any], ResponseSettings], Shape | None], ...] = (
     _several,
     _numbered,
-    _models,
     _single,
+    _models,
 )
-"""Every known form, in the order in which they are tried: several responses a row first."""
+"""Every known form, in the order in which they are tried: what names say, then what values do."""
 
 
 def _column_shape(column: str, settings: ResponseSettings, *, is_single: bool) -> Shape:

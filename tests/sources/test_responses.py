@@ -262,7 +262,12 @@ scores label reward rejected_response response_1 response_2 preference_strength 
 finish_reason num_tokens score_chosen
 """
 names = st.sampled_from(NAMES.split())
-leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, width=32)
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False, width=32)
+)
 leaves |= st.sampled_from(["", "Q", "A", "\n\nHuman: Q\n\nAssistant: A", "1"])
 message = st.fixed_dictionaries(
     {
