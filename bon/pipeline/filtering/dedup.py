@@ -1,0 +1,156 @@
+"""Rows with the same text: one of each stays. And what every comparison of rows shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from bon.config.filters import ExactDedup
+from bon.filters import best_of_groups
+from bon.pipeline.filtering.texts import as_array, digests
+from bon.pipeline.filtering.units import Needs, Units, Verdict, View
+
+__all__ = ["Compared", "ExactDedupStep", "needs_of"]
+
+
+def needs_of(on: str, scorer: str | None) -> Needs:
+    """Return what a comparison of responses, prompts or both reads."""
+    return Needs(
+        ("prompt",) if on != "response" else (),
+        ("response",) if on != "prompt" else (),
+        () if scorer is None else (scorer,),
+    )
+
+
+class Compared:
+    """What is compared, one after the other: units, or whole prompts where `on` is prompt."""
+
+    def __init__(self, on: str, scorer: str | None) -> None:
+        self._by_prompt = on == "prompt"
+        self._scorer = scorer
+        self._score: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
+        self._prompt: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
+        self._of_unit: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+        self.num = 0
+        """How many there are so far."""
+
+    def add(self, view: View) -> NDArray[np.int64]:
+        """Take in a view; return the positions within it that stand for what is compared."""
+        score_U = view.rank(self._scorer)
+        if self._by_prompt:
+            _, first, of_unit = np.unique(view.prompt_U, return_index=True, return_inverse=True)
+            score = np.full(len(first), np.nan, np.float32)
+            np.fmax.at(score, of_unit, score_U)
+        else:
+            first, of_unit, score = np.arange(len(view)), np.arange(len(view)), score_U
+        self._score.append(score)
+        self._prompt.append((view.first_prompt + view.prompt_U[first]).astype(np.int32))
+        self._of_unit.append(of_unit + self.num)
+        self.num += len(first)
+        return first
+
+    @property
+    def score_E(self) -> NDArray[np.float32]:
+        """The score of each thing compared, the best of its units."""
+        return np.concatenate(self._score)
+
+    @property
+    def prompt_E(self) -> NDArray[np.int32]:
+        """The prompt of each, by its number among all prompts."""
+        return np.concatenate(self._prompt)
+
+    @property
+    def of_unit_U(self) -> NDArray[np.int64]:
+        """Which of the things compared each unit belongs to."""
+        return np.concatenate(self._of_unit)
+
+    def verdict(self, kept_E: NDArray[np.int64], units: NDArray[np.int64]) -> Verdict:
+        """Pass the units of what is kept; `kept_E` is what stands for each, itself if kept."""
+        of_unit_U = self.of_unit_U
+        first_unit_E = np.full(self.num, len(units), np.int64)
+        np.minimum.at(first_unit_E, of_unit_U, np.arange(len(units)))
+        passes_U = (kept_E == np.arange(self.num))[of_unit_U]
+        value_U = units[first_unit_E[kept_E[of_unit_U]]] if len(units) else np.zeros(0)
+        return Verdict(passes_U, value_U.astype(np.float64))
+
+
+class ExactDedupStep:
+    """`exact_dedup`."""
+
+    def __init__(self, settings: ExactDedup, scorer: str | None) -> None:
+        self.needs = needs_of(settings.on, scorer)
+        self._settings = settings
+        self._compared = Compared(settings.on, scorer)
+        self._keys: list[NDArray[np.uint64]] = [np.zeros((0, 2), np.uint64)]
+
+    def begin(self, max_units: int) -> None:
+        """Start afresh; arrays grow with the frames."""
+
+    def observe(self, view: View) -> None:
+        """Take in the texts' digests, 16 bytes each."""
+        places = self._compared.add(view)
+        parts = []
+        if self._settings.on != "response":
+            parts.append(self._prompt_digests(view)[view.prompt_U[places]])
+        if self._settings.on != "prompt":
+            ignore_case = self._settings.ignore_case
+            parts += [digests(texts, ignore_case=ignore_case) for texts in view.responses()]
+        key = parts[0]
+        for part in parts[1:]:
+            key = _joined(key, part)
+        self._keys.append(key)
+
+    def _prompt_digests(self, view: View) -> NDArray[np.uint64]:
+        """Digest whole conversations: every role and content counts."""
+        prompts = as_array(view.frame.prompts.column("prompt"))
+        messages = prompts.flatten()
+        role = digests(messages.field("role"))
+        content = digests(messages.field("content"), ignore_case=self._settings.ignore_case)
+        turn = _joined(role, content)
+        ends = np.cumsum(pc.fill_null(pc.list_value_length(prompts), 0).to_numpy())
+        key = np.zeros((len(prompts), 2), np.uint64)
+        starts = np.r_[0, ends][:-1]
+        for step in range(int((ends - starts).max(initial=0))):
+            more = starts + step < ends
+            key[more] = _joined(key[more], turn[starts[more] + step])
+        return key
+
+    def decide(self, units: NDArray[np.int64]) -> Verdict:
+        """Pass the best-scored of each text."""
+        key = np.concatenate(self._keys)
+        columns: list[NDArray[np.integer]] = [key[:, 0], key[:, 1]]
+        if self._settings.scope == "prompt":
+            columns.append(self._compared.prompt_E)
+        best_E = best_of_groups(self._compared.score_E, _group(columns))
+        verdict = self._compared.verdict(best_E, units)
+        self._keys = []
+        return verdict
+
+    def detail(self, code: int, value: float, units: Units) -> str:
+        """Say which one was kept."""
+        return f"the same text as {units.place(int(value))}, which was kept"
+
+
+def _group(columns: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
+    """Number the distinct rows of some columns."""
+    order = np.lexsort(columns)
+    new = np.zeros(len(order), bool)
+    for column in columns:
+        ordered = column[order]
+        new[1:] |= ordered[1:] != ordered[:-1]
+    group = np.empty(len(order), np.int64)
+    group[order] = np.cumsum(new)
+    return group
+
+
+def _joined(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Mix two digests into one, row by row; their order counts."""
+    multiplier, rotate = np.uint64(0xD6E8FEB86659FD93), np.uint64(32)
+    mixed = one * multiplier + other
+    mixed ^= mixed >> rotate
+    mixed *= multiplier
+    result: NDArray[np.uint64] = mixed ^ (mixed >> rotate)
+    return result

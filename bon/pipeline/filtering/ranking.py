@@ -1,0 +1,148 @@
+"""Filters that rank rows against each other: quantiles, the k best, a prompt's difficulty."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bon.config.filters import Difficulty, Margin, Reward
+from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
+from bon.filters import between, group_quantiles, share_right, top_k_of_groups
+from bon.pipeline.filtering.units import Needs, Units, Verdict, View
+
+__all__ = ["DifficultyStep", "RankStep"]
+
+_BELOW, _NOT_TOP, _UNKNOWN = 0, 1, 2
+
+
+class RankStep:
+    """`reward` by quantile or rank, and `margin` by share, over all, prompts or a column."""
+
+    def __init__(
+        self, scorer: str, quantile: float | None, top_k: int | None, by: str | None, what: str
+    ) -> None:
+        columns = () if by in (None, "prompt") else ("extra",)
+        self.needs = Needs(columns, (), (scorer,))
+        self._scorer, self._quantile, self._top_k, self._what = scorer, quantile, top_k, what
+        self._by = by
+        self._groups: dict[str, int] = {}
+        self._columns: set[str] = set()
+        self._values: list[NDArray[np.float32]] = []
+        self._group: list[NDArray[np.int32]] = []
+
+    @classmethod
+    def of_reward(cls, settings: Reward, scorer: str) -> RankStep:
+        """Make the step of min_quantile and top_k."""
+        return cls(scorer, settings.min_quantile, settings.top_k, settings.by, "reward")
+
+    @classmethod
+    def of_margin(cls, settings: Margin, scorer: str) -> RankStep:
+        """Make the step of a share of all margins."""
+        return cls(scorer, float(settings.min.removesuffix("%")) / 100, None, None, "margin")
+
+    def begin(self, max_units: int) -> None:
+        """Start afresh; arrays grow with the frames."""
+
+    def observe(self, view: View) -> None:
+        """Take in rewards or margins, and the groups they are in."""
+        self._values.append(view.rank(self._scorer))
+        self._group.append(self._group_of(view))
+
+    def _group_of(self, view: View) -> NDArray[np.int32]:
+        if self._by is None:
+            return np.zeros(len(view), np.int32)
+        if self._by == "prompt":
+            return (view.first_prompt + view.prompt_U).astype(np.int32)
+        used_P = np.unique(view.prompt_U)
+        code_P = np.zeros(len(view.frame.count_P), np.int32)
+        texts = view.frame.prompts.column("extra").to_pylist()
+        for prompt in used_P.tolist():
+            extra = json.loads(texts[prompt])
+            self._columns |= extra.keys()
+            key = json.dumps(extra.get(self._by), sort_keys=True)
+            code_P[prompt] = self._groups.setdefault(key, len(self._groups))
+        return code_P[view.prompt_U]
+
+    def decide(self, units: NDArray[np.int64]) -> Verdict:
+        """Pass what reaches its group's quantile and is among its group's k highest.
+
+        Raises:
+            UnknownChoiceError: `by` is no column of the input.
+        """
+        if self._by not in (None, "prompt", *self._columns) and len(units):
+            raise _no_column(str(self._by), self._columns)
+        value_U = np.concatenate([*self._values, np.zeros(0, np.float32)])
+        group_U = np.concatenate([*self._group, np.zeros(0, np.int32)])
+        unknown_U = np.isnan(value_U)
+        passes_U = ~unknown_U
+        if self._quantile is not None:
+            passes_U &= value_U >= group_quantiles(value_U, group_U, self._quantile)
+        code_U = np.where(unknown_U, _UNKNOWN, _BELOW).astype(np.uint8)
+        if self._top_k is not None:
+            top_U = top_k_of_groups(value_U, group_U, self._top_k)
+            code_U[passes_U & ~top_U] = _NOT_TOP
+            passes_U &= top_U
+        self._values, self._group = [], []
+        return Verdict(passes_U, value_U.astype(np.float64), code_U)
+
+    def detail(self, code: int, value: float, units: Units) -> str:
+        """Say the value and what it did not reach."""
+        if code == _UNKNOWN:
+            return f"it has no {self._what} by {self._scorer}"
+        among = {None: "all", "prompt": "its prompt's"}.get(self._by, f"those of its {self._by}")
+        said = f"its {self._what} by {self._scorer}, {value:.6g}, is "
+        if code == _NOT_TOP:
+            return f"{said}not one of the {self._top_k} highest of {among}"
+        return f"{said}below the {self._quantile:g} quantile of {among}"
+
+
+def _no_column(name: str, columns: set[str]) -> SettingsError:
+    return UnknownChoiceError(
+        f"no input column {name!r}",
+        where="the key `by` of the filter reward",
+        next_step=did_you_mean(name, {"prompt", *columns}),
+    )
+
+
+class DifficultyStep:
+    """`difficulty`: all candidates of a prompt pass, or none."""
+
+    def __init__(self, settings: Difficulty) -> None:
+        self.needs = Needs(scorers=(settings.scorer,))
+        self._settings = settings
+
+    def judge(self, view: View) -> Verdict:
+        """Pass the candidates of prompts whose share of right ones is between the bounds.
+
+        Raises:
+            SettingsError: the scorer's scores are no verdicts.
+        """
+        verdict_U = view.rank(self._settings.scorer)
+        known = verdict_U[~np.isnan(verdict_U)]
+        if not np.isin(known, (0.0, 1.0)).all():
+            raise _no_verdict(self._settings.scorer, known)
+        share_P = share_right(verdict_U, view.prompt_U, len(view.frame.count_P))
+        passes_P = between(share_P, self._settings.min, self._settings.max)
+        return Verdict(passes_P[view.prompt_U], share_P[view.prompt_U])
+
+    def detail(self, code: int, value: float, units: Units) -> str:
+        """Say the prompt's share of right candidates."""
+        if np.isnan(value):
+            return f"{self._settings.scorer} has a verdict on none of its prompt's candidates"
+        return (
+            f"{value:.4g} of its prompt's candidates are right, "
+            f"asked for are {self._settings.min:g} to {self._settings.max:g}"
+        )
+
+
+def _no_verdict(scorer: str, known: NDArray[Any]) -> SettingsError:
+    other = known[~np.isin(known, (0.0, 1.0))][0]
+    return SettingsError(
+        f"the scores of {scorer} are not right or wrong",
+        where="the filter difficulty",
+        why=f"one of them is {other:g}, neither 0 nor 1",
+        next_step="name with the key `scorer` one that verifies, such as a rule",
+    )
