@@ -93,8 +93,8 @@ class _Batch:
     pairs: Pairs
     reward_PN: NDArray[np.float64]
     right_PN: NDArray[np.float64] | None
-    length_PN: NDArray[np.float64]
-    """NaN everywhere where nothing asks for lengths."""
+    length_PN: NDArray[np.float64] | None
+    """None where nothing asks for lengths."""
     margin_Q: NDArray[np.float64]
 
     @property
@@ -201,16 +201,16 @@ class PairBuilder:
 
     def _form(self, frame: Frame) -> _Batch:
         settings, report = self._settings, self.report
-        missing_C = np.full(frame.candidates.num_rows, np.nan, np.float32)
-        reward_PN = frame.padded(
-            missing_C if report.scorer is None else frame.scores[report.scorer]
-        )
+        width = int(frame.count_P.max(initial=0))
+        if report.scorer is None:
+            reward_PN = np.full((len(frame.count_P), width), np.nan)
+        else:
+            reward_PN = frame.padded(frame.scores[report.scorer])
         right_PN = None if report.rule is None else frame.padded(frame.scores[report.rule])
-        length_C = missing_C
+        length_PN = None
         if self._needs_lengths:
             texts, tokens = frame.candidates["response"], frame.candidates["num_tokens"]
-            length_C = response_lengths(texts, tokens, frame.count_P)
-        length_PN = frame.padded(length_C)
+            length_PN = frame.padded(response_lengths(texts, tokens, frame.count_P))
         draws = settings.strategy == "best-random"
         pairs = form_pairs(
             reward_PN,
@@ -253,7 +253,7 @@ class PairBuilder:
         if batch.right_PN is not None and not verified:
             right = pairs.of_chosen(batch.right_PN), pairs.of_rejected(batch.right_PN)
             failed |= {"both_right": both_right(*right), "both_wrong": both_wrong(*right)}
-        if settings.max_length_ratio is not None:
+        if settings.max_length_ratio is not None and batch.length_PN is not None:
             lengths = pairs.of_chosen(batch.length_PN), pairs.of_rejected(batch.length_PN)
             failed["length_ratio"] = length_ratio(*lengths, settings.max_length_ratio)
         if self._tokenize is not None:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bon.pipeline.columns import ExtraColumns
 from bon.pool.pool import PROMPTS, Pool
@@ -22,10 +23,9 @@ class PassThrough:
         self._columns = ExtraColumns(taken)
         for part in pool.parts(limit):
             table = pool.read(PROMPTS, part, ["row", "extra"])
-            rows = zip(table["row"].to_pylist(), table["extra"].to_pylist(), strict=True)
-            self._columns.learn(
-                [_parse(text) for row, text in rows if limit is None or row < limit]
-            )
+            if limit is not None:
+                table = table.filter(pc.less(table["row"], limit))
+            self._columns.learn(_parse(table))
 
     @property
     def fields(self) -> list[pa.Field]:
@@ -34,25 +34,26 @@ class PassThrough:
 
     def arrays(self, prompts: pa.Table) -> list[pa.Array]:
         """Return one array per field, one value a prompt; `prompts` needs its column `extra`."""
-        return self._columns.arrays([_parse(text) for text in prompts["extra"].to_pylist()])
+        return self._columns.arrays(_parse(prompts))
 
 
 def given_ids(prompts: pa.Table) -> pa.Array | pa.ChunkedArray:
     """Return the prompts' ids as the input had them; `prompts` needs its column `extra`."""
-    ids = prompts["prompt_id"]
-    texts = prompts["extra"].to_pylist()
-    if not any(GIVEN_ID in text for text in texts):
-        return ids
-    given = [json.loads(text).get(GIVEN_ID) for text in texts]
-    return pa.array(
-        [own if said is None else said for own, said in zip(ids.to_pylist(), given, strict=True)],
-        pa.string(),
-    )
+    if not pc.any(pc.match_substring(prompts["extra"], GIVEN_ID)).as_py():
+        return prompts["prompt_id"]
+    given = [extra.get(GIVEN_ID) for extra in _load(prompts)]
+    own = prompts["prompt_id"].to_pylist()
+    return pa.array([o if g is None else g for o, g in zip(own, given, strict=True)], pa.string())
 
 
-def _parse(text: str) -> dict[str, Any]:
-    if text == "{}":
-        return {}
-    extra: dict[str, Any] = json.loads(text)
-    extra.pop(GIVEN_ID, None)
-    return extra
+def _parse(prompts: pa.Table) -> list[dict[str, Any]]:
+    extras = _load(prompts)
+    for extra in extras:
+        extra.pop(GIVEN_ID, None)
+    return extras
+
+
+def _load(prompts: pa.Table) -> list[dict[str, Any]]:
+    # One call for all: half the time of one call a row.
+    extras: list[dict[str, Any]] = json.loads(f"[{','.join(prompts['extra'].to_pylist())}]")
+    return extras
