@@ -17,6 +17,10 @@ __all__ = ["Hasher", "Signatures", "band_buckets", "clusters", "diverse", "jacca
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
+_WEIGHTS = (0.05, 0.95)
+"""Of false and missed matches: a false one is found out by its Jaccard similarity, a missed one is
+lost."""
+
 Signatures = NDArray[np.uint32]
 """Shape (E, permutations)."""
 
@@ -54,16 +58,19 @@ class Hasher:
         return np.array(rows, np.uint32).reshape(len(rows), len(self._empty))
 
     def bands(self, threshold: float, bands: int | None, rows: int | None) -> tuple[int, int]:
-        """Return bands and rows of the locality-sensitive hash, by default what datasketch takes.
+        """Return bands and rows of the locality-sensitive hash, by default what datasketch finds.
 
-        It weighs missed and mistaken matches alike; mistaken ones are found out by their Jaccard
-        similarity afterwards.
+        A pair at the threshold shares a bucket with probability 1 − (1 − threshold^rows)^bands.
         """
+        if bands is not None and rows is not None:
+            return bands, rows
         from datasketch import MinHashLSH
 
         num_perm = len(self._empty)
-        params = None if bands is None or rows is None else (bands, rows)
-        lsh = MinHashLSH(threshold=threshold, num_perm=num_perm, params=params)
+        try:
+            lsh = MinHashLSH(threshold=threshold, num_perm=num_perm, weights=_WEIGHTS)
+        except ValueError:  # so near 1 that one band would do best, which the library refuses
+            return 2, num_perm // 2
         return int(lsh.b), int(lsh.r)
 
 

@@ -169,7 +169,7 @@ class LanguageStep:
     def detail(self, code: int, value: float, units: Units) -> str:
         """Say the probability of the allowed languages."""
         names = " or ".join(self._settings.allowed)
-        return f"it is {names} with probability {value:.4g}, below {self._settings.min_prob:g}"
+        return f"it is {names} with probability {value:.4f}, below {self._settings.min_prob:g}"
 
 
 def _identifier() -> Any:
