@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bon.errors import BonError, OutputError
 
-__all__ = ["PARQUET_OPTIONS", "replace_file"]
+__all__ = ["PARQUET_OPTIONS", "replace_file", "scratch_folder"]
 
 PARQUET_OPTIONS = {"compression": "zstd", "write_page_checksum": True}
 """How every Parquet file of `bon` is written."""
@@ -52,11 +53,41 @@ def replace_file(final: Path, staging: Path) -> Iterator[Path]:
         ) from error
 
 
+@contextmanager
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """Give a folder on the file system of `beside` that is gone when the block ends.
+
+    What a dead process left behind is removed.
+
+    Raises:
+        OutputError: the folder of `beside` cannot be written to.
+    """
+    folder = beside.absolute().parent
+    scratch = folder / f".{beside.name}.scratch.{os.getpid()}.tmp"
+    try:
+        _remove_stale(folder / f"{beside.name}.scratch", folder)
+        scratch.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write beside {beside.name}",
+            where=str(folder),
+            why=error.strerror or str(error),
+            next_step="make room or choose another place for -o",
+        ) from error
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def _remove_stale(final: Path, staging: Path) -> None:
     for path in staging.glob(f".{glob.escape(final.name)}.*.tmp"):
         pid = path.name.split(".")[-2]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -17,7 +17,7 @@ from bon.errors import BonError
 
 __all__ = ["app", "guarded", "main"]
 
-COMMANDS = ("select", "build_dpo", "generate", "score", "inspect", "env")
+COMMANDS = ("select", "filter", "build_dpo", "convert", "generate", "score", "inspect", "env")
 app = typer.Typer(
     name="bon",
     no_args_is_help=True,

@@ -69,13 +69,22 @@ def _described(scorer: ScorerSettings) -> dict[str, Any]:
 
 
 def finish(
-    call: Invocation, made: Made, title: str, books: Accounting, result: dict[str, Any]
+    call: Invocation,
+    made: Made,
+    title: str,
+    books: Accounting,
+    result: dict[str, Any],
+    *,
+    is_scratch: bool = False,
 ) -> None:
-    """Close the books, show the result, and end with 3 where too many rows were dropped."""
+    """Close the books, show the result, and end with 3 where too many rows were dropped.
+
+    A scratch pool is gone by now, so nobody is sent there.
+    """
     books.close()
     result = {
         **result,
-        "pool": str(made.pool.layout.root),
+        "pool": None if is_scratch else str(made.pool.layout.root),
         "stages": [stage.as_json() for stage in made.stages],
     }
     if not call.quiet:

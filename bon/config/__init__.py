@@ -5,7 +5,13 @@ under it is its help. Order: defaults < config file < flags. Validating does no 
 """
 
 from bon.config.base import Flag, Settings, read_config_file, resolve
-from bon.config.curation import ExportSettings, PairSettings, ResponseSettings, SelectSettings
+from bon.config.curation import (
+    ExportSettings,
+    FilterCommandSettings,
+    PairSettings,
+    ResponseSettings,
+    SelectSettings,
+)
 from bon.config.making import (
     DEFAULT_MODEL,
     DEFAULT_REWARD,
@@ -23,6 +29,7 @@ __all__ = [
     "GROUPS",
     "INSTALL_ADVICE",
     "ExportSettings",
+    "FilterCommandSettings",
     "Flag",
     "GenerateSettings",
     "InputSettings",
@@ -51,6 +58,16 @@ GROUPS: dict[str, tuple[type[Settings], ...]] = {
         ExportSettings,
         RunSettings,
     ),
+    "filter": (
+        InputSettings,
+        ResponseSettings,
+        GenerateSettings,
+        ScoreSettings,
+        FilterCommandSettings,
+        ExportSettings,
+        RunSettings,
+    ),
+    "convert": (InputSettings, ResponseSettings, ExportSettings, RunSettings),
 }
 """The groups of each command."""
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from bon.config.base import Settings
 
-__all__ = ["ExportSettings", "PairSettings", "ResponseSettings", "SelectSettings"]
+__all__ = [
+    "ExportSettings",
+    "FilterCommandSettings",
+    "PairSettings",
+    "ResponseSettings",
+    "SelectSettings",
+]
 
 
 class ResponseSettings(Settings):
@@ -101,6 +108,33 @@ class PairSettings(Settings):
     """Tokenizer for --max-length: a hub id or a folder."""
     allow: tuple[str, ...] = ()
     """Switch a guard off by its reason (repeatable), such as --allow chosen_truncated."""
+
+
+class FilterCommandSettings(Settings):
+    """Which rows stay; docs/filter.md lists the filters and their keys."""
+
+    panel: ClassVar[str] = "Filters"
+
+    filter: tuple[Any, ...] = ()
+    """Filter as NAME:KEY=VALUE,KEY=VALUE (repeatable, applied in order), such as
+    length:max_tokens=400; in a config file a list of tables."""
+    min_reward: float | None = None
+    """Short for --filter reward:min=…, before the others that have a flag of their own."""
+    dedup: Literal["exact", "near"] | None = None
+    """Short for --filter exact_dedup or near_dedup."""
+    decontaminate: tuple[str, ...] = ()
+    """Short for --filter decontaminate:files=…: drop what overlaps with this evaluation file
+    (repeatable)."""
+    min_agreement_prob: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Short for --filter agreement:min_prob=…: drop pairs that the reward model does not prefer
+    as labelled with this probability."""
+    diversity: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Short for --filter diversity:threshold=…: best first, drop what is this similar to a kept
+    row."""
+    dropped: Path | None = None
+    """File to write what was filtered out to, each row with its filter and reason."""
+    rank_by: str | None = None
+    """Scorer whose scores are filtered and shown, where there are several."""
 
 
 class ExportSettings(Settings):

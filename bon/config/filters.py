@@ -485,8 +485,8 @@ def _value(model: type[FilterSettings], key: str, text: str) -> Any:
     except json.JSONDecodeError:
         return text
     annotation = model.model_fields[key].annotation
-    wants_text = annotation in (str, str | None, Path | None) or all(
-        isinstance(choice, str) for choice in get_args(annotation) or (None,)
-    )
-    many = get_origin(annotation) is tuple
-    return text if (wants_text or many) and not isinstance(value, str | list) else value
+    if get_origin(annotation) is tuple:
+        return value if isinstance(value, str | list) else text
+    choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+    wants_text = annotation in (str, str | None, Path | None) or any(choices)
+    return text if wants_text and not isinstance(value, str) else value

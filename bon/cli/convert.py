@@ -1,0 +1,133 @@
+"""`bon convert`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bon.cli.app import app, guarded
+from bon.cli.flags import Invocation, command
+from bon.config import GROUPS as COMMAND_GROUPS
+from bon.config import (
+    ExportSettings,
+    InputSettings,
+    RunSettings,
+)
+from bon.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pyarrow as pa
+
+    from bon.cli.stages import Made
+    from bon.exports.formats import Kind
+    from bon.pipeline.accounting import Accounting
+
+GROUPS = COMMAND_GROUPS["convert"]
+
+
+@command(
+    app,
+    "convert",
+    *GROUPS,
+    source_help="Dataset of preference pairs, responses or prompts, in any known form.",
+    output_help="File (.parquet, .jsonl, .csv) or folder to write; by default NAME.FORMAT.parquet.",
+    examples=[
+        "bon convert ultrafeedback.parquet --format llama-factory -o pairs/",
+        "bon convert best.parquet --format trl-sft -o sft.jsonl",
+        "bon convert pairs.parquet --format nemo-rl -o train.jsonl --train-test-split 0.1",
+        "bon convert gsm8k.jsonl --format verl",
+        "HF_TOKEN=… bon convert pairs.parquet -o pairs/ --push-to-hub org/pairs",
+    ],
+    panel="Pipelines",
+    run=guarded,
+)
+def convert(call: Invocation) -> None:
+    """Convert a set into the form that a trainer takes, or into bon's own.
+
+    Every row is read, checked and counted as in the other commands; no model is loaded.
+    """
+    from bon.cli.closing import describe, finish
+    from bon.cli.curation import card_facts, check_upload, publish
+    from bon.cli.places import check_places, input_stem, source_kind
+    from bon.durable import scratch_folder
+    from bon.exports.formats import choose_format
+    from bon.exports.target import check_output
+    from bon.pipeline.export import write_set
+
+    export = call.settings(ExportSettings)
+    rows = source_kind(call)
+    if rows == "pool":
+        raise SettingsError(
+            "the source is a pool",
+            where=call.source,
+            next_step="make a set of it: `bon filter POOL --format FORMAT`, `bon select POOL` or "
+            "`bon build-dpo POOL --format FORMAT`",
+        )
+    form = choose_format(export.format, rows)
+    suffix = form.suffixes[0]
+    output = call.output or Path(f"{input_stem(call.source)}.{form.name}{suffix}")
+    check_output(output, form)
+    check_upload(export, output)
+    check_places(call.source, output)
+    if call.dry_run:
+        steps = [f"read {rows} from {call.source}", f"write them as {form.name} to {output}"]
+        describe(call, Path(call.source), list(GROUPS), steps)
+        return
+    with ExitStack() as stack:
+        root = call.settings(RunSettings).pool
+        is_scratch = root is None
+        if root is None:
+            root = stack.enter_context(scratch_folder(output)) / "pool"
+        made, schema, tables, books = _read(call, rows, root)
+        written = write_set(
+            tables,
+            schema,
+            rows,
+            form,
+            export,
+            output=output,
+            seed=0,
+            books=books,
+            card=lambda: card_facts(call, made, books.as_json(), {"form": form.name}),
+        )
+    result: dict[str, Any] = {
+        **books.as_json(),
+        "kind": rows,
+        "format": form.name,
+        **publish(call, export, output, written),
+    }
+    finish(call, made, f"{rows} as {form.name}", books, result, is_scratch=is_scratch)
+
+
+def _read(
+    call: Invocation, rows: Kind, root: Path
+) -> tuple[Made, pa.Schema, Iterable[pa.Table], Accounting]:
+    """Return the pool, and its rows as native tables with their books."""
+    from bon.cli.build import prompts_plan
+    from bon.cli.console import note
+    from bon.cli.stages import Made, given_pool
+    from bon.pipeline.filtering.output import OutputColumns, kept_tables
+    from bon.pipeline.filtering.plan import run_filters
+    from bon.pipeline.filtering.units import Kind as UnitKind
+    from bon.pipeline.given import GIVEN_SCORER
+    from bon.pipeline.prompts import PromptSet, prompts_pool
+    from bon.pipeline.ranked import scorer_names
+
+    inputs, run = call.settings(InputSettings), call.settings(RunSettings)
+    limit = inputs.limit
+    if rows == "prompts":
+        plan = prompts_plan(call.source, inputs, run.part_size)
+        pool = prompts_pool(root, plan)
+        note(f"{plan.name}: {plan.rows.describe()}", quiet=call.quiet)
+        prompts = PromptSet(pool, limit)
+        return Made(pool), prompts.schema, prompts.tables(), prompts.accounting
+    made = given_pool(call, root, group=False, with_scores=False)
+    scorer = GIVEN_SCORER if GIVEN_SCORER in scorer_names(made.pool) else None
+    units: UnitKind = "pairs" if rows == "pairs" else "candidates"
+    decision = run_filters(made.pool, [], kind=units, scorer=scorer, limit=limit, seed=0)
+    columns = OutputColumns(made.pool, units, limit)
+    tables = kept_tables(made.pool, decision, columns)
+    return made, columns.schema, tables, decision.report.accounting
