@@ -57,6 +57,7 @@ def build_dpo(call: Invocation) -> None:
         pair_tokenizer,
         publish,
         ready_pool,
+        run_seed,
         step_texts,
     )
     from bon.cli.places import check_places, default_pool, input_stem, source_kind
@@ -96,7 +97,7 @@ def build_dpo(call: Invocation) -> None:
     if rule is not None and rule != "label":
         made = judge_pool(call, made, f"{rule}=rule:{settings.rule or 'math'}")
     scorer = _scorer(settings, made)
-    seed = call.settings(GenerateSettings).seed
+    seed = run_seed(call, made)
     builder = PairBuilder(
         made.pool,
         settings,

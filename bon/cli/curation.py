@@ -15,7 +15,7 @@ from bon.cli.console import note
 from bon.cli.flags import Invocation
 from bon.cli.places import SourceKind
 from bon.cli.stages import Made, given_pool, make_pool
-from bon.config import ExportSettings, PairSettings, ScoreSettings
+from bon.config import ExportSettings, GenerateSettings, PairSettings, ScoreSettings
 from bon.errors import ModelNotFoundError, SettingsError, first_line
 from bon.exports.card import CardFacts
 from bon.exports.hub import check_push, push_folder
@@ -24,7 +24,15 @@ from bon.pipeline.export import Written
 from bon.pipeline.ranked import scorer_names
 from bon.pool.pool import Pool
 
-__all__ = ["card_facts", "check_upload", "pair_tokenizer", "publish", "ready_pool", "step_texts"]
+__all__ = [
+    "card_facts",
+    "check_upload",
+    "pair_tokenizer",
+    "publish",
+    "ready_pool",
+    "run_seed",
+    "step_texts",
+]
 
 _SAMPLING = ("num_candidates", "temperature", "top_p", "top_k", "min_p", "max_tokens", "seed")
 
@@ -38,6 +46,14 @@ def ready_pool(
     if kind == "prompts":
         return make_pool(call, root, with_scores=with_scores)
     return given_pool(call, root, group=group, with_scores=with_scores)
+
+
+def run_seed(call: Invocation, made: Made) -> int:
+    """Return the seed of draws: --seed where given, else the run seed that the pool has."""
+    generation = made.pool.manifest.generation
+    if call.given("seed") or generation is None:
+        return call.settings(GenerateSettings).seed
+    return int(generation.get("seed", 0))
 
 
 def step_texts(call: Invocation, kind: SourceKind, root: Path, *, with_scores: bool) -> list[str]:

@@ -52,7 +52,7 @@ def filter_(call: Invocation) -> None:
     dropped rows with the filter and the reason.
     """
     from bon.cli.closing import describe, finish
-    from bon.cli.curation import card_facts, check_upload, publish, ready_pool, step_texts
+    from bon.cli.curation import card_facts, check_upload, publish, ready_pool, run_seed, step_texts
     from bon.cli.places import check_places, default_pool, input_stem, source_kind
     from bon.durable import scratch_folder
     from bon.exports.formats import choose_format
@@ -90,11 +90,12 @@ def filter_(call: Invocation) -> None:
         )
         describe(call, root, groups, [*steps, f"write what is left to {output}"])
         return
-    limit, seed = call.settings(InputSettings).limit, call.settings(GenerateSettings).seed
+    limit = call.settings(InputSettings).limit
     with ExitStack() as stack:
         if is_scratch:
             root = stack.enter_context(scratch_folder(output)) / "pool"
         made = ready_pool(call, kind, root, group=False, with_scores=with_scores)
+        seed = run_seed(call, made)
         decision = run_filters(
             made.pool,
             filters,

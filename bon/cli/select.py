@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from bon.cli.app import app, guarded
 from bon.cli.flags import Invocation, command
 from bon.config import GROUPS as COMMAND_GROUPS
 from bon.config import (
+    ExportSettings,
     GenerateSettings,
     InputSettings,
     RunSettings,
@@ -26,7 +26,7 @@ GROUPS = COMMAND_GROUPS["select"]
     "select",
     *GROUPS,
     source_help="Prompt file (or folder, glob, Hub dataset), or a pool.",
-    output_help="Parquet file to write; by default NAME.best.parquet here.",
+    output_help="File (.parquet, .jsonl, .csv) or folder to write; by default NAME.best.parquet.",
     examples=[
         "bon select prompts.jsonl -m Qwen/Qwen3-0.6B "
         "-r Skywork/Skywork-Reward-V2-Qwen3-0.6B -n 16 -o best.parquet",
@@ -43,17 +43,23 @@ def select(call: Invocation) -> None:
     only: trying another strategy costs no GPU time.
     """
     from bon.cli.closing import describe, finish, making_steps
+    from bon.cli.curation import card_facts, check_upload, publish, run_seed
     from bon.cli.places import check_places, default_pool, input_stem, is_pool
     from bon.cli.stages import Made, make_pool
+    from bon.exports.formats import choose_format
+    from bon.exports.target import check_output
+    from bon.pipeline.export import write_set
     from bon.pipeline.ranked import ranking_scorer
-    from bon.pipeline.select import check_selection
-    from bon.pipeline.select import select as select_rows
+    from bon.pipeline.select import Selector, check_selection
     from bon.pool.pool import Pool
 
-    settings = call.settings(SelectSettings)
+    settings, export = call.settings(SelectSettings), call.settings(ExportSettings)
     from_pool = is_pool(call.source)
     output = call.output or Path(f"{input_stem(call.source)}.best.parquet")
-    check_selection(settings, output)
+    check_selection(settings)
+    form = choose_format(export.format, "responses")
+    check_output(output, form)
+    check_upload(export, output)
     _refuse_other_strategies(call, settings.strategy)
     root = Path(call.source) if from_pool else call.settings(RunSettings).pool
     root = root or default_pool(call.source, output)
@@ -67,20 +73,31 @@ def select(call: Invocation) -> None:
     if call.dry_run:
         steps = [] if from_pool else making_steps(call, root)
         steps += [f"score with {spec}" for spec in _rewards(call) if not from_pool]
-        groups: list[type[Settings]] = [SelectSettings] if from_pool else list(GROUPS)
+        groups: list[type[Settings]] = (
+            [SelectSettings, ExportSettings] if from_pool else list(GROUPS)
+        )
         describe(call, root, groups, [*steps, f"select {settings.strategy} to {output}"])
         return
     made = Made(Pool.open(root)) if from_pool else make_pool(call, root, with_scores=True)
-    report = select_rows(
-        made.pool,
-        settings,
-        scorer=scorer,
-        seed=_seed(call, made.pool.manifest.generation),
-        limit=call.settings(InputSettings).limit,
+    seed = run_seed(call, made)
+    limit = call.settings(InputSettings).limit
+    selector = Selector(made.pool, settings, scorer=scorer, seed=seed, limit=limit)
+    report = selector.report
+    written = write_set(
+        selector.tables(),
+        selector.schema,
+        "responses",
+        form,
+        export,
         output=output,
+        seed=seed,
+        books=report.accounting,
+        card=lambda: card_facts(
+            call, made, report.as_json(), settings.model_dump(mode="json", exclude_unset=True)
+        ),
     )
-    title = f"{report.strategy} by {report.scorer}"
-    finish(call, made, title, report.accounting, {**report.as_json(), "output": str(output)})
+    result = {**report.as_json(), **publish(call, export, output, written)}
+    finish(call, made, f"{report.strategy} by {report.scorer}", report.accounting, result)
 
 
 def _rewards(call: Invocation) -> tuple[str, ...]:
@@ -115,10 +132,3 @@ def _scorer_to_be(call: Invocation, root: Path, rank_by: str | None) -> str:
             f"there is no scorer {rank_by!r}", next_step=did_you_mean(rank_by, known)
         )
     return rank_by or names[0]
-
-
-def _seed(call: Invocation, generation: dict[str, Any] | None) -> int:
-    """The draw of soft follows --seed where given, else the pool's own run seed."""
-    if call.given("seed") or generation is None:
-        return call.settings(GenerateSettings).seed
-    return int(generation.get("seed", 0))

@@ -46,7 +46,14 @@ __all__ = [
 ]
 
 GROUPS: dict[str, tuple[type[Settings], ...]] = {
-    "select": (InputSettings, GenerateSettings, ScoreSettings, SelectSettings, RunSettings),
+    "select": (
+        InputSettings,
+        GenerateSettings,
+        ScoreSettings,
+        SelectSettings,
+        ExportSettings,
+        RunSettings,
+    ),
     "generate": (InputSettings, GenerateSettings, RunSettings),
     "score": (InputSettings, ResponseSettings, GenerateSettings, ScoreSettings, RunSettings),
     "build-dpo": (

@@ -1,4 +1,4 @@
-"""Best of N: a ranked pool in, one row for each chosen candidate out, as Parquet."""
+"""Best of N: a ranked pool in, one row for each chosen candidate out, as Arrow tables."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bon.answers import compile_answer_pattern, extract_answer, is_correct, reference_answer
 from bon.config import SelectSettings
-from bon.durable import PARQUET_OPTIONS, replace_file
-from bon.errors import OutputError, SettingsError
+from bon.errors import SettingsError
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.columns import ExtraColumns
 from bon.pipeline.ranked import RankedPrompt, open_books, ranked_prompts
 from bon.pool.pool import Pool
 from bon.records import RESPONSE_FIELDS, Drop
-from bon.selection import choose
+from bon.selection import Choice, choose
 
-__all__ = ["SelectReport", "check_selection", "select"]
+__all__ = ["SelectReport", "Selector", "check_selection"]
 
-_ROW_GROUP_BYTES = 32 << 20
+_BATCH_ROWS = 256
 _VOTING = frozenset({"majority", "weighted-majority"})
 
 
@@ -85,53 +83,78 @@ class SelectReport:
         }
 
 
-def select(
-    pool: Pool,
-    settings: SelectSettings,
-    *,
-    scorer: str,
-    seed: int,
-    limit: int | None,
-    output: Path,
-) -> SelectReport:
-    """Write the chosen candidates to one Parquet file, in input order, and return the books.
+class Selector:
+    """Chooses among the candidates of a pool, part by part.
 
     Raises:
         PoolIncompleteError: parts are missing.
-        OutputError: the file cannot be written.
+        SettingsError: as `check_selection`.
     """
-    pattern = check_selection(settings, output)
-    report = SelectReport(open_books(pool, [scorer], limit), settings.strategy, scorer)
-    columns = _extra_columns(pool, limit)
-    schema = pa.schema([*columns.fields, *RESPONSE_FIELDS])
-    rows = _chosen_rows(pool, settings, pattern, seed, limit, report)
-    with (
-        replace_file(output, output.parent) as path,
-        pq.ParquetWriter(path, schema, **PARQUET_OPTIONS) as writer,
-    ):
-        for table in _row_groups(rows, columns, schema):
-            writer.write_table(table)
-        report.accounting.close()  # before the file appears: wrong books, no result
-    return report
+
+    def __init__(
+        self, pool: Pool, settings: SelectSettings, *, scorer: str, seed: int, limit: int | None
+    ) -> None:
+        self._pool, self._settings, self._seed, self._limit = pool, settings, seed, limit
+        self._pattern = check_selection(settings)
+        self.report = SelectReport(open_books(pool, [scorer], limit), settings.strategy, scorer)
+        self._columns = _extra_columns(pool, limit)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Our columns, then the input's own."""
+        return pa.schema([*RESPONSE_FIELDS, *self._columns.fields])
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield the chosen candidates in input order, some hundred rows a table; keep the books."""
+        ours = pa.schema(RESPONSE_FIELDS)
+        rows = self._rows()
+        while batch := list(islice(rows, _BATCH_ROWS)):
+            table = pa.Table.from_pylist([row for _, row in batch], ours)
+            extras = self._columns.arrays([extra for extra, _ in batch])
+            yield pa.Table.from_arrays([*table.columns, *extras], schema=self.schema)
+
+    def _rows(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Yield (the input's columns, our columns) for each chosen candidate."""
+        settings, report = self._settings, self.report
+        books = report.accounting
+        for ranked in ranked_prompts(self._pool, report.scorer, self._limit):
+            report.num_candidates += len(ranked.candidates)
+            choice = self._choose(ranked)
+            report.num_ties += choice.num_tied > 1
+            if choice.reason is not None:
+                where, prompt_id = ranked.prompt.where, ranked.prompt.prompt_id
+                books.add(Drop(choice.reason, choice.detail, where, prompt_id))
+                continue
+            books.kept_rows += 1
+            books.output_rows += len(choice.candidates)
+            _measure(report, ranked, choice.candidates, settings.answer_column, self._pattern)
+            for index in choice.candidates:
+                yield ranked.prompt.extra, _row(ranked, index)
+
+    def _choose(self, ranked: RankedPrompt) -> Choice:
+        settings = self._settings
+        answers = (
+            [extract_answer(c.response, self._pattern) for c in ranked.candidates]
+            if settings.strategy in _VOTING
+            else None
+        )
+        return choose(
+            ranked.rewards,
+            strategy=settings.strategy,
+            k=settings.k,
+            threshold=float(np.float32(settings.threshold or 0.0)),  # as rewards are stored
+            soft_lambda=settings.soft_lambda,
+            answers_N=answers,
+            seed=_draw_seed(self._seed, ranked.prompt.prompt_id),
+        )
 
 
-def check_selection(settings: SelectSettings, output: Path) -> re.Pattern[str] | None:
+def check_selection(settings: SelectSettings) -> re.Pattern[str] | None:
     """Find before any engine work what would stop the selection; return the answer pattern.
 
     Raises:
-        SettingsError: a bad pattern, or an output of unknown format.
-        OutputError: the output is a folder.
+        SettingsError: a bad pattern, or a threshold that is missing.
     """
-    if output.is_dir():
-        raise OutputError(
-            "the output is a folder",
-            where=str(output),
-            next_step="give -o the name of a .parquet file",
-        )
-    if output.suffix != ".parquet":
-        raise SettingsError(
-            f"cannot tell the format of {output.name!r}", next_step="give -o a name in .parquet"
-        )
     if settings.strategy == "threshold" and settings.threshold is None:
         raise SettingsError(
             "--strategy threshold needs --threshold",
@@ -145,45 +168,6 @@ def _extra_columns(pool: Pool, limit: int | None) -> ExtraColumns:
     for part in pool.parts(limit):
         columns.learn([prompt.extra for prompt in pool.prompts(part, limit)])
     return columns
-
-
-def _chosen_rows(
-    pool: Pool,
-    settings: SelectSettings,
-    pattern: re.Pattern[str] | None,
-    seed: int,
-    limit: int | None,
-    report: SelectReport,
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield (the input's columns, our columns) for each chosen candidate."""
-    books = report.accounting
-    for ranked in ranked_prompts(pool, report.scorer, limit):
-        report.num_candidates += len(ranked.candidates)
-        answers = (
-            [extract_answer(c.response, pattern) for c in ranked.candidates]
-            if settings.strategy in _VOTING
-            else None
-        )
-        choice = choose(
-            ranked.rewards,
-            strategy=settings.strategy,
-            k=settings.k,
-            threshold=float(np.float32(settings.threshold or 0.0)),  # as rewards are stored
-            soft_lambda=settings.soft_lambda,
-            answers_N=answers,
-            seed=_draw_seed(seed, ranked.prompt.prompt_id),
-        )
-        report.num_ties += choice.num_tied > 1
-        if choice.reason is not None:
-            books.add(
-                Drop(choice.reason, choice.detail, ranked.prompt.where, ranked.prompt.prompt_id)
-            )
-            continue
-        books.kept_rows += 1
-        books.output_rows += len(choice.candidates)
-        _measure(report, ranked, choice.candidates, settings.answer_column, pattern)
-        for index in choice.candidates:
-            yield ranked.prompt.extra, _row(ranked, index)
 
 
 def _draw_seed(seed: int, prompt_id: str) -> int:
@@ -227,33 +211,3 @@ def _row(ranked: RankedPrompt, index: int) -> dict[str, Any]:
         "finish_reason": candidate.finish_reason,
         "num_tokens": candidate.num_tokens,
     }
-
-
-def _row_groups(
-    rows: Iterator[tuple[dict[str, Any], dict[str, Any]]],
-    columns: ExtraColumns,
-    schema: pa.Schema,
-    batch_rows: int = 256,
-) -> Iterator[pa.Table]:
-    """Gather rows into row groups of about `_ROW_GROUP_BYTES`."""
-    ours = pa.schema(RESPONSE_FIELDS)
-    tables: list[pa.Table] = []
-    batch: list[tuple[dict[str, Any], dict[str, Any]]] = []
-
-    def flush() -> None:
-        if batch:
-            table = pa.Table.from_pylist([row for _, row in batch], ours)
-            extras = columns.arrays([extra for extra, _ in batch])
-            tables.append(pa.Table.from_arrays([*extras, *table.columns], schema=schema))
-            batch.clear()
-
-    for row in rows:
-        batch.append(row)
-        if len(batch) == batch_rows:
-            flush()
-            if sum(table.nbytes for table in tables) >= _ROW_GROUP_BYTES:
-                yield pa.concat_tables(tables).combine_chunks()
-                tables.clear()
-    flush()
-    if tables:
-        yield pa.concat_tables(tables).combine_chunks()

@@ -73,7 +73,7 @@ def test_a_reward_model_that_cannot_score_is_refused_before_anything_is_sampled(
         (["--k", "3"], "--k does nothing for --strategy best"),
         (["--strategy", "threshold"], "needs --threshold"),
         (["--answer-pattern", "("], "answer-pattern"),
-        (["-o", "x.csv"], "give -o a name in .parquet"),
+        (["-o", "x.docx"], "give -o a name in one of .parquet"),
     ],
 )
 def test_what_would_stop_the_selection_is_found_first(

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from support.fakes import FakeGenerator, FakeScorer, Run, bad_row, input_rows, prompt
 
-from bon.config import SelectSettings
-from bon.errors import AccountingError, OutputError, PoolCorruptError, PoolIncompleteError
-from bon.pipeline import select as module
-from bon.pipeline.select import SelectReport, select
+from bon.config import ExportSettings, SelectSettings
+from bon.errors import AccountingError, PoolCorruptError, PoolIncompleteError
+from bon.exports.formats import choose_format
+from bon.pipeline.export import write_set
+from bon.pipeline.select import Selector, SelectReport
 from bon.pool.pool import Pool
 from bon.records import (
     RESPONSE_FIELDS,
@@ -76,8 +77,17 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 def run_select(
     pool: Pool, output: Path, *, limit: int | None = None, seed: int = 0, **settings: Any
 ) -> tuple[SelectReport, list[dict[str, Any]]]:
-    report = select(
-        pool, SelectSettings(**settings), scorer="reward", seed=seed, limit=limit, output=output
+    selector = Selector(pool, SelectSettings(**settings), scorer="reward", seed=seed, limit=limit)
+    report = selector.report
+    write_set(
+        selector.tables(),
+        selector.schema,
+        "responses",
+        choose_format("bon", "responses"),
+        ExportSettings(),
+        output=output,
+        seed=seed,
+        books=report.accounting,
     )
     return report, pq.read_table(output, page_checksum_verification=True).to_pylist()
 
@@ -177,7 +187,7 @@ def test_no_answer_column_no_accuracy(pool: Pool, tmp_path: Path) -> None:
 def test_schema_and_a_whole_row(pool: Pool, tmp_path: Path) -> None:
     run_select(pool, tmp_path / "o.parquet")
     table = pq.read_table(tmp_path / "o.parquet")
-    assert table.schema == pa.schema([pa.field("answer", pa.string()), *RESPONSE_FIELDS])
+    assert table.schema == pa.schema([*RESPONSE_FIELDS, pa.field("answer", pa.string())])
     assert table.slice(1, 1).to_pylist() == [
         {
             "answer": "#### 8", "prompt_id": "p1", "prompt": "question 1", "response": "8",
@@ -265,20 +275,10 @@ def test_nan_in_a_pool_ranks_last_and_spoils_no_mean(tmp_path: Path) -> None:
     assert report.accounting.drops == {"no_scored_candidate": 1}
 
 
-def test_more_rows_than_one_batch_and_row_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_rows_than_one_batch(tmp_path: Path) -> None:
     pool = Run(input_rows(600), part_size=256).scores(tmp_path / "p")
-    monkeypatch.setattr(module, "_ROW_GROUP_BYTES", 1)
     _, rows = run_select(pool, tmp_path / "o.parquet")
     assert [r["prompt_id"] for r in rows] == [f"p{n}" for n in range(600)]
-    assert pq.read_metadata(tmp_path / "o.parquet").num_row_groups == 3
-
-
-def test_output_that_is_a_folder(pool: Pool, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is a folder") as caught:
-        run_select(pool, tmp_path)
-    assert caught.value.where == str(tmp_path)
 
 
 def test_books_that_do_not_close_give_no_result(tmp_path: Path) -> None:
