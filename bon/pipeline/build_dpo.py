@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +73,12 @@ class PairReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for `--json`."""
-        means = {name: total / num for name, (total, num) in self._totals.items() if num}
+        # The difference of two large float32 may be infinite, which JSON cannot say.
+        means = {
+            name: total / num if math.isfinite(total) else None
+            for name, (total, num) in self._totals.items()
+            if num
+        }
         return {
             **self.accounting.as_json(),
             "strategy": self.strategy,
@@ -125,6 +131,12 @@ def check_pairs(settings: PairSettings) -> None:
             "--max-length and --tokenizer go together",
             why="pairs are compared as the trained model's tokens",
             next_step="give both: the limit of the training, and the model that will be trained",
+        )
+    if settings.min_margin.endswith("%") and float(settings.min_margin[:-1]) > 100:
+        raise SettingsError(
+            f"bad value for --min-margin: {settings.min_margin!r}",
+            why="no more than all pairs can be dropped",
+            next_step="give a share up to `100%`, or a reward difference such as `0.5`",
         )
     if settings.strategy == "quantile" and settings.chosen_quantile <= settings.rejected_quantile:
         raise SettingsError(
