@@ -38,18 +38,24 @@ class PassThrough:
 
 
 def given_ids(prompts: pa.Table) -> pa.Array | pa.ChunkedArray:
-    """Return the prompts' ids as the input had them; `prompts` needs its column `extra`."""
+    """Return the prompts' ids as the input had them; `prompts` needs its column `extra`.
+
+    An id is a text: whatever else has that key is a column of the input that happens to.
+    """
     if not pc.any(pc.match_substring(prompts["extra"], GIVEN_ID)).as_py():
         return prompts["prompt_id"]
     given = [extra.get(GIVEN_ID) for extra in _load(prompts)]
     own = prompts["prompt_id"].to_pylist()
-    return pa.array([o if g is None else g for o, g in zip(own, given, strict=True)], pa.string())
+    return pa.array(
+        [g if isinstance(g, str) else o for o, g in zip(own, given, strict=True)], pa.string()
+    )
 
 
 def _parse(prompts: pa.Table) -> list[dict[str, Any]]:
     extras = _load(prompts)
     for extra in extras:
-        extra.pop(GIVEN_ID, None)
+        if isinstance(extra.get(GIVEN_ID), str):
+            del extra[GIVEN_ID]
     return extras
 
 
