@@ -15,17 +15,18 @@ export BON_EXTRA TORCH_INDEX
 BIN := .venv/bin
 READY := .venv/.bon-setup
 
-# The rules for out/NAME.best.parquet; they run this checkout's bon.
+# The rules for out/NAME.best.parquet and its kin; they run this checkout's bon.
 BON := $(BIN)/bon
 BON_READY := $(READY)
 include pipelines.mk
 
-.PHONY: help setup demo test check format bench-generate sample-models clean
+.PHONY: help setup demo test test-consumers check format example-dpo bench-generate bench-curation
+.PHONY: sample-models clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-24s %s\n", $$1, $$2 }' Makefile
-	@awk -F '## ' '/^# .*## / { sub("^# *", "", $$1); printf "  %-24s %s\n", $$1, $$2 }' pipelines.mk
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-26s %s\n", $$1, $$2 }' Makefile
+	@awk -F '## ' '/^# .*## / { sub("^# *", "", $$1); printf "  %-26s %s\n", $$1, $$2 }' pipelines.mk
 
 # Not even Python is started while the stamp is newer than what decides its content.
 $(READY): pyproject.toml scripts/setup_env.py $(if $(BON_EXTRA),.bon-force)
@@ -40,7 +41,10 @@ demo: $(READY) ## Best-of-8 of sample_data/ with its own models, and a look at t
 	$(BIN)/bon inspect out/demo.best.parquet
 
 test: $(READY) ## Run the tests that need no GPU
-	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not gpu and not consumers" $(PYTEST_ARGS)
+
+test-consumers: $(READY) ## Load our files in other trainers, each in an environment of its own
+	$(BIN)/python -m pytest -m consumers tests/consumers $(PYTEST_ARGS)
 
 check: $(READY) ## Lint, format, types, direction of imports
 	$(BIN)/ruff check .
@@ -52,8 +56,23 @@ format: $(READY) ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+example-dpo: $(READY) ## Train the sample model on its own pairs; accuracy before and after
+	@mkdir -p out
+	$(BIN)/bon build-dpo sample_data/prompts.jsonl --model sample_data/models/generator \
+		--reward sample_data/models/reward -n 8 --max-tokens 64 --strategy verified \
+		-o out/example.dpo.parquet
+	$(BIN)/python examples/held_out_prompts.py --exclude sample_data/prompts.jsonl \
+		-o out/held-out.jsonl
+	$(BIN)/python examples/train_dpo.py out/example.dpo.parquet sample_data/models/generator \
+		-o out/example-dpo
+	$(BIN)/python examples/measure_accuracy.py out/held-out.jsonl sample_data/models/generator \
+		out/example-dpo
+
 bench-generate: $(READY) ## Measure generation against its peers
 	$(BIN)/python benchmarks/bench_generate.py
+
+bench-curation: $(READY) ## Measure pairing, filters and near-dedup against pyarrow and datasketch
+	$(BIN)/python benchmarks/bench_curation.py
 
 sample-models: $(READY) ## Make the tiny models of sample_data/ again
 	$(BIN)/python scripts/make_sample_models.py

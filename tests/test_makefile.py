@@ -15,8 +15,8 @@ from bon.config import DEFAULT_MODEL, DEFAULT_REWARD, GenerateSettings
 
 ROOT = Path(__file__).parent.parent
 TARGETS = {
-    *("help", "setup", "demo", "test", "check", "format"),
-    *("bench-generate", "sample-models", "clean"),
+    *("help", "setup", "demo", "test", "test-consumers", "check", "format", "example-dpo"),
+    *("bench-generate", "bench-curation", "sample-models", "clean"),
 }
 FAKE_BON = f"""#!{sys.executable}
 import pathlib, sys
@@ -31,7 +31,8 @@ sys.exit("--fail" in arguments)
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run make in a folder, with nothing of this process's make or settings in its way."""
-    own = {"MODEL", "REWARD", "N", "SAMPLING", "SELECTION", "BON", "BON_EXTRA", "MAKEFLAGS"}
+    own = {"MODEL", "REWARD", "N", "SAMPLING", "SELECTION", "PAIRS", "FILTERS", "BON", "BON_EXTRA"}
+    own |= {"MAKEFLAGS"}
     environment = {k: v for k, v in os.environ.items() if k not in own | {"MFLAGS", "MAKELEVEL"}}
     return subprocess.run(
         ["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True
@@ -42,7 +43,11 @@ def bon_commands(result: subprocess.CompletedProcess[str]) -> list[str]:
     """Return the `bon` commands that make printed, one line each."""
     assert result.returncode == 0, result.stderr
     lines = re.sub(r"\s*\\\n\s*", " ", result.stdout).splitlines()
-    return [re.sub(" +", " ", line) for line in lines if "bon select" in line]
+    return [
+        re.sub(" +", " ", line)
+        for line in lines
+        if re.search("bon (select|build-dpo|filter|generate|score)", line)
+    ]
 
 
 @pytest.fixture
@@ -68,9 +73,10 @@ def calls(project: Path) -> list[str]:
 
 def test_make_alone_lists_every_target_with_a_line() -> None:
     listed = dict(re.findall(r"^  (\S+) +(\S.+)$", make(ROOT).stdout, re.MULTILINE))
-    phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert phony and set(phony[1].split()) == TARGETS
-    assert set(listed) == TARGETS | {"out/NAME.best.parquet"}
+    phony = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(" ".join(phony).split()) == TARGETS
+    results = {f"out/NAME.{kind}.parquet" for kind in ("best", "dpo", "filtered")}
+    assert set(listed) == TARGETS | results
 
 
 def test_the_rule_is_the_bon_command_with_its_variables(project: Path) -> None:
@@ -81,6 +87,42 @@ def test_the_rule_is_the_bon_command_with_its_variables(project: Path) -> None:
         r"--pool out/p\.[0-9a-f]{8}\.pool -o out/p\.best\.parquet",
         command,
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "command", "variable"),
+    [("dpo", "build-dpo", "PAIRS"), ("filtered", "filter", "FILTERS")],
+)
+def test_every_kind_of_result_comes_from_the_same_pool(
+    project: Path, kind: str, command: str, variable: str
+) -> None:
+    (best,) = bon_commands(make(project, "-n"))
+    (other,) = bon_commands(make(project, "-n", f"out/p.{kind}.parquet", f"{variable}=--some flag"))
+    (pool,) = re.findall(r"--pool \S+", best)
+    assert other.startswith(f"bin/bon {command} p.jsonl ")
+    assert other.endswith(f" --some flag {pool} -o out/p.{kind}.parquet")
+
+
+def test_kinds_of_results_do_not_disturb_each_other(project: Path) -> None:
+    targets = [f"out/p.{kind}.parquet" for kind in ("best", "dpo", "filtered")]
+    assert make(project, *targets).returncode == 0
+    assert make(project, *targets).returncode == 0
+    assert [call.split()[0] for call in calls(project)] == ["select", "build-dpo", "filter"]
+    make(project, *targets, "PAIRS=--strategy sigma")
+    assert [call.split()[0] for call in calls(project)][3:] == ["build-dpo"]
+
+
+def test_three_steps_sample_and_score_once(project: Path) -> None:
+    file = str(ROOT / "examples" / "three_steps.mk")
+    pool = make(project, "-n", "-f", file, "pool", "PROMPTS=p.jsonl", "BON=bin/bon")
+    assert [line.split()[1] for line in bon_commands(pool)] == ["generate", "score"]
+    (project / "out" / "p.pool").mkdir(parents=True)
+    (project / "out" / "p.pool" / "pool.json").touch()
+    sets = make(project, "-n", "-f", file, "sets", "PROMPTS=p.jsonl", "STRATEGIES=sigma verified")
+    assert bon_commands(sets) == [
+        "bon build-dpo out/p.pool --strategy sigma -o out/p.sigma.dpo.parquet",
+        "bon build-dpo out/p.pool --strategy verified -o out/p.verified.dpo.parquet",
+    ]
 
 
 def test_defaults_are_those_of_bon(project: Path) -> None:
