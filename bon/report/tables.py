@@ -77,7 +77,7 @@ def _accuracy_rows(table: Table, result: dict[str, Any]) -> None:
 
 
 def _pair_rows(table: Table, result: dict[str, Any]) -> None:
-    if "pairs" not in result:
+    if "pair_drops" not in result:  # bon filter counts its pairs by filter instead
         return
     table.add_row("pairs formed", f"{result['pairs']:,}")
     for reason, count in result["pair_drops"].items():
