@@ -18,12 +18,21 @@ from bon.config import (
     ScoreSettings,
     Settings,
 )
+from bon.errors import SettingsError, did_you_mean
 
 if TYPE_CHECKING:
     from bon.cli.places import SourceKind
-    from bon.cli.stages import Made
+    from bon.pool.pool import Pool
 
 GROUPS = COMMAND_GROUPS["build-dpo"]
+
+_OWN_FLAGS = {
+    "max-margin": ("min_preference_prob", "preference_temperature", "max_pairs"),
+    "sigma": ("num_sigmas",),
+    "quantile": ("chosen_quantile", "rejected_quantile"),
+    "k-vs-k": ("k",),
+}
+"""Flags that one strategy alone has a use for."""
 
 
 @command(
@@ -54,13 +63,14 @@ def build_dpo(call: Invocation) -> None:
     from bon.cli.curation import (
         card_facts,
         check_upload,
+        output_paths,
         pair_tokenizer,
         publish,
         ready_pool,
         run_seed,
         step_texts,
     )
-    from bon.cli.places import check_places, default_pool, input_stem, source_kind
+    from bon.cli.places import check_apart, check_places, default_pool, input_stem, source_kind
     from bon.cli.stages import judge_pool
     from bon.exports.formats import choose_format
     from bon.exports.target import check_output
@@ -69,10 +79,12 @@ def build_dpo(call: Invocation) -> None:
 
     settings, export = call.settings(PairSettings), call.settings(ExportSettings)
     check_pairs(settings)
+    _refuse_other_strategies(call, settings.strategy)
     form = choose_format(export.format, "pairs")
     output = call.output or Path(f"{input_stem(call.source)}.dpo.parquet")
     check_output(output, form)
     check_upload(export, output)
+    written_to = output_paths(output, form, export)
     kind = source_kind(call)
     root = Path(call.source) if kind == "pool" else call.settings(RunSettings).pool
     root = root or default_pool(call.source, output)
@@ -81,22 +93,21 @@ def build_dpo(call: Invocation) -> None:
         allowed = {"limit", "seed", "max_drops", "engine", "rule_answer_column", "rule_timeout_s"}
         call.refuse_for_pool(allowed, *idle)
     else:
-        check_places(call.source, output, root)
+        check_places(call.source, *written_to, root)
+    check_apart(root, *written_to)
     with_scores = _needs_rewards(call, kind)
+    ranks = _ranks_to_be(call, settings, kind, root, with_scores=with_scores)
     if call.dry_run:
         steps = step_texts(call, kind, root, with_scores=with_scores)
         steps += [f"pair {settings.strategy} to {output}"]
-        groups: list[type[Settings]] = (
-            [PairSettings, ExportSettings] if kind == "pool" else list(GROUPS)
-        )
-        describe(call, root, groups, steps)
+        describe(call, root, _read_groups(kind, with_scores=with_scores), steps)
         return
     tokenize = pair_tokenizer(settings)
     made = ready_pool(call, kind, root, group=True, with_scores=with_scores)
-    rule = _rule(settings, made)
+    rule = _rule(settings, made.pool)
     if rule is not None and rule != "label":
         made = judge_pool(call, made, f"{rule}=rule:{settings.rule or 'math'}")
-    scorer = _scorer(settings, made)
+    scorer = _scorer(settings, made.pool, ranks)
     seed = run_seed(call, made)
     builder = PairBuilder(
         made.pool,
@@ -119,7 +130,8 @@ def build_dpo(call: Invocation) -> None:
         card=lambda: card_facts(call, made, builder.report.as_json(), _method(settings)),
     )
     result = {**builder.report.as_json(), **publish(call, export, output, written)}
-    title = f"{settings.strategy} pairs by {' and '.join(filter(None, (scorer, rule)))}"
+    by = " and ".join(filter(None, (scorer, rule)))
+    title = f"{settings.strategy} pairs" + (f" by {by}" if by else "")
     finish(call, made, title, builder.report.accounting, result)
 
 
@@ -137,21 +149,115 @@ def _needs_rewards(call: Invocation, kind: SourceKind) -> bool:
     return asked or (kind == "prompts" and call.settings(PairSettings).strategy != "verified")
 
 
-def _scorer(settings: PairSettings, made: Made) -> str | None:
+def _refuse_other_strategies(call: Invocation, strategy: str) -> None:
+    for owner, flags in _OWN_FLAGS.items():
+        for flag in flags:
+            if flag in call.typed and strategy != owner:
+                raise SettingsError(
+                    f"--{flag.replace('_', '-')} does nothing for --strategy {strategy}",
+                    next_step=f"leave it out, or give --strategy {owner}",
+                )
+
+
+def _read_groups(kind: SourceKind, *, with_scores: bool) -> list[type[Settings]]:
+    """List the groups of settings that a source has a use for."""
+    if kind == "pool":
+        return [PairSettings, ExportSettings]
+    idle: list[type[Settings]] = [] if kind == "prompts" else [GenerateSettings]
+    idle += [] if with_scores else [ScoreSettings]
+    return [group for group in GROUPS if group not in idle]
+
+
+def _ranks_to_be(
+    call: Invocation, settings: PairSettings, kind: SourceKind, root: Path, *, with_scores: bool
+) -> str | None:
+    """Name before any work the scorer that will rank: --rank-by, or the one that this run adds.
+
+    None where only the source's own scores can tell.
+
+    Raises:
+        SettingsError: several scorers and none named, or the named one, or the verdicts, will not
+            be there.
+        EngineError: a rule needs a package that is not installed.
+    """
+    from bon.cli.build import scorer_settings
+    from bon.pipeline.ranked import scorer_names
+    from bon.pool.layout import PoolLayout
+    from bon.pool.pool import Pool
+    from bon.scorers.rules import PREFIX, find_rule
+
+    if kind == "pool":
+        pool = Pool.open(root)
+        names, rule = scorer_names(pool), _rule(settings, pool)
+        if rule not in (None, *names) and (not names or settings.rank_by == rule):
+            return settings.rank_by  # these verdicts are still to come
+        return _scorer(settings, pool, None)
+    if settings.rule == "label" and kind == "prompts":
+        raise _no_labels(call.source)
+    if settings.rule in ("math", "exact") or (
+        settings.strategy == "verified" and kind == "prompts"
+    ):
+        find_rule(settings.rule or "math")
+    if not with_scores:
+        return settings.rank_by
+    scorers = scorer_settings(call.settings(ScoreSettings))
+    names = [one.name for one in scorers]
+    rewards = [one.name for one in scorers if not one.spec.startswith(PREFIX)] or names
+    if settings.rank_by is None and len(rewards) > 1:
+        raise SettingsError(
+            "there are several scorers",
+            why=", ".join(names),
+            next_step="name the one that ranks with --rank-by",
+        )
+    known = {*names, *PoolLayout(root).scorer_names(), f"rule-{settings.rule}"}
+    if kind == "prompts" and settings.rank_by is not None and settings.rank_by not in known:
+        raise SettingsError(
+            f"there is no scorer {settings.rank_by!r}",
+            next_step=did_you_mean(settings.rank_by, known),
+        )
+    return settings.rank_by or next(iter(rewards), None)
+
+
+def _scorer(settings: PairSettings, pool: Pool, ranks: str | None) -> str | None:
     """Name the scores that rank; verified does without where there are only verdicts."""
     from bon.pipeline.ranked import is_verdict, ranking_scorer, scorer_names
 
-    if settings.strategy == "verified" and settings.rank_by is None:
-        rewards = [one for one in scorer_names(made.pool) if not is_verdict(made.pool, one)]
-        if not rewards:
-            return None
-    return ranking_scorer(made.pool, settings.rank_by)
+    names, rank_by = scorer_names(pool), ranks or settings.rank_by
+    if not names and not _has_candidates(pool):
+        return None  # nothing to rank: every row is a drop already
+    has_rewards = any(not is_verdict(pool, name) for name in names)
+    if settings.strategy == "verified" and rank_by is None and not has_rewards:
+        return None
+    return ranking_scorer(pool, rank_by)
 
 
-def _rule(settings: PairSettings, made: Made) -> str | None:
-    """Name the verdicts in the pool: those of a rule, or the input's own."""
+def _has_candidates(pool: Pool) -> bool:
+    from bon.pool.pool import CANDIDATES
+
+    return any(pool.num_rows(CANDIDATES, part) for part in pool.layout.numbers(CANDIDATES))
+
+
+def _rule(settings: PairSettings, pool: Pool) -> str | None:
+    """Name the verdicts in the pool: those of a rule, or the input's own.
+
+    Raises:
+        SettingsError: the input's own are asked for, and it has none.
+    """
     if settings.rule is None and settings.strategy != "verified":
         return None
-    has_labels = "label" in made.pool.manifest.scorers
+    has_labels = "label" in pool.layout.scorer_names()
     said = settings.rule or ("label" if has_labels else "math")
+    if said == "label" and not has_labels:
+        if not _has_candidates(pool):
+            return None
+        raise _no_labels(str(pool.layout.root))
     return said if said == "label" else f"rule-{said}"
+
+
+def _no_labels(where: str) -> SettingsError:
+    return SettingsError(
+        "there are no verdicts for --rule label",
+        where=where,
+        why="the input says of no response whether it is right",
+        next_step="give --rule math or --rule exact, with --rule-answer-column",
+    )

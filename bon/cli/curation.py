@@ -18,7 +18,9 @@ from bon.cli.stages import Made, given_pool, make_pool
 from bon.config import ExportSettings, GenerateSettings, PairSettings, ScoreSettings
 from bon.errors import ModelNotFoundError, SettingsError, first_line
 from bon.exports.card import CardFacts
+from bon.exports.formats import Format
 from bon.exports.hub import check_push, push_folder
+from bon.exports.target import target_of
 from bon.pipeline.build_dpo import Tokenize
 from bon.pipeline.export import Written
 from bon.pipeline.ranked import scorer_names
@@ -27,6 +29,7 @@ from bon.pool.pool import Pool
 __all__ = [
     "card_facts",
     "check_upload",
+    "output_paths",
     "pair_tokenizer",
     "publish",
     "ready_pool",
@@ -83,6 +86,13 @@ def check_upload(export: ExportSettings, output: Path) -> None:
             next_step=f"give -o {output.with_suffix('')}/",
         )
     check_push(export.push_to_hub)
+
+
+def output_paths(output: Path, form: Format, export: ExportSettings) -> list[Path]:
+    """Return every place that a result takes: its folder, or a file for each split."""
+    target = target_of(output, form)
+    splits = ("train",) if export.train_test_split is None else ("train", "test")
+    return [output] if target.is_folder else [target.file(one, splits) for one in splits]
 
 
 def publish(

@@ -14,7 +14,15 @@ from bon.pool.layout import PoolLayout
 from bon.sources.locate import COMPRESSIONS, FORMATS, find_files
 from bon.sources.responses import recognise_kind
 
-__all__ = ["SourceKind", "check_places", "default_pool", "input_stem", "is_pool", "source_kind"]
+__all__ = [
+    "SourceKind",
+    "check_apart",
+    "check_places",
+    "default_pool",
+    "input_stem",
+    "is_pool",
+    "source_kind",
+]
 
 SourceKind: TypeAlias = Literal["pool", "prompts", "responses", "pairs"]
 
@@ -53,6 +61,23 @@ def check_places(source: str, *written: Path) -> None:
                 where=str(path),
                 why=f"{source} would be read with it the next time",
                 next_step="give -o (and --pool) a place outside the input",
+            )
+
+
+def check_apart(root: Path, *written: Path) -> None:
+    """Refuse a result in the pool's folder, and a pool in the result's folder.
+
+    Raises:
+        SettingsError: one would overwrite the other, or be taken for a part of it.
+    """
+    pool = root.resolve()
+    for path in (path.resolve() for path in written):
+        if path.is_relative_to(pool) or pool.is_relative_to(path):
+            raise SettingsError(
+                "the output and the pool would lie in each other",
+                where=str(path),
+                why=f"{root} holds the candidates that were paid for, and nothing else",
+                next_step="give -o (or --pool) a place outside the other",
             )
 
 
