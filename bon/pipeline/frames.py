@@ -1,9 +1,9 @@
-"""A pool read back as columns, part by part: what curation at scale works on."""
+"""A pool read back as columns, some parts at a time: what curation at scale works on."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,13 +18,15 @@ from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 __all__ = ["Frame", "frames"]
 
 _KEYS = ("prompt_id", "candidate")
+_FRAME_ROWS = 16_384
+"""Candidates held at a time, about; a part is never cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One part: P prompts that have candidates, and their C candidates, in the pool's order."""
+    """A few parts: P prompts that have candidates, and their C candidates, in the pool's order."""
 
-    part: int
+    parts: tuple[int, ...]
     prompts: pa.Table
     """P rows of the columns of `PROMPTS_SCHEMA` that were asked for, and `prompt_id`, `row`."""
     candidates: pa.Table
@@ -59,7 +61,8 @@ def frames(
 ) -> Iterator[Frame]:
     """Yield the pool's parts in order, with only the columns that are needed.
 
-    The next part is read while the caller works on this one; two or three are held at a time.
+    Small parts come together: work on columns costs much the same for few rows as for many. The
+    next frame is read while the caller works on this one; two or three are held at a time.
 
     Raises:
         PoolCorruptError: a file cannot be read back, or files of one part do not belong together.
@@ -67,45 +70,65 @@ def frames(
     prompt_names = list(dict.fromkeys(["prompt_id", "row", *prompt_columns]))
     candidate_names = list(dict.fromkeys([*_KEYS, *candidate_columns]))
 
-    def read(part: int) -> Frame:
-        return _read(pool, part, scorers, limit, prompt_names, candidate_names)
+    def read(parts: tuple[int, ...]) -> Frame:
+        return _read(pool, parts, scorers, limit, prompt_names, candidate_names)
 
-    parts = pool.parts(limit)
+    groups = _groups(pool, pool.parts(limit))
     with ThreadPoolExecutor(max_workers=1) as reader:
-        ahead = deque(reader.submit(read, part) for part in parts[:1])
-        for following in [*parts[1:], None]:
+        ahead = deque(reader.submit(read, parts) for parts in groups[:1])
+        for following in [*groups[1:], None]:
             if following is not None:
                 ahead.append(reader.submit(read, following))
             if ahead:
                 yield ahead.popleft().result()
 
 
+def _groups(pool: Pool, parts: list[int]) -> list[tuple[int, ...]]:
+    """Cut into runs of parts with about `_FRAME_ROWS` candidates, by the first part's number."""
+    rows = pool.num_rows(CANDIDATES, parts[0]) if parts else 1
+    size = max(1, _FRAME_ROWS // max(1, rows))
+    return [tuple(parts[start : start + size]) for start in range(0, len(parts), size)]
+
+
 def _read(
     pool: Pool,
-    part: int,
+    parts: tuple[int, ...],
     scorers: Sequence[str],
     limit: int | None,
     prompt_columns: list[str],
     candidate_columns: list[str],
 ) -> Frame:
-    prompts = pool.read(PROMPTS, part, prompt_columns)
-    candidates = pool.read(CANDIDATES, part, candidate_columns)
-    scores = {name: _read_scores(pool, part, name, candidates) for name in scorers}
+    prompts = _joined(pool.read(PROMPTS, part, prompt_columns) for part in parts)
+    of_parts = [pool.read(CANDIDATES, part, candidate_columns) for part in parts]
+    scores = {
+        name: np.concatenate(
+            [
+                _read_scores(pool, part, name, candidates)
+                for part, candidates in zip(parts, of_parts, strict=True)
+            ]
+        )
+        for name in scorers
+    }
+    candidates = _joined(of_parts)
     start = np.flatnonzero(candidates.column("candidate").to_numpy() == 0)
     count = np.diff(start, append=candidates.num_rows)
     sampled = candidates.column("prompt_id").take(pa.array(start))
     owner = pc.index_in(sampled, prompts.column("prompt_id"))
-    if owner.null_count or (np.diff(owner.to_numpy()) <= 0).any():
-        raise _foreign(pool, CANDIDATES, part, "prompts")
-    prompts = prompts.take(owner)
-    frame = Frame(part, prompts, candidates, scores, start, count)
-    if not candidates.column("prompt_id").equals(_repeated(prompts, frame)):
-        raise _foreign(pool, CANDIDATES, part, "prompts")
-    return frame if limit is None else _limited(frame, limit)
+    fits = owner.null_count == 0 and bool((np.diff(owner.to_numpy()) > 0).all())
+    if fits:
+        prompts = prompts.take(owner)
+        frame = Frame(parts, prompts, candidates, scores, start, count)
+        repeated = prompts.column("prompt_id").take(pa.array(frame.prompt_C))
+        if candidates.column("prompt_id").equals(repeated):
+            return frame if limit is None else _limited(frame, limit)
+    for part in parts if len(parts) > 1 else ():  # find out which
+        _read(pool, (part,), scorers, limit, prompt_columns, candidate_columns)
+    raise _foreign(pool, CANDIDATES, parts[0], "prompts")
 
 
-def _repeated(prompts: pa.Table, frame: Frame) -> pa.ChunkedArray:
-    return prompts.column("prompt_id").take(pa.array(frame.prompt_C))
+def _joined(tables: Iterable[pa.Table]) -> pa.Table:
+    # One chunk a column: taking rows from many is slow.
+    return pa.concat_tables(tables).combine_chunks()
 
 
 def _read_scores(pool: Pool, part: int, name: str, candidates: pa.Table) -> NDArray[np.float32]:
@@ -123,7 +146,7 @@ def _limited(frame: Frame, limit: int) -> Frame:
     num = int(np.searchsorted(frame.prompts.column("row").to_numpy(), limit))
     end = int(frame.count_P[:num].sum())
     return Frame(
-        frame.part,
+        frame.parts,
         frame.prompts.slice(0, num),
         frame.candidates.slice(0, end),
         {name: values[:end] for name, values in frame.scores.items()},

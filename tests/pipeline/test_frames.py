@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 from support.fakes import FakeGenerator, FakeScorer, Run, input_rows
 
+import bon.pipeline.frames as module
 from bon.errors import PoolCorruptError
 from bon.pipeline.frames import Frame, frames
 from bon.pipeline.ranked import ranked_prompts
 from bon.pool.pool import Pool
+
+
+@pytest.fixture(params=[1, 20, 16_384], autouse=True)
+def frame_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Frames of one part, of two, and of all."""
+    monkeypatch.setattr(module, "_FRAME_ROWS", request.param)
+    return int(request.param)
 
 
 @pytest.fixture
@@ -64,15 +72,15 @@ def test_only_the_columns_asked_for_are_there(pool: Pool) -> None:
 
 def test_padded_and_prompt_of_each_candidate(pool: Pool) -> None:
     (first, *_) = frames(pool, scorers=["reward"])
-    matrix = first.padded(first.scores["reward"])
-    assert matrix.shape == (3, 3), "p2 of the part was too long"
+    matrix = first.padded(first.scores["reward"])[:3]
+    assert matrix.shape == (3, 3), "p2 of the first part was too long"
     assert np.isnan(matrix[0, 1])
     assert matrix[0, [0, 2]].tolist() == [1.0, 3.0]
-    assert first.prompt_C.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert first.prompt_C.tolist()[:9] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
 def test_prompts_with_fewer_candidates_are_padded_at_the_end() -> None:
-    frame = Frame(0, None, None, {}, np.array([0, 1, 4]), np.array([1, 3, 2]))
+    frame = Frame((0,), None, None, {}, np.array([0, 1, 4]), np.array([1, 3, 2]))
     matrix = frame.padded(np.arange(6, dtype=np.float32))
     assert np.array_equal(matrix, [[0, np.nan, np.nan], [1, 2, 3], [4, 5, np.nan]], equal_nan=True)
 
@@ -104,9 +112,17 @@ def test_part_of_another_place_is_named(pool: Pool, kind: str) -> None:
     assert "delete this file" in caught.value.next_step
 
 
-def test_error_in_a_later_part_comes_after_the_earlier_ones(pool: Pool) -> None:
+def test_error_in_a_later_part_comes_after_the_earlier_ones(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FRAME_ROWS", 1)
     (pool.layout.root / "candidates/part-00001.parquet").write_bytes(b"no parquet")
     reader = frames(pool)
-    assert next(reader).part == 0
+    assert next(reader).parts == (0,)
     with pytest.raises(PoolCorruptError, match=r"part-00001"):
         next(reader)
+
+
+def test_small_parts_come_together(pool: Pool, frame_rows: int) -> None:
+    together = {1: [(0,), (1,), (2,)], 20: [(0, 1), (2,)], 16_384: [(0, 1, 2)]}
+    assert [frame.parts for frame in frames(pool)] == together[frame_rows]
