@@ -89,7 +89,8 @@ def _root(
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    for name in COMMANDS:
+    """Entry point of the console script; of the commands, only the one that runs is imported."""
+    said = sys.argv[1].replace("-", "_") if len(sys.argv) > 1 else ""
+    for name in (said,) if said in COMMANDS else COMMANDS:
         importlib.import_module(f"bon.cli.{name}")
     app()
