@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from bon.config import (
     GROUPS,
+    ExportSettings,
+    FilterCommandSettings,
     GenerateSettings,
     InputSettings,
     RunSettings,
@@ -161,3 +163,13 @@ def test_file_that_cannot_be_used(tmp_path: Path, content: bytes | None, what: s
         read_config_file(path, "select", known_keys())
     assert caught.value.where == str(path)
     assert caught.value.why
+
+
+def test_help_names_every_filter_and_form() -> None:
+    from bon.config.filters import FILTERS
+    from bon.exports.formats import FORMATS
+
+    filters = FilterCommandSettings.model_fields["filter"].description or ""
+    forms = ExportSettings.model_fields["format"].description or ""
+    assert all(name in filters for name in FILTERS)
+    assert all(one.name in forms for one in FORMATS)

@@ -117,9 +117,11 @@ class FilterCommandSettings(Settings):
 
     filter: tuple[Any, ...] = ()
     """Filter as NAME:KEY=VALUE,KEY=VALUE (repeatable, applied in order), such as
-    length:max_tokens=400; in a config file a list of tables."""
+    length:max_tokens=400; in a config file a list of tables. Names: reward, difficulty, length,
+    finish_reason, language, repetition, refusal, regex, margin, agreement, exact_dedup, near_dedup,
+    diversity, decontaminate."""
     min_reward: float | None = None
-    """Short for --filter reward:min=…, before the others that have a flag of their own."""
+    """Short for --filter reward:min=…; short flags come after every --filter, in this order."""
     dedup: Literal["exact", "near"] | None = None
     """Short for --filter exact_dedup or near_dedup."""
     decontaminate: tuple[str, ...] = ()
@@ -143,7 +145,8 @@ class ExportSettings(Settings):
     panel: ClassVar[str] = "Output"
 
     format: str = "bon"
-    """Form of the rows: bon, or that of a trainer, such as trl-dpo, openrlhf, llama-factory."""
+    """Form of the rows: bon, trl-dpo, trl-reward, trl-sft, trl-kto, trl-grpo, openrlhf,
+    llama-factory, axolotl, nemo-rl, verl or ms-swift."""
     train_test_split: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Share of the prompts that goes to a test split; a prompt is never in both."""
     shard_mb: int = Field(default=400, ge=1)
