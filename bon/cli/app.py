@@ -27,7 +27,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Best-of-N sampling and data curation for people who align language models.\n\n"
     "vLLM samples N candidates per prompt, a reward model ranks them, and the ranked pool becomes "
-    "a best-of-N set, DPO pairs or a filtered set. A run that was stopped goes on where it was: repeat the same command.",
+    "a best-of-N set, DPO pairs or a filtered set. A run that was stopped goes on where it was: "
+    "repeat the same command.",
     epilog="[bold]First run[/bold]\n\n[cyan]bon select prompts.jsonl -n 8 -o best.parquet[/cyan]",
 )
 
