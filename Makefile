@@ -57,16 +57,16 @@ format: $(READY) ## Let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 example-dpo: $(READY) ## Train the sample model on its own pairs; accuracy before and after
-	@mkdir -p out
+	@mkdir -p out/example-dpo
 	$(BIN)/bon build-dpo sample_data/prompts.jsonl --model sample_data/models/generator \
 		--reward sample_data/models/reward -n 8 --max-tokens 64 --strategy verified \
-		-o out/example.dpo.parquet
+		-o out/example-dpo/pairs.parquet
+	$(BIN)/python examples/train_dpo.py out/example-dpo/pairs.parquet sample_data/models/generator \
+		-o out/example-dpo/trained
 	$(BIN)/python examples/held_out_prompts.py --exclude sample_data/prompts.jsonl \
-		-o out/held-out.jsonl
-	$(BIN)/python examples/train_dpo.py out/example.dpo.parquet sample_data/models/generator \
-		-o out/example-dpo
-	$(BIN)/python examples/measure_accuracy.py out/held-out.jsonl sample_data/models/generator \
-		out/example-dpo
+		-o out/example-dpo/held-out.jsonl
+	$(BIN)/python examples/measure_accuracy.py out/example-dpo/held-out.jsonl \
+		sample_data/models/generator out/example-dpo/trained
 
 bench-generate: $(READY) ## Measure generation against its peers
 	$(BIN)/python benchmarks/bench_generate.py
