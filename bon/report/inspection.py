@@ -11,6 +11,7 @@ from rich.text import Text
 __all__ = ["show"]
 
 _SHOWN_CHARACTERS = 200
+_SHOWN_COLUMNS = ("prompt", "response", "chosen", "rejected", "reward", "margin", "answer")
 
 
 def show(facts: dict[str, Any]) -> None:
@@ -32,7 +33,7 @@ def show(facts: dict[str, Any]) -> None:
 
 
 def _show_rows(console: Console, rows: list[dict[str, Any]]) -> None:
-    wanted = [n for n in ("prompt", "response", "reward", "answer") if rows and n in rows[0]]
+    wanted = [name for name in _SHOWN_COLUMNS if rows and name in rows[0]]
     if not wanted:
         for row in rows:
             console.print(Text("  " + _short(row)))
@@ -52,5 +53,18 @@ def _short(value: object) -> str:
         return "none"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_short(item)}" for key, item in value.items()) or "none"
-    text = str(value)
+    text = _conversation(value) if _is_conversation(value) else str(value)
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def _is_conversation(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, dict) and item.keys() >= {"role", "content"} for item in value
+    )
+
+
+def _conversation(messages: Any) -> str:
+    """The content alone where one person speaks, else each turn with its role."""
+    if len(messages) == 1:
+        return str(messages[0]["content"])
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)

@@ -149,6 +149,25 @@ def test_file_facts(tmp_path: Path, rewards: list[object], mean: float | None) -
     assert file_facts(path, 0)["rows"] == []
 
 
+def test_pairs_are_shown_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    def turn(role: str, content: str) -> dict[str, str]:
+        return {"role": role, "content": content}
+
+    pair = {
+        "prompt": [turn("system", "Be short."), turn("user", "2 + 2?")],
+        "chosen": [turn("assistant", "4")],
+        "rejected": [turn("assistant", "five")],
+        "margin": 1.5,
+        "prompt_id": "p0",
+    }
+    show({"rows": [pair]})
+    shown = capsys.readouterr().out
+    assert "'role'" not in shown
+    for text in ("system: Be short.", "user: 2 + 2?", "│ 4 ", "│ five ", "1.5000"):
+        assert text in shown
+    assert "p0" not in shown
+
+
 def test_file_that_is_no_parquet(tmp_path: Path) -> None:
     (tmp_path / "o.parquet").write_text("hello")
     with pytest.raises(InputError, match="cannot read this as Parquet"):
