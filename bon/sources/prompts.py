@@ -12,14 +12,11 @@ from bon.config import InputSettings
 from bon.errors import (
     InputError,
     SettingsError,
-    UnknownChoiceError,
-    UnknownLayoutError,
-    did_you_mean,
 )
 from bon.records import Drop, Prompt
 from bon.sources.files import read_rows
 from bon.sources.ids import Ids, choose_id_column, read_id
-from bon.sources.layouts import Layout, choose, column_layout, recognise
+from bon.sources.layouts import Layout, choose, choose_layout
 from bon.sources.locate import find_files
 from bon.sources.rows import Fault, RowFault, SourceRow
 
@@ -112,35 +109,10 @@ class PromptReader:
 
     def _make_plan(self, values: dict[str, Any], where: str) -> _Plan:
         settings = self._settings
-        layout = self._choose_layout(values, where)
+        layout = choose_layout(values, self._layout, settings.prompt_column, where)
         id_column = choose_id_column(values, settings.id_column, layout.consumes)
         gone = layout.consumes | {id_column}
         return _Plan(layout, id_column, tuple(name for name in values if name not in gone))
-
-    def _choose_layout(self, values: dict[str, Any], where: str) -> Layout:
-        column = self._settings.prompt_column
-        if column is not None and column not in values:
-            raise UnknownChoiceError(
-                f"the input has no column {column!r}",
-                where=f"--prompt-column; {where}",
-                next_step=did_you_mean(column, values),
-            )
-        if column is not None:
-            return column_layout(column)
-        try:
-            layout = self._layout or recognise(values)
-        except UnknownLayoutError as error:
-            error.where = where
-            raise
-        missing = [name for name in layout.required if name not in values]
-        if missing:
-            raise UnknownLayoutError(
-                f"layout {layout.name} needs the column {', '.join(missing)}",
-                where=where,
-                why=f"the columns are {', '.join(sorted(values)) or '(none)'}",
-                next_step="leave --layout out, or name the column with --prompt-column NAME",
-            )
-        return layout
 
 
 def _drop(fault: Fault, row: SourceRow, number: int, prompt_id: str = "") -> Drop:

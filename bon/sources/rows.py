@@ -6,7 +6,9 @@ The reasons, whoever finds them:
                 wrong_field_count unsupported_value
     the id      missing_id duplicate_id
     the prompt  missing_prompt empty_prompt no_user_turn unknown_role unsupported_content
-    either      wrong_type
+    responses   missing_response no_responses wrong_length not_a_pair no_preference same_response
+                prompt_differs diverges_before_last_turn
+    any         wrong_type
 """
 
 from __future__ import annotations
