@@ -3,10 +3,6 @@ from __future__ import annotations
 import pytest
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "consumers: runs another trainer in its own environment")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """They are installed from the package index, so they run only where they are asked for."""
     if "consumers" in config.option.markexpr:
