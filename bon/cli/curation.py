@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from bon.pipeline.build_dpo import Tokenize
 from bon.pipeline.export import Written
 from bon.pipeline.ranked import scorer_names
 from bon.pool.pool import Pool
+from bon.records import Message
 
 __all__ = [
     "card_facts",
@@ -167,4 +168,13 @@ def pair_tokenizer(settings: PairSettings) -> Tokenize | None:
     check_vocabulary(tokenizer, "trained model", settings.tokenizer)
     template = ChatTemplate(tokenizer, None, "trained model", "--tokenizer")
     template.check(settings.tokenizer)
-    return lambda conversations: [template.tokens(one) for one in conversations]
+
+    def tokens(conversation: Sequence[Message]) -> list[int]:
+        try:
+            return template.tokens(conversation)
+        except Exception:  # whatever a template raises, such as for roles that it does not know
+            # No reason to lose the run: pairs can be told apart by their texts' tokens as well.
+            text = "\n".join(message["content"] for message in conversation)
+            return list(tokenizer.encode(text))
+
+    return lambda conversations: [tokens(one) for one in conversations]
