@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bon.errors import InputError
+from bon.sources.json_values import JsonDecoder
 from bon.sources.locate import InputFile
 from bon.sources.rows import RowFault, SourceRow, read_row, refuse_repeated_columns
 from bon.sources.streams import decode_line, numbered_lines, open_text, refuse_broken_utf8
@@ -15,6 +16,7 @@ __all__ = ["read_delimited", "read_text"]
 
 _MAX_FIELD_CHARS = 1 << 24
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_MESSAGE_KEYS = ({"role", "content"}, {"from", "value"})
 
 
 def read_text(file: InputFile) -> Iterator[SourceRow]:
@@ -43,6 +45,7 @@ def read_delimited(file: InputFile) -> Iterator[SourceRow]:
 
     Quoting is strict: a record with text after a closing quote, or whose quote never closes, is
     the fault `malformed_csv`; one with more or fewer fields than the header `wrong_field_count`.
+    A cell is a text, or a list of messages that is written as JSON.
 
     Raises:
         InputError: the header is not UTF-8, not CSV, or names a column twice.
@@ -95,4 +98,16 @@ def _read_record(reader: Any, header: list[str]) -> dict[str, Any]:
         raise RowFault(
             "wrong_field_count", f"{len(fields)} fields, but the header has {len(header)}"
         )
-    return dict(zip(header, fields, strict=True))
+    return {name: _read_cell(text) for name, text in zip(header, fields, strict=True)}
+
+
+def _read_cell(text: str) -> Any:
+    """Return a cell's text, or the messages that a cell holds as JSON, as `bon` writes them."""
+    if not text.startswith("[{") or not text.endswith("}]"):
+        return text
+    try:
+        value = JsonDecoder().line(f'{{"cell":{text}}}')["cell"]
+    except RowFault:
+        return text
+    is_messages = all(isinstance(one, dict) and set(one) in _MESSAGE_KEYS for one in value)
+    return value if is_messages else text

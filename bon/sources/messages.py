@@ -19,7 +19,11 @@ __all__ = [
 ]
 
 _ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
-_SPEAKERS = {role: role for role in _ROLES} | {"human": "user", "gpt": "assistant"}
+_SPEAKERS = {role: role for role in _ROLES} | {
+    "human": "user",
+    "gpt": "assistant",
+    "observation": "tool",
+}
 _UNSTORABLE = ("tool_calls", "function_call")
 
 

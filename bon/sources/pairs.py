@@ -193,7 +193,8 @@ def _with_numbers(
 ) -> Given:
     raw = [values.get(name) for name in names]
     items: list[Any] = [convert(item) for item in raw]
-    if any(item is None and one is not None for item, one in zip(items, raw, strict=True)):
+    empty = (None, "")  # a table has no other way to say null
+    if any(item is None and one not in empty for item, one in zip(items, raw, strict=True)):
         return given
     responses = [
         replace(response, **{said: item})
@@ -205,7 +206,9 @@ def _with_numbers(
 
 
 def _with_margin(given: Given, values: Mapping[str, Any]) -> Given:
-    """Leave out a margin that is just the difference of the scores: it is made anew."""
+    """Leave out a margin that is empty or just the difference of the scores: it is made anew."""
+    if values.get("margin", 0) in (None, ""):
+        return replace(given, consumed=given.consumed | {"margin"})
     margin = to_score(values.get("margin"))
     chosen, rejected = (response.score for response in given.responses)
     if margin is None or chosen is None or rejected is None:

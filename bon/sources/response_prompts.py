@@ -8,7 +8,7 @@ from typing import Any
 from bon.errors import UnknownLayoutError
 from bon.records import Message
 from bon.sources.layouts import Layout, choose_layout, column_layout
-from bon.sources.messages import Conversation
+from bon.sources.messages import Conversation, read_turns
 from bon.sources.rows import RowFault
 from bon.sources.shapes import Given, Shape
 
@@ -78,11 +78,22 @@ def _read_said(
     if layout is None:
         return None
     try:
-        return layout.read(values)
+        return _uncut(layout.read(values), values.get(layout.required[0]), layout)
     except RowFault:
         if given.before:
             return None
         raise
+
+
+def _uncut(said: Conversation, value: Any, layout: Layout) -> Conversation:
+    """Return a column's conversation to its end, where that is a tool's turn.
+
+    A prompt to sample for ends with the user; a response that is there may answer a tool.
+    """
+    if said.is_whole or not isinstance(value, list):
+        return said
+    turns, is_whole = read_turns(value, layout.required[0])
+    return Conversation(turns, is_whole) if turns[-1]["role"] == "tool" else said
 
 
 def _join(

@@ -73,7 +73,9 @@ def to_name(value: Any) -> str | None:
 
 
 def to_count(value: Any) -> int | None:
-    """Return a count that int32 holds, none for anything else."""
+    """Return a count that int32 holds, or a text that is one; none for anything else."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10:
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value if 0 <= value <= _LARGEST_INT32 else None

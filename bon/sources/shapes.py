@@ -138,6 +138,7 @@ def _one_each(listed: Any, count: int, convert: Callable[[Any], Any]) -> list[An
     if len(listed) != count:
         raise RowFault("wrong_length", f"has {len(listed)} values for {count} responses")
     items = [convert(item) for item in listed]
-    if any(item is None and raw is not None for item, raw in zip(items, listed, strict=True)):
+    empty = (None, "")  # a table has no other way to say null
+    if any(i is None and raw not in empty for i, raw in zip(items, listed, strict=True)):
         raise RowFault("wrong_type", "holds a value that is no such value (a score is a number)")
     return items

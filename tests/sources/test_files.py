@@ -240,6 +240,26 @@ def test_a_json_file_that_cannot_go_on_is_an_error(tmp_path, data, row):
     assert "JSON lines" in caught.value.next_step
 
 
+def test_a_csv_cell_of_messages_is_a_list_and_any_other_a_text(tmp_path):
+    messages = [{"role": "user", "content": 'a "quoted", ☃\nline'}]
+    cells = [
+        json.dumps(messages, ensure_ascii=False),
+        json.dumps([{"from": "human", "value": "Q"}]),
+        '[{"role": "user"}]',
+        '[{"role": "user", "content": "\\ud800"}]',
+        '[{"a": 1}]',
+        "[{not json}]",
+        "[1, 2]",
+        '{"role": "user", "content": "Q"}',
+        "[{" * 5000 + "}]",
+    ]
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([["prompt"], *([cell] for cell in cells)])
+    rows = read(write(tmp_path, "a.csv", text.getvalue().encode()))
+    read_back = [row.values["prompt"] for row in rows]
+    assert read_back == [messages, [{"from": "human", "value": "Q"}], *cells[2:]]
+
+
 def test_bad_csv_records_are_faults(tmp_path):
     data = b'a,b\n1,2\n1\n1,2,3\n"x"y,2\n\xff,2\n\n3,4\n"never closed,5\n6,7\n'
     rows = read(write(tmp_path, "a.csv", data))

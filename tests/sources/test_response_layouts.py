@@ -181,6 +181,45 @@ def test_pairs(tmp_path, row, responses, kept):
     assert sorted(item.prompt.extra) == [GIVEN_ID, *kept]
 
 
+CALL = [U, B, {"role": "tool", "content": "4"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": CALL, "chosen": [A], "rejected": [B]},
+        {"prompt": CALL, "completion": [A]},
+        {"messages": CALL, "chosen": A, "rejected": B},
+        {"context": CALL, "completions": [{"rank": 0, "completion": [A]},
+                                          {"rank": 1, "completion": [B]}]},
+        {"conversations": [HUMAN, {"from": "gpt", "value": "B"},
+                           {"from": "observation", "value": "4"}],
+         "chosen": SAID_A, "rejected": {"from": "gpt", "value": "B"}},
+    ],
+)  # fmt: skip
+def test_a_response_may_answer_a_tool(tmp_path, row):
+    _, item = read(tmp_path, row)
+    assert list(item.prompt.messages) == CALL
+    assert item.prompt.extra.keys() <= {"__prompt_id__"}
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_empty_scores_and_margin_leave_no_columns(tmp_path, empty):
+    unknown = ("score_chosen", "score_rejected", "margin", "num_tokens_chosen",
+               "num_tokens_rejected")  # fmt: skip
+    row = {"prompt": [U], "chosen": [A], "rejected": [B], **dict.fromkeys(unknown, empty)}
+    _, item = read(tmp_path, row)
+    assert list(item.responses) == TWO
+    assert item.prompt.extra.keys() <= {"__prompt_id__"}
+
+
+def test_a_tables_numbers_are_texts(tmp_path):
+    row = {"prompt": "Q", "response": "A", "reward": "0.5", "num_tokens": "7"}
+    _, item = read(tmp_path, row)
+    assert list(item.responses) == [GivenResponse("A", 0.5, None, None, 7)]
+    assert item.prompt.extra == {}
+
+
 def test_own_pairs_are_read_back(tmp_path):
     row = {
         "topic": "t", "prompt": [S, U], "chosen": [A], "rejected": [B], "score_chosen": 0.75,
