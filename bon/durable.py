@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bon.errors import BonError, OutputError
@@ -57,27 +58,38 @@ def replace_file(final: Path, staging: Path) -> Iterator[Path]:
 def scratch_folder(beside: Path) -> Iterator[Path]:
     """Give a folder on the file system of `beside` that is gone when the block ends.
 
+    Where nothing may be written beside it (a mounted folder), it is among the temporary files.
     What a dead process left behind is removed.
 
     Raises:
-        OutputError: the folder of `beside` cannot be written to.
+        OutputError: there is no place for it.
     """
-    folder = beside.absolute().parent
-    scratch = folder / f".{beside.name}.scratch.{os.getpid()}.tmp"
+    final = beside.absolute()
+    folder = _writable(final.parent)
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    scratch = folder / f".{final.name}.scratch.{os.getpid()}.tmp"
     try:
-        _remove_stale(folder / f"{beside.name}.scratch", folder)
-        scratch.mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write beside {beside.name}",
-            where=str(folder),
-            why=error.strerror or str(error),
-            next_step="make room or choose another place for -o",
-        ) from error
-    try:
+        try:
+            _remove_stale(folder / f"{final.name}.scratch", folder)
+            scratch.mkdir(parents=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write beside {final.name}",
+                where=str(folder),
+                why=error.strerror or str(error),
+                next_step="make room or choose another place for -o",
+            ) from error
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        for path in created:
+            with suppress(OSError):  # not empty: the result is in it
+                path.rmdir()
+
+
+def _writable(folder: Path) -> Path:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return folder if os.access(there, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
 
 def _remove_stale(final: Path, staging: Path) -> None:

@@ -6,13 +6,14 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bon.durable import replace_file
+from bon.durable import replace_file, scratch_folder
 from bon.errors import OutputError, WorkerDiedError
 from bon.pool.files import write_table
 
@@ -157,3 +158,62 @@ def test_staging_of_the_dead_is_removed_and_that_of_the_living_kept(
     assert not stale.exists()
     assert other.exists(), "the staging of another file"
     assert living.exists()
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no"), KeyboardInterrupt()])
+def test_scratch_is_gone_with_the_folders_made_for_it(
+    tmp_path: Path, error: BaseException | None
+) -> None:
+    output = tmp_path / "new" / "deep" / "x.parquet"
+
+    def work() -> None:
+        with scratch_folder(output) as scratch:
+            assert scratch.parent == output.parent
+            (scratch / "pool").mkdir()
+            (scratch / "pool" / "part").touch()
+            if error is not None:
+                raise error
+            output.touch()
+
+    if error is None:
+        work()
+        assert [path.name for path in output.parent.iterdir()] == ["x.parquet"]
+    else:
+        with pytest.raises(type(error)):
+            work()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_scratch_of_the_dead_is_removed_and_that_of_others_kept(tmp_path: Path) -> None:
+    stale = tmp_path / f".x.parquet.scratch.{dead_pid()}.tmp"
+    other = tmp_path / f".y.parquet.scratch.{dead_pid()}.tmp"
+    living = tmp_path / f".x.parquet.scratch.{os.getppid()}.tmp"
+    for path in (stale, other, living):
+        path.mkdir()
+        (path / "part").touch()
+
+    with scratch_folder(tmp_path / "x.parquet") as scratch:
+        assert scratch.is_dir()
+
+    assert sorted(tmp_path.iterdir()) == sorted([other, living])
+
+
+def test_scratch_beside_a_mounted_folder_is_among_the_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "locked" / "out").mkdir(parents=True)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "locked")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+
+    with scratch_folder(tmp_path / "locked" / "out") as scratch:
+        assert scratch.parent == tmp_path / "tmp"
+
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_scratch_below_a_file_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot write beside x\.parquet"):
+        scratch_folder(tmp_path / "file" / "x.parquet").__enter__()
+    assert (tmp_path / "file").is_file()
