@@ -27,7 +27,9 @@ _TOKENIZED = {
     "ref_chosen_logps", "ref_rejected_logps", "ref_logps", "ref_KL_logps",
     "chat_template_kwargs",
 }  # fmt: skip
-_RESERVED = _TYPED | _TOKENIZED
+# Tools must be schemas that a template can take; images make it a set for vision models.
+_MEANINGFUL = {"tools", "image", "images"}
+_RESERVED = _TYPED | _TOKENIZED | _MEANINGFUL
 # Every column becomes a keyword of the reward functions, beside these.
 _REWARD_KEYWORDS = {"prompts", "completions", "trainer_state", "log_extra", "log_metric"} | {
     "environments"

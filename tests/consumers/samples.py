@@ -52,6 +52,8 @@ OTHERS = {
     "system": ["Never say this."] * 3,
     "label": ["spam", None, "ham"],
     "history": [["x"], [], None],
+    "tools": ["a hammer", None, "a saw"],
+    "images": ["cat.png", None, "dog.png"],
     "meta": [{"level": 1}, {"level": None}, None],
 }
 
@@ -73,8 +75,10 @@ def conversation_text(prompt: Sequence[Message], response: str) -> str:
 
 
 def export(format_name: str, output: Path | str, kind: Kind = "pairs") -> Path:
-    """Write the rows as `bon` does for this trainer."""
+    """Write the rows as `bon` does for this trainer; the form `bon` itself renames no column."""
     table = _pairs() if kind == "pairs" else _responses()
+    if format_name == "bon":
+        table = table.drop_columns(["tools", "images"])
     chosen = choose_format(format_name, kind)
     with DatasetWriter(output, schema=table.schema, kind=kind, format=chosen) as writer:
         writer.write(table)
