@@ -89,7 +89,8 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
 
 def _writable(folder: Path) -> Path:
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    return folder if os.access(there, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+    is_locked = there.is_dir() and not os.access(there, os.W_OK | os.X_OK)
+    return Path(tempfile.gettempdir()) if is_locked else folder
 
 
 def _remove_stale(final: Path, staging: Path) -> None:
