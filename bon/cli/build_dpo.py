@@ -18,10 +18,11 @@ from bon.config import (
     ScoreSettings,
     Settings,
 )
-from bon.errors import SettingsError, did_you_mean
+from bon.errors import SettingsError, SettingsMismatchError, did_you_mean
 
 if TYPE_CHECKING:
     from bon.cli.places import SourceKind
+    from bon.cli.stages import Made
     from bon.pool.pool import Pool
 
 GROUPS = COMMAND_GROUPS["build-dpo"]
@@ -71,7 +72,6 @@ def build_dpo(call: Invocation) -> None:
         step_texts,
     )
     from bon.cli.places import check_apart, check_places, default_pool, input_stem, source_kind
-    from bon.cli.stages import judge_pool
     from bon.exports.formats import choose_format
     from bon.exports.target import check_output
     from bon.pipeline.build_dpo import PairBuilder, check_pairs
@@ -106,7 +106,7 @@ def build_dpo(call: Invocation) -> None:
     made = ready_pool(call, kind, root, group=True, with_scores=with_scores)
     rule = _rule(settings, made.pool)
     if rule is not None and rule != "label":
-        made = judge_pool(call, made, f"{rule}=rule:{settings.rule or 'math'}")
+        made = _judged(call, made, rule)
     scorer = _scorer(settings, made.pool, ranks)
     seed = run_seed(call, made)
     builder = PairBuilder(
@@ -229,6 +229,22 @@ def _scorer(settings: PairSettings, pool: Pool, ranks: str | None) -> str | None
     if settings.strategy == "verified" and rank_by is None and not has_rewards:
         return None
     return ranking_scorer(pool, rank_by)
+
+
+def _judged(call: Invocation, made: Made, rule: str) -> Made:
+    """Add a rule's verdicts where they are missing.
+
+    Raises:
+        SettingsMismatchError: the pool has verdicts by other settings.
+    """
+    from bon.cli.stages import judge_pool
+
+    try:
+        return judge_pool(call, made, f"{rule}={rule.replace('-', ':', 1)}")
+    except SettingsMismatchError as error:
+        verdicts = made.pool.layout.root / "scores" / rule
+        error.next_step = f"repeat the old settings, or remove {verdicts}: rules judge again fast"
+        raise
 
 
 def _has_candidates(pool: Pool) -> bool:

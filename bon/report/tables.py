@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -108,8 +109,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
     more = sum(result["drops"].values()) + sum(result["candidate_drops"].values()) - len(lines)
     if lines:
         lines += [f"… and {more:,} more"] if more > 0 else []
-        if result["pool"] is not None:
-            where = f"{result['pool']}/drops"
+        where = f"{result['pool']}/drops"
+        if result["pool"] is not None and Path(where).is_dir():  # not if all fell in this command
             lines.append(f"what could not be read, sampled or scored is listed in {where}")
     if "dropped" in result:
         lines.append(f"what was filtered out is in {result['dropped']}")

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import json
 import os
+import shutil
 import signal
 import uuid
 from pathlib import Path
@@ -517,6 +518,37 @@ def test_responses_without_scores_or_labels(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "there are no verdicts for --rule label" in done.stderr
     assert names(tmp_path) == ["r.jsonl", "r.pool"]
+
+
+def test_only_a_list_of_drops_that_is_there_is_pointed_at(tmp_path: Path) -> None:
+    write_lines(tmp_path / "r.jsonl", GIVEN[:2])
+    done = bon("build-dpo", "r.jsonl", cwd=tmp_path)
+    assert "dropped r.jsonl:2 id=b: all_tied: all rewards are equal" in done.stderr
+    assert "r.pool/drops" not in done.stderr
+    write_lines(tmp_path / "r.jsonl", ["bad", *GIVEN[:2]])
+    done = bon("build-dpo", "r.jsonl", cwd=tmp_path)
+    assert "listed in r.pool/drops" in done.stderr
+    assert (tmp_path / "r.pool" / "drops").is_dir()
+
+
+def test_verdicts_by_another_column_need_the_old_ones_removed(tmp_path: Path) -> None:
+    row = {"id": "a", "prompt": "1+1?", "responses": ["2", "3"], "solution": "2"}
+    write_lines(tmp_path / "r.jsonl", [row])
+    command = ("build-dpo", "r.jsonl", "--strategy", "verified", "-o", "o.jsonl")
+    without = bon_json(*command, cwd=tmp_path)
+    assert without["drops"] == {"no_verdict": 1}
+    assert without["candidate_drops"] == {"no_reference": 2}
+
+    done = bon(*command, "--rule-answer-column", "solution", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "answer_column" in done.stderr
+    assert "remove r.pool/scores/rule-math" in done.stderr
+    shutil.rmtree(tmp_path / "r.pool/scores/rule-math")
+    result = bon_json(*command, "--rule-answer-column", "solution", cwd=tmp_path)
+    assert (result["output_rows"], result["candidate_drops"]) == (1, {})
+    (pair,) = read_lines(tmp_path / "o.jsonl")
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("2", "3")
 
 
 def test_dry_run_says_what_it_would_do_and_writes_nothing(given: Path, pool: Path) -> None:
