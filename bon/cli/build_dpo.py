@@ -202,8 +202,9 @@ def _ranks_to_be(
         return settings.rank_by
     scorers = scorer_settings(call.settings(ScoreSettings))
     names = [one.name for one in scorers]
-    rewards = [one.name for one in scorers if not one.spec.startswith(PREFIX)] or names
-    if settings.rank_by is None and len(rewards) > 1:
+    rewards = [one.name for one in scorers if not one.spec.startswith(PREFIX)]
+    is_open = kind == "prompts" and settings.strategy != "verified" and not rewards
+    if settings.rank_by is None and len(names if is_open else rewards) > 1:
         raise SettingsError(
             "there are several scorers",
             why=", ".join(names),

@@ -19,6 +19,7 @@ from support.commands import (
     GENERATOR,
     MODELS,
     PROMPTS,
+    REWARD,
     ROOT,
     SHARED_DATA,
     bon,
@@ -499,6 +500,7 @@ def test_prompts_whose_ranking_cannot_be_are_refused_before_sampling(tmp_path: P
     for flags, message in (
         (["-r", "a=x/y", "-r", "b=x/z"], "name the one that ranks"),
         (["-r", "a=x/y", "--rank-by", "b"], "there is no scorer 'b'"),
+        (["-r", "rule:exact", "-r", "rule:math"], "name the one that ranks"),
         (["--rule", "label"], "no verdicts for --rule label"),
     ):
         done = bon("build-dpo", "p.txt", "-m", "no/model", *flags, cwd=tmp_path)
@@ -575,6 +577,22 @@ def test_scorers_of_a_pool(pool: Path, tmp_path: Path) -> None:
     one, other = (read_lines(tmp_path / f"{name}.jsonl") for name in ("other", "label"))
     assert one == other, "the same numbers under two names"
     assert {row["margin"] for row in one} == {1.0}
+
+
+def test_a_reward_model_that_is_asked_for_ranks_and_a_rule_does_not(tmp_path: Path) -> None:
+    row = {"id": "a", "prompt": "1+1?", "responses": ["3", "2"], "scores": [2, 1], "answer": "2"}
+    write_lines(tmp_path / "r.jsonl", [row])
+    asked = {
+        "given": [],
+        "reward": ["-r", f"reward={REWARD}"],
+        "rule-exact": ["-r", "rule:exact", "--rank-by", "rule-exact"],
+    }
+    for scorer, flags in asked.items():
+        result = bon_json("build-dpo", "r.jsonl", *flags, "--pool", scorer, cwd=tmp_path)
+        assert result["scorer"] == scorer
+    both = ("-r", "rule:exact", "--pool", "both", "-o", "o.jsonl")
+    assert bon_json("build-dpo", "r.jsonl", *both, cwd=tmp_path)["scorer"] == "given"
+    assert read_lines(tmp_path / "o.jsonl")[0]["chosen"][0]["content"] == "3"
 
 
 def test_draws_follow_the_seed_of_the_pool(pool: Path, tmp_path: Path) -> None:
