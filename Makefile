@@ -63,7 +63,7 @@ example-dpo: $(READY) ## Train the sample model on its own pairs; accuracy befor
 		-o out/example-dpo/pairs.parquet
 	$(BIN)/python examples/train_dpo.py out/example-dpo/pairs.parquet sample_data/models/generator \
 		-o out/example-dpo/trained
-	$(BIN)/python examples/held_out_prompts.py --exclude sample_data/prompts.jsonl \
+	$(BIN)/python examples/held_out_prompts.py --exclude sample_data/prompts.jsonl --per-family 200 \
 		-o out/example-dpo/held-out.jsonl
 	$(BIN)/python examples/measure_accuracy.py out/example-dpo/held-out.jsonl \
 		sample_data/models/generator out/example-dpo/trained
