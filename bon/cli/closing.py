@@ -39,8 +39,13 @@ def making_steps(call: Invocation, root: Path) -> list[str]:
     ]
 
 
-def describe(call: Invocation, root: Path, groups: list[type[Settings]], steps: list[str]) -> None:
-    """Answer `--dry-run`: the steps, the resolved settings, and what the pool holds already."""
+def describe(
+    call: Invocation, root: Path | None, groups: list[type[Settings]], steps: list[str]
+) -> None:
+    """Answer `--dry-run`: the steps, the resolved settings, and what the pool holds already.
+
+    `root` is none where the pool is only a means, and gone in the end.
+    """
     settings: dict[str, Any] = {}
     for group in groups:
         resolved = call.settings(group)
@@ -48,20 +53,22 @@ def describe(call: Invocation, root: Path, groups: list[type[Settings]], steps: 
             settings["scorers"] = [_described(one) for one in scorer_settings(resolved)]
         else:
             settings |= resolved.model_dump(mode="json")
-    settings["pool"] = str(root)
-    layout = PoolLayout(root)
-    state = {
-        kind: len(layout.numbers(kind))
-        for kind in ("prompts", "candidates", *(f"scores/{n}" for n in layout.scorer_names()))
-    }
+    settings["pool"] = None if root is None else str(root)
+    state = {} if root is None else _parts_of(PoolLayout(root))
     if call.as_json:
         print(json.dumps({"steps": steps, "settings": settings, "parts": state}, indent=2))
         return
     print("Would do:")
     print("\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1)))
-    print("Parts there already: " + ", ".join(f"{k} {v}" for k, v in state.items()))
+    if state:
+        print("Parts there already: " + ", ".join(f"{k} {v}" for k, v in state.items()))
     print("Settings:")
     print("\n".join(f"  {key} = {json.dumps(value)}" for key, value in settings.items()))
+
+
+def _parts_of(layout: PoolLayout) -> dict[str, int]:
+    kinds = ("prompts", "candidates", *(f"scores/{name}" for name in layout.scorer_names()))
+    return {kind: len(layout.numbers(kind)) for kind in kinds}
 
 
 def _described(scorer: ScorerSettings) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from bon.config import GROUPS as COMMAND_GROUPS
 from bon.config import (
     ExportSettings,
     InputSettings,
+    ResponseSettings,
     RunSettings,
 )
-from bon.errors import SettingsError
+from bon.errors import SettingsError, UnknownChoiceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from bon.cli.stages import Made
-    from bon.exports.formats import Kind
+    from bon.exports.formats import Format, Kind
     from bon.pipeline.accounting import Accounting
 
 GROUPS = COMMAND_GROUPS["convert"]
@@ -50,10 +51,9 @@ def convert(call: Invocation) -> None:
     Every row is read, checked and counted as in the other commands; no model is loaded.
     """
     from bon.cli.closing import describe, finish
-    from bon.cli.curation import card_facts, check_upload, publish
-    from bon.cli.places import check_places, input_stem, source_kind
+    from bon.cli.curation import card_facts, check_upload, output_paths, publish
+    from bon.cli.places import check_apart, check_places, input_stem, source_kind
     from bon.durable import scratch_folder
-    from bon.exports.formats import choose_format
     from bon.exports.target import check_output
     from bon.pipeline.export import write_set
 
@@ -66,19 +66,22 @@ def convert(call: Invocation) -> None:
             next_step="make a set of it: `bon filter POOL --format FORMAT`, `bon select POOL` or "
             "`bon build-dpo POOL --format FORMAT`",
         )
-    form = choose_format(export.format, rows)
+    form = _choose_format(call, export.format, rows)
     suffix = form.suffixes[0]
     output = call.output or Path(f"{input_stem(call.source)}.{form.name}{suffix}")
     check_output(output, form)
     check_upload(export, output)
-    check_places(call.source, output)
+    places = output_paths(output, form, export)
+    root = call.settings(RunSettings).pool
+    is_scratch = root is None
+    check_places(call.source, *places, *([] if root is None else [root]))
+    if root is not None:
+        check_apart(root, *places)
     if call.dry_run:
         steps = [f"read {rows} from {call.source}", f"write them as {form.name} to {output}"]
-        describe(call, Path(call.source), list(GROUPS), steps)
+        describe(call, root, list(GROUPS), steps)
         return
     with ExitStack() as stack:
-        root = call.settings(RunSettings).pool
-        is_scratch = root is None
         if root is None:
             root = stack.enter_context(scratch_folder(output)) / "pool"
         made, schema, tables, books = _read(call, rows, root)
@@ -91,7 +94,7 @@ def convert(call: Invocation) -> None:
             output=output,
             seed=0,
             books=books,
-            card=lambda: card_facts(call, made, books.as_json(), {"form": form.name}),
+            card=lambda: card_facts(call, made, books.as_json(), {}),
         )
     result: dict[str, Any] = {
         **books.as_json(),
@@ -100,6 +103,23 @@ def convert(call: Invocation) -> None:
         **publish(call, export, output, written),
     }
     finish(call, made, f"{rows} as {form.name}", books, result, is_scratch=is_scratch)
+
+
+def _choose_format(call: Invocation, name: str, rows: Kind) -> Format:
+    """Return the form; where only the rows' answers could make it, say how they are read."""
+    from bon.exports.formats import choose_format
+    from bon.sources.responses import has_answers
+
+    try:
+        return choose_format(name, rows)
+    except UnknownChoiceError:
+        raise
+    except SettingsError as error:
+        responses = call.settings(ResponseSettings)
+        may_be_both = rows == "prompts" and responses.source_kind == "auto"
+        if may_be_both and has_answers(call.source, call.settings(InputSettings), responses):
+            error.next_step = "give --source-kind responses: the rows have an answer"
+        raise
 
 
 def _read(

@@ -73,8 +73,8 @@ def render_card(facts: CardFacts, written: Written) -> str:
     sections = [
         _front_matter(facts, written),
         f"# {_line(facts.name)}",
-        f"{sum(written.rows.values()):,} {_ROWS[written.kind]}, made with bon by best-of-N "
-        f"sampling{_for_trainer(written.format)}.",
+        f"{sum(written.rows.values()):,} {_ROWS[written.kind]}, made with bon{_how(facts)}"
+        f"{_for_trainer(written.format)}.",
         "## How this set was made",
         _table(("", ""), _making(facts, written)),
         f"```console\n$ {_line(facts.command)}\n```",
@@ -101,7 +101,12 @@ def _front_matter(facts: CardFacts, written: Written) -> str:
         "pretty_name": facts.name,
         "task_categories": tasks,
         "size_categories": [_size(sum(written.rows.values()))],
-        "tags": ["best-of-n", "bon", *_KIND_TAGS[written.kind], *written.format.tags],
+        "tags": [
+            *(["best-of-n"] if facts.sampling else []),
+            "bon",
+            *_KIND_TAGS[written.kind],
+            *written.format.tags,
+        ],
         "configs": [{"config_name": "default", "data_files": files}],
     }
     # JSON is YAML, and its strings need no thought about quoting.
@@ -124,6 +129,14 @@ def _utf16(character: str) -> Iterable[int]:
 def _size(num_rows: int) -> str:
     place = next((i for i in range(len(_SIZES)) if num_rows < 1000 * 10**i), len(_SIZES) - 1)
     return _SIZES[place]
+
+
+def _sampled(facts: CardFacts) -> list[str]:
+    return ["best-of-n"] if facts.sampling else []
+
+
+def _how(facts: CardFacts) -> str:
+    return " by best-of-N sampling" if facts.sampling else ""
 
 
 def _for_trainer(format: Format) -> str:

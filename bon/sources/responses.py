@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 from bon.config import InputSettings, ResponseSettings
-from bon.errors import SettingsError, UnknownLayoutError
+from bon.errors import InputError, SettingsError, UnknownLayoutError
 from bon.records import GIVEN_ID, Drop, GivenResponses, Prompt
 from bon.sources.files import read_rows
 from bon.sources.groups import ReadRow, join_rows
@@ -21,7 +21,7 @@ from bon.sources.response_prompts import choose_prompt, read_prompt_before
 from bon.sources.rows import RowFault, SourceRow
 from bon.sources.shapes import Shape
 
-__all__ = ["ResponseReader", "recognise_kind"]
+__all__ = ["ResponseReader", "has_answers", "recognise_kind"]
 
 Kind: TypeAlias = Literal["prompts", "responses", "pairs"]
 
@@ -189,6 +189,32 @@ def recognise_kind(source: str, inputs: InputSettings, responses: ResponseSettin
             shape = _recognise(row.values, responses)
             return shape.kind if shape is not None else "prompts"
     return "prompts"
+
+
+def has_answers(source: str, inputs: InputSettings, responses: ResponseSettings) -> bool:
+    """Tell whether rows that may be prompts end with an answer, by the first that can be parsed.
+
+    Raises:
+        InputError: no row can be read.
+    """
+    asked = responses.model_copy(update={"source_kind": "responses"})
+    where = why = ""
+    for row in read_rows(source, inputs.split):
+        if row.values is None:
+            where, why = row.where, row.fault.detail if row.fault is not None else why
+            continue
+        shape = _recognise(row.values, asked)
+        with suppress(RowFault):
+            return shape is not None and any(
+                one.response.strip() for one in shape.read(row.values).responses
+            )
+        return False
+    raise InputError(
+        f"no row of {source} can be read",
+        where=where,
+        why=why,
+        next_step="check that the file holds what its name says",
+    )
 
 
 def _recognise(values: Mapping[str, Any], settings: ResponseSettings) -> Shape | None:

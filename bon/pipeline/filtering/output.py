@@ -16,6 +16,7 @@ from bon.pipeline.filtering.plan import Decision
 from bon.pipeline.filtering.texts import as_array, last_user_turn
 from bon.pipeline.filtering.units import Kind, View, units_in
 from bon.pipeline.frames import frames
+from bon.pipeline.ranked import scorer_names
 from bon.pool.pool import PROMPTS, Pool
 from bon.records import GIVEN_ID, MESSAGES_TYPE, PAIR_FIELDS, RESPONSE_FIELDS
 
@@ -31,6 +32,7 @@ _NUMBERS: dict[Kind, tuple[str, ...]] = {
 }
 """Columns whose values a set that bon wrote keeps: a candidate's number is that in its first
 pool."""
+_MARGIN = "margin"
 _DROPPED_FIELDS = (pa.field("dropped_by", pa.string()), pa.field("detail", pa.string()))
 
 
@@ -41,13 +43,14 @@ class OutputColumns:
         self._kind = kind
         ours = _FIELDS[kind] + (_DROPPED_FIELDS if dropped else ())
         self._own_numbers = _own_numbers(pool, kind, limit)
+        self._has_margins = kind == "pairs" and _has_margins(pool, limit)
         self._columns = ExtraColumns([field.name for field in ours])
         for extras in _extras_of_parts(pool, limit):
             self._columns.learn([self._others(extra) for extra in extras])
         self.schema = pa.schema([*ours, *self._columns.fields])
 
     def _others(self, extra: Mapping[str, Any]) -> dict[str, Any]:
-        left_out = {GIVEN_ID, *self._own_numbers}
+        left_out = {GIVEN_ID, *self._own_numbers, *([_MARGIN] if self._has_margins else [])}
         return {name: value for name, value in extra.items() if name not in left_out}
 
     def table(self, view: View, scorer: str | None, further: Mapping[str, pa.Array]) -> pa.Table:
@@ -63,6 +66,10 @@ class OutputColumns:
             own = prompts.column("prompt_id").take(pa.array(used_P)).to_pylist()
             ids = [extra.get(GIVEN_ID, said) for extra, said in zip(extras, own, strict=True)]
             ours["prompt_id"] = pa.array(ids, pa.string()).take(repeat)
+        if self._has_margins:
+            said = [extra.get(_MARGIN) for extra in extras]
+            margins = [None if margin is None else float(margin) for margin in said]
+            ours[_MARGIN] = pa.array(margins, pa.float32()).take(repeat)
         own_numbers = self._own_numbers
         if own_numbers and view.flip_U.any():  # chosen and rejected have changed places
             ours |= _numbers(extras, own_numbers, repeat, view.flip_U)
@@ -103,6 +110,14 @@ def _own_numbers(pool: Pool, kind: Kind, limit: int | None) -> tuple[str, ...]:
             if not all(_is_number(extra.get(name)) for name in names):
                 return ()
     return names if found else ()
+
+
+def _has_margins(pool: Pool, limit: int | None) -> bool:
+    """Tell whether margins are all that the input says of how far its pairs are apart."""
+    if scorer_names(pool):
+        return False
+    margins = [e.get(_MARGIN) for extras in _extras_of_parts(pool, limit) for e in extras]
+    return any(margins) and all(m is None or type(m) in (int, float) for m in margins)
 
 
 def _is_number(value: Any) -> bool:

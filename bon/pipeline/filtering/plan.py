@@ -18,6 +18,7 @@ from bon.pipeline.filtering.report import (
 from bon.pipeline.filtering.steps import LAST_STEP, Compiled, check_filters, compile_filter
 from bon.pipeline.filtering.units import Kind, Needs, RowStep, Units, View, union, units_in
 from bon.pipeline.frames import Frame, frames
+from bon.pipeline.passthrough import given_ids
 from bon.pipeline.ranked import open_books
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
 from bon.records import Drop
@@ -212,7 +213,7 @@ def _examples(
     size = pool.manifest.part_size
     for prompt in prompts.tolist():
         row = int(units.row_P[prompt])
-        table = pool.read(PROMPTS, row // size, ["prompt_id", "row", "where"])
+        table = pool.read(PROMPTS, row // size, ["prompt_id", "row", "where", "extra"])
         at = table.column("row").to_pylist().index(row)
         yield (
             prompt,
@@ -220,7 +221,7 @@ def _examples(
                 str(reasons[prompt]),
                 decision.detail(int(units.start_P[prompt])),
                 table.column("where")[at].as_py(),
-                table.column("prompt_id")[at].as_py(),
+                given_ids(table.slice(at, 1))[0].as_py(),
                 row,
             ),
         )

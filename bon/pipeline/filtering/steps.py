@@ -22,10 +22,22 @@ from bon.pipeline.filtering.similar import DiversityStep, NearDedupStep
 from bon.pipeline.filtering.units import GlobalStep, Kind, RowStep, Units
 from bon.pipeline.filtering.wording import LanguageStep, RefusalStep, RegexStep, RepetitionStep
 
-__all__ = ["LAST_STEP", "Compiled", "check_filters", "compile_filter"]
+__all__ = [
+    "LAST_STEP",
+    "NEED_SCORES",
+    "Compiled",
+    "check_filters",
+    "check_kinds",
+    "compile_filter",
+]
 
+_SCORE_FIRST = (
+    "give a reward model with -r (a pool is scored with `bon score`), name the column of the "
+    "input's own scores with --score-column, or leave the filter out"
+)
 _MAX_FILTERS = 255  # a dropped row holds its filter's number in one byte
-_NEED_SCORES = frozenset({"reward", "margin", "agreement", "diversity"})
+NEED_SCORES = frozenset({"reward", "margin", "agreement", "diversity"})
+"""Names of the filters that cannot do without scores."""
 LAST_STEP = 128
 """Added to the codes of a filter's last step, so that its details are told apart."""
 
@@ -68,6 +80,29 @@ def check_filters(
     Raises:
         SettingsError: a filter that is not for this kind, or that needs scores that are not there.
     """
+    check_kinds(filters, kind)
+    for one in filters:
+        named = getattr(one, "scorer", None)
+        if named is not None and named not in scorers:
+            raise SettingsError(
+                f"there is no scorer {named!r}",
+                where=f"the filter {one.name}",
+                next_step=did_you_mean(named, scorers) if scorers else _SCORE_FIRST,
+            )
+        if one.name in NEED_SCORES and named is None and scorer is None:
+            raise SettingsError(
+                f"the filter {one.name} needs scores, and there are none",
+                where="--filter",
+                next_step=_SCORE_FIRST,
+            )
+
+
+def check_kinds(filters: Sequence[FilterSettings], kind: Kind) -> None:
+    """Find filters that are for other rows.
+
+    Raises:
+        SettingsError: a filter that is not for this kind, or too many of them.
+    """
     if len(filters) > _MAX_FILTERS:
         raise SettingsError(
             f"{len(filters)} filters are too many", next_step=f"give at most {_MAX_FILTERS}"
@@ -79,21 +114,6 @@ def check_filters(
                 f"the filter {one.name} is for {other}, these are {kind}",
                 where="--filter",
                 next_step=_other_filter(one.name),
-            )
-        named = getattr(one, "scorer", None)
-        if named is not None and named not in scorers:
-            raise SettingsError(
-                f"there is no scorer {named!r}",
-                where=f"the filter {one.name}",
-                next_step=did_you_mean(named, scorers)
-                if scorers
-                else "score the input first with `bon score`, or leave the filter out",
-            )
-        if one.name in _NEED_SCORES and named is None and scorer is None:
-            raise SettingsError(
-                f"the filter {one.name} needs scores, and there are none",
-                where="--filter",
-                next_step="score the input first with `bon score`, or leave the filter out",
             )
 
 

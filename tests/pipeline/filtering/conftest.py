@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,14 @@ def _at(values: Sequence[Any] | None, place: int) -> Any:
 
 
 Filter = Callable[..., Filtered]
+
+
+@pytest.fixture(autouse=True, scope="package")
+def frame_for_every_part() -> Iterator[None]:
+    """Cut pools into as many frames as they have parts, so that frames' borders are tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bon.pipeline.frames._FRAME_ROWS", 1)
+        yield
 
 
 @pytest.fixture

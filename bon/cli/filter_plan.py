@@ -1,0 +1,240 @@
+"""What one call of `bon filter` is going to do, checked before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bon.cli.flags import Invocation
+from bon.config import (
+    ExportSettings,
+    FilterCommandSettings,
+    GenerateSettings,
+    InputSettings,
+    ResponseSettings,
+    RunSettings,
+    ScoreSettings,
+)
+from bon.errors import SettingsError
+
+if TYPE_CHECKING:
+    from bon.cli.places import SourceKind
+    from bon.config.filters import FilterSettings
+    from bon.exports.formats import Format, Kind
+    from bon.pipeline.filtering.units import Kind as UnitKind
+
+__all__ = ["FilterPlan", "new_scorers", "plan_filters", "rows_of"]
+
+
+@dataclass(frozen=True)
+class FilterPlan:
+    """What one call is going to do, checked before any work."""
+
+    settings: FilterCommandSettings
+    export: ExportSettings
+    kind: SourceKind
+    units: UnitKind
+    filters: list[FilterSettings]
+    form: Format
+    native: Format
+    output: Path
+    root: Path
+    with_scores: bool
+    is_scratch: bool
+    """Whether the pool is only a means, and gone in the end."""
+
+
+def plan_filters(call: Invocation) -> FilterPlan:
+    """Find before any work what would stop the run."""
+    from bon.cli.curation import check_upload
+    from bon.cli.places import default_pool, input_stem, source_kind
+    from bon.exports.formats import choose_format
+    from bon.exports.target import check_output
+
+    settings, export = call.settings(FilterCommandSettings), call.settings(ExportSettings)
+    kind = source_kind(call)
+    if kind == "prompts":
+        _refuse_answered(call)
+    pairs = kind == "pairs" or (kind == "pool" and _holds_pairs(Path(call.source)))
+    units: UnitKind = "pairs" if pairs else "candidates"
+    filters = _filters(call, settings)
+    form, native = (choose_format(name, rows_of(units)) for name in (export.format, "bon"))
+    output = call.output or Path(f"{input_stem(call.source)}.filtered.parquet")
+    check_output(output, form)
+    check_upload(export, output)
+    if settings.dropped is not None:
+        check_output(settings.dropped, native)
+    with_scores = _wants_scores(call, kind, filters)
+    given_root = Path(call.source) if kind == "pool" else call.settings(RunSettings).pool
+    plan = FilterPlan(
+        settings=settings,
+        export=export,
+        kind=kind,
+        units=units,
+        filters=filters,
+        form=form,
+        native=native,
+        output=output,
+        root=given_root or default_pool(call.source, output),
+        with_scores=with_scores,
+        is_scratch=given_root is None and kind != "prompts" and not with_scores,
+    )
+    _check_places(call, plan)
+    _check_filters(call, plan)
+    return plan
+
+
+def rows_of(units: UnitKind) -> Kind:
+    """Name what rows of these units are."""
+    return "pairs" if units == "pairs" else "responses"
+
+
+def _holds_pairs(root: Path) -> bool:
+    from bon.pool.pool import Pool
+
+    return Pool.open(root).manifest.input.get("kind") == "pairs"
+
+
+def _refuse_answered(call: Invocation) -> None:
+    """Refuse to sample for rows that have an answer already, unless that is asked for.
+
+    Raises:
+        SettingsError: the rows end with an answer, and nothing says what they are.
+        InputError: no row can be read.
+    """
+    from bon.sources.responses import has_answers
+
+    responses = call.settings(ResponseSettings)
+    if responses.source_kind != "auto":
+        return
+    if has_answers(call.source, call.settings(InputSettings), responses):
+        raise SettingsError(
+            "the rows have an answer, but such files are as often prompts",
+            where=call.source,
+            next_step="give --source-kind responses to filter these answers, or --source-kind "
+            "prompts to sample new ones",
+        )
+
+
+def _wants_scores(call: Invocation, kind: SourceKind, filters: list[FilterSettings]) -> bool:
+    """Tell whether to score: a reward that is only in the environment or a file must be needed."""
+    from bon.pipeline.filtering.steps import NEED_SCORES
+
+    if kind in ("prompts", "pool"):
+        return kind == "prompts"
+    needed = any(one.name in NEED_SCORES for one in filters)
+    return "reward" in call.typed or (needed and call.given("reward"))
+
+
+def _check_places(call: Invocation, plan: FilterPlan) -> None:
+    """Refuse files that would overwrite each other, the input or the pool."""
+    from bon.cli.curation import output_paths
+    from bon.cli.places import check_apart, check_places
+
+    written = output_paths(plan.output, plan.form, plan.export)
+    dropped = plan.settings.dropped
+    if dropped is not None:
+        kept = [path.resolve() for path in written]
+        if any(dropped.resolve() == one or dropped.resolve() in one.parents for one in kept) or any(
+            one in dropped.resolve().parents for one in kept
+        ):
+            raise SettingsError(
+                "the kept rows and the dropped ones would overwrite each other",
+                where=str(dropped),
+                next_step="give --dropped another place than -o",
+            )
+        written.append(dropped)
+    if plan.kind == "pool":
+        idle = (InputSettings, ResponseSettings, GenerateSettings, ScoreSettings, RunSettings)
+        call.refuse_for_pool({"limit", "seed", "max_drops", "engine"}, *idle)
+    else:
+        check_places(call.source, *written, *([] if plan.is_scratch else [plan.root]))
+    if not plan.is_scratch:
+        check_apart(plan.root, *written)
+
+
+def _check_filters(call: Invocation, plan: FilterPlan) -> None:
+    """Find what the filters lack, as far as it can be known before the input is read.
+
+    Raises:
+        SettingsError: a filter for other rows, scores that will not be there, or a file, a
+            language or a library that is not.
+    """
+    from bon.pipeline.filtering.steps import check_filters, check_kinds, compile_filter
+    from bon.pipeline.ranked import ranking_scorer, scorer_names
+    from bon.pool.pool import Pool
+
+    check_kinds(plan.filters, plan.units)
+    if plan.kind == "pool":
+        pool = Pool.open(plan.root)
+        names = scorer_names(pool)
+        scorer = ranking_scorer(pool, plan.settings.rank_by) if names else None
+        check_filters(plan.filters, kind=plan.units, scorer=scorer, scorers=names)
+    elif plan.with_scores:
+        scorer = _scorer_to_be(call, plan)
+        for one in plan.filters:
+            compile_filter(one, scorer, 0)
+
+
+def _scorer_to_be(call: Invocation, plan: FilterPlan) -> str | None:
+    """Name the scorer that will rank, none where only the input's own scores can tell."""
+    from bon.pipeline.filtering.steps import check_filters
+    from bon.pool.layout import PoolLayout
+
+    names, rank_by = new_scorers(call), plan.settings.rank_by
+    if plan.units == "candidates" and rank_by is None and len(names) > 1:
+        raise SettingsError(
+            "there are several scorers",
+            why=", ".join(names),
+            next_step="name the one that ranks with --rank-by",
+        )
+    scorer = rank_by or (names[0] if len(names) == 1 else None)
+    if plan.kind == "prompts":
+        known = sorted({*names, *PoolLayout(plan.root).scorer_names()})
+        check_filters(plan.filters, kind=plan.units, scorer=scorer, scorers=known)
+    return scorer
+
+
+def new_scorers(call: Invocation) -> list[str]:
+    """Name the scorers that -r says."""
+    from bon.cli.build import scorer_settings
+
+    return [one.name for one in scorer_settings(call.settings(ScoreSettings))]
+
+
+def _filters(call: Invocation, settings: FilterCommandSettings) -> list[FilterSettings]:
+    """Return the filters in order: --filter first, then those that have a flag of their own."""
+    from bon.config.filters import parse_filter
+
+    short: list[dict[str, Any]] = []
+    if settings.min_reward is not None:
+        short.append({"name": "reward", "min": settings.min_reward})
+    if settings.dedup is not None:
+        short.append({"name": f"{settings.dedup}_dedup"})
+    if settings.decontaminate:
+        short.append({"name": "decontaminate", "files": settings.decontaminate})
+    if settings.min_agreement_prob is not None:
+        short.append({"name": "agreement", "min_prob": settings.min_agreement_prob})
+    if settings.diversity is not None:
+        short.append({"name": "diversity", "threshold": settings.diversity})
+    filters = [parse_filter(one) for one in (*settings.filter, *short)]
+    return [_with_model(call, one, settings.rank_by) for one in filters]
+
+
+def _with_model(call: Invocation, one: FilterSettings, rank_by: str | None) -> FilterSettings:
+    """Let `agreement` ask the model of -r: the input's own scores may be what made the labels.
+
+    Raises:
+        SettingsError: there are several models, and none is named.
+    """
+    if one.name != "agreement" or getattr(one, "scorer", None) or not call.given("reward"):
+        return one
+    names = new_scorers(call)
+    if rank_by is None and len(names) > 1:
+        raise SettingsError(
+            "there are several scorers to agree with",
+            why=", ".join(names),
+            next_step="name one: --filter agreement:scorer=NAME,min_prob=…",
+        )
+    return one.model_copy(update={"scorer": rank_by or names[0]})
