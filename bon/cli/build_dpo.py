@@ -81,7 +81,7 @@ def build_dpo(call: Invocation) -> None:
     check_pairs(settings)
     _refuse_other_strategies(call, settings.strategy)
     form = choose_format(export.format, "pairs")
-    output = call.output or Path(f"{input_stem(call.source)}.dpo.parquet")
+    output = call.output or Path(f"{input_stem(call.source)}.dpo{form.suffixes[0]}")
     check_output(output, form)
     check_upload(export, output)
     written_to = output_paths(output, form, export)

@@ -60,7 +60,7 @@ def plan_filters(call: Invocation) -> FilterPlan:
     units: UnitKind = "pairs" if pairs else "candidates"
     filters = _filters(call, settings)
     form, native = (choose_format(name, rows_of(units)) for name in (export.format, "bon"))
-    output = call.output or Path(f"{input_stem(call.source)}.filtered.parquet")
+    output = call.output or Path(f"{input_stem(call.source)}.filtered{form.suffixes[0]}")
     check_output(output, form)
     check_upload(export, output)
     if settings.dropped is not None:

@@ -54,7 +54,7 @@ class Invocation:
             raise SettingsError(
                 f"the source is a pool, for which these flags do nothing: {', '.join(idle)}",
                 where=self.source,
-                why="its prompts and candidates, and for select its scores, are there already",
+                why="what they decide is in the pool already",
                 next_step="leave them out, or give the prompt file as the source; "
                 f"`bon score {self.source} -r NAME=SPEC` adds a scorer",
             )

@@ -40,7 +40,7 @@ def default_pool(source: str, output: Path | None) -> Path:
 def input_stem(source: str) -> str:
     """Return the name that outputs take after their input."""
     name = Path(source.rstrip("/")).name
-    while Path(name).suffix.lower() in (*FORMATS, *COMPRESSIONS):
+    while Path(name).suffix.lower() in (*FORMATS, *COMPRESSIONS, ".pool"):
         name = Path(name).stem
     return re.sub(r"[*?\[\]:]+", "", name).strip("-_. ") or "prompts"
 

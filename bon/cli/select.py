@@ -43,8 +43,8 @@ def select(call: Invocation) -> None:
     only: trying another strategy costs no GPU time.
     """
     from bon.cli.closing import describe, finish, making_steps
-    from bon.cli.curation import card_facts, check_upload, publish, run_seed
-    from bon.cli.places import check_places, default_pool, input_stem, is_pool
+    from bon.cli.curation import card_facts, check_upload, output_paths, publish, run_seed
+    from bon.cli.places import check_apart, check_places, default_pool, input_stem, is_pool
     from bon.cli.stages import Made, make_pool
     from bon.exports.formats import choose_format
     from bon.exports.target import check_output
@@ -55,20 +55,22 @@ def select(call: Invocation) -> None:
 
     settings, export = call.settings(SelectSettings), call.settings(ExportSettings)
     from_pool = is_pool(call.source)
-    output = call.output or Path(f"{input_stem(call.source)}.best.parquet")
-    check_selection(settings)
     form = choose_format(export.format, "responses")
+    output = call.output or Path(f"{input_stem(call.source)}.best{form.suffixes[0]}")
+    check_selection(settings)
     check_output(output, form)
     check_upload(export, output)
     _refuse_other_strategies(call, settings.strategy)
     root = Path(call.source) if from_pool else call.settings(RunSettings).pool
     root = root or default_pool(call.source, output)
+    places = output_paths(output, form, export)
+    check_apart(root, *places)
     if from_pool:
         idle = (InputSettings, GenerateSettings, ScoreSettings, RunSettings)
         call.refuse_for_pool({"limit", "seed", "max_drops", "engine"}, *idle)
         scorer = ranking_scorer(Pool.open(root), settings.rank_by)
     else:
-        check_places(call.source, output, root)
+        check_places(call.source, root, *places)
         scorer = _scorer_to_be(call, root, settings.rank_by)
     if call.dry_run:
         steps = [] if from_pool else making_steps(call, root)

@@ -27,13 +27,25 @@ class Accounting:
     candidate_drops: Counter[str] = field(default_factory=Counter)
     """Dropped single candidates by reason; their prompts live on."""
     examples: list[Drop] = field(default_factory=list)
-    """The first few drops, to be shown with their places."""
+    """A few drops, the first of each reason among them, to be shown with their places."""
 
     def add(self, drop: Drop) -> None:
         """Count one drop."""
-        (self.drops if drop.candidate is None else self.candidate_drops)[drop.reason] += 1
+        counts = self.drops if drop.candidate is None else self.candidate_drops
+        counts[drop.reason] += 1
         if len(self.examples) < _MAX_EXAMPLES:
             self.examples.append(drop)
+        elif counts[drop.reason] == 1:
+            self._make_room(drop)
+
+    def _make_room(self, drop: Drop) -> None:
+        """Let the first of its reason take the place of the last of one that has two."""
+        shown = Counter(map(_reason, self.examples))
+        for place in reversed(range(len(self.examples))):
+            if shown[_reason(self.examples[place])] > 1:
+                del self.examples[place]
+                self.examples.append(drop)
+                return
 
     @property
     def num_drops(self) -> int:
@@ -64,6 +76,10 @@ class Accounting:
             "candidate_drops": dict(sorted(self.candidate_drops.items())),
             "drop_examples": [asdict(drop) for drop in self.examples],
         }
+
+
+def _reason(drop: Drop) -> tuple[str, bool]:
+    return drop.reason, drop.candidate is None
 
 
 def drops_allowed(max_drops: str | None, input_rows: int) -> float:

@@ -147,8 +147,13 @@ def _generation(plan: GivenPlan) -> dict[str, Any]:
 
 
 def _paid_scorers(pool: Pool) -> list[str]:
-    names = pool.layout.scorer_names()
-    return [name for name in names if name not in _SCORERS]
+    """Name the scorers that cost something: neither the input's own scores nor rules."""
+    made = pool.manifest.scorers
+    return [
+        name
+        for name in pool.layout.scorer_names()
+        if name not in _SCORERS and "rule_version" not in made.get(name, {})
+    ]
 
 
 def _has_scores(pool: Pool, name: str) -> bool:

@@ -42,7 +42,10 @@ class PoolLock:
             raise
         except OSError as error:
             raise OutputError(
-                "cannot write to the pool", where=str(self.path), why=error.strerror or str(error)
+                "cannot write to the pool",
+                where=str(self.path),
+                why=error.strerror or str(error),
+                next_step="make its folder writable, or copy the pool to a place that is",
             ) from error
         self._descriptor = descriptor
         return self

@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.commands import GENERATOR, REWARD, bon
+from support.commands import GENERATOR, REWARD, bon, pool_files
+from support.fakes import Run, prompt
 
 from bon.cli.places import check_places, default_pool, input_stem
 from bon.errors import InputNotFoundError, SettingsError
@@ -18,6 +19,8 @@ from bon.errors import InputNotFoundError, SettingsError
         ("org/name-1.5b", "name-1.5b"),
         ("folder/", "folder"),
         ("data/*.parquet", "prompts"),
+        ("out/train.pool", "train"),
+        ("out/train.pool/", "train"),
     ],
 )
 def test_outputs_take_the_whole_name_of_their_input(source: str, stem: str) -> None:
@@ -110,3 +113,27 @@ def test_dry_run_says_the_steps_and_writes_nothing(tmp_path: Path) -> None:
         assert "generate 3 candidates per prompt" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["p.txt"]
     assert bon("select", "nosuch.txt", "--dry-run", cwd=tmp_path).returncode == 1
+
+
+def test_select_refuses_an_output_in_its_pool_and_over_its_input(tmp_path: Path) -> None:
+    pool = Run([prompt(0), prompt(1)]).scores(tmp_path / "p.pool").layout.root
+    before = pool_files(pool)
+    inside = bon("select", "p.pool", "-o", "p.pool/prompts/part-00000.parquet", cwd=tmp_path)
+    assert inside.returncode == 2
+    assert "the output and the pool would lie in each other" in inside.stderr
+    assert pool_files(pool) == before
+    (tmp_path / "x.test.jsonl").write_text('{"prompt": "What is 1 + 2?"}\n')
+    over = bon(
+        *("select", "x.test.jsonl", "-m", "no/model", "-o", "x.jsonl", "--train-test-split", "0.5"),
+        cwd=tmp_path,
+    )
+    assert over.returncode == 2
+    assert "the output would lie in the input" in over.stderr
+
+
+def test_default_output_has_the_suffix_of_its_form(tmp_path: Path) -> None:
+    Run([prompt(0), prompt(1)]).scores(tmp_path / "p.pool")
+    for command, name in (("select", "best"), ("build-dpo", "dpo"), ("filter", "filtered")):
+        done = bon(command, "p.pool", "--format", "ms-swift", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"p.{name}.jsonl").exists()

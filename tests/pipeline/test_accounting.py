@@ -39,6 +39,19 @@ def test_a_dropped_candidate_is_no_dropped_row() -> None:
     assert books.as_json()["drops"] == {}
 
 
+def test_every_reason_has_an_example_where_there_is_room() -> None:
+    books = Accounting(0)
+    for number in range(7):
+        books.add(Drop("no_reference", "why", id=f"c{number}", candidate=0))
+    for number, reason in enumerate(("empty_prompt", "no_right", "no_reference", "no_right")):
+        books.add(Drop(reason, "why", id=f"p{number}"))
+    told = [drop.id for drop in books.examples]
+    assert told == ["c0", "c1", "p0", "p1", "p2"], "a candidate's reason is not a row's"
+    for reason in "abcdef":
+        books.add(Drop(reason, "why", id=reason))
+    assert [drop.id for drop in books.examples] == ["c0", "p0", "p1", "p2", "a"]
+
+
 def test_json_is_sorted_with_the_first_five_examples() -> None:
     books = Accounting(7)
     for row, reason in enumerate("cabbacb"):

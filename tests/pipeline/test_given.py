@@ -161,8 +161,8 @@ def test_later_stages_read_it(tmp_path: Path) -> None:
     assert ranked[3].rewards == (-0.25, 2.0, 0.5)
     assert ranking_scorer(pool, "label") == "label"
 
-    limited = list(frames(pool, scorers=["given", "label"], limit=6))
-    assert [frame.prompts["row"].to_pylist() for frame in limited] == [[0, 2, 3], [5]]
+    (limited,) = frames(pool, scorers=["given", "label"], limit=6)
+    assert limited.prompts["row"].to_pylist() == [0, 2, 3, 5]
 
     scorer = FakeScorer()
     score(pool, ScoringPlan("reward", scorer, {"spec": "x"}), InlineEngine(), None, ignore)
@@ -178,7 +178,7 @@ def test_later_stages_read_it(tmp_path: Path) -> None:
         "p8",
     ]
     frame = next(frames(scored, scorers=["reward", "given"]))
-    assert frame.scores["reward"].tolist() == [4.0] * 4
+    assert frame.scores["reward"].tolist() == [4.0] * 10
 
 
 def test_an_unchanged_input_is_not_read_again(tmp_path: Path) -> None:
@@ -361,3 +361,12 @@ def test_the_books_of_any_import_close(
     before = pool_files(folder / "pool")
     import_responses(folder / "pool", again)
     assert pool_files(folder / "pool") == before
+
+
+def test_a_rule_costs_nothing_so_a_changed_input_is_imported_again(tmp_path: Path) -> None:
+    pool = import_responses(tmp_path, plan(ROWS))
+    score(pool, ScoringPlan("rule-math", FakeScorer(), {"rule_version": 1}), InlineEngine(), None,
+          ignore)  # fmt: skip
+    changed = import_responses(tmp_path, plan([responses(0)], digest="other"))
+    assert [one.prompt_id for one in changed.prompts(0)] == ["p0"]
+    assert "rule-math" not in changed.layout.scorer_names()
