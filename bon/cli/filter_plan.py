@@ -16,7 +16,7 @@ from bon.config import (
     RunSettings,
     ScoreSettings,
 )
-from bon.errors import SettingsError
+from bon.errors import SettingsError, did_you_mean
 
 if TYPE_CHECKING:
     from bon.cli.places import SourceKind
@@ -192,6 +192,10 @@ def _scorer_to_be(call: Invocation, plan: FilterPlan) -> str | None:
     scorer = rank_by or (names[0] if len(names) == 1 else None)
     if plan.kind == "prompts":
         known = sorted({*names, *PoolLayout(plan.root).scorer_names()})
+        if scorer not in (None, *known):
+            raise SettingsError(
+                f"there is no scorer {scorer!r}", next_step=did_you_mean(str(scorer), known)
+            )
         check_filters(plan.filters, kind=plan.units, scorer=scorer, scorers=known)
     return scorer
 

@@ -34,7 +34,8 @@ RESPONSES = [
      "responses": [LONG, ALMOST, REFUSAL, GERMAN], "scores": [0.1, 0.9, -1.0, 0.4],
      "is_correct": [True, True, False, False], "num_tokens": [18, 18, 10, 16],
      "finish_reason": ["stop", "stop", "stop", "length"]},
-    {"id": "b", "prompt": [user("Hi ☃"), assistant("Hello."), user("Think so?")], "topic": None,
+    {"id": "b", "prompt": [user("Hi!"), assistant("Hallo ☃."), user("Do you really think so?")],
+     "topic": None,
      "responses": [LOOPING, "yes", "yes", ""], "scores": [2.0, 1.0, 3.0, None],
      "is_correct": [True, True, True, True], "num_tokens": [90, 1, 1, 0],
      "finish_reason": ["length", "stop", "stop", "stop"]},
@@ -68,7 +69,7 @@ def filtered(source: Path, *arguments: object) -> tuple[dict[str, Any], list[Any
         ("difficulty:min=0.2,max=0.8", [4, 5, 6, 7]),
         ("length:min_chars=1,max_words=50,max_tokens=17", [0, 1, 4, 7]),
         ("finish-reason", [3, 4]),
-        ('language:allowed=["en"]', [3, 7]),
+        ('language:allowed=["de","fr"],min_prob=0.9', [0, 1, 2, 4, 5, 6, 7]),
         ("repetition", [4]),
         ("refusal", [2]),
         ("regex:pattern=^yes$", [0, 1, 2, 3, 4, 7]),
@@ -160,7 +161,7 @@ def test_order_counts(responses: Path) -> None:
 
 
 def test_short_flags_follow_in_their_order(responses: Path) -> None:
-    (responses.parent / "eval.jsonl").write_text('{"question": "Think so?"}\n')
+    (responses.parent / "eval.jsonl").write_text('{"question": "Hi! Do you really think so?"}\n')
     short = ["--diversity", 0.6, "--decontaminate", "eval.jsonl", "--dedup", "near",
              "--min-reward", 0.1, "--filter", "refusal"]  # fmt: skip
 
@@ -204,9 +205,10 @@ def test_flags_win_over_the_filters_of_the_file(responses: Path) -> None:
 
 @pytest.mark.slow
 def test_agreement_asks_the_model_of_this_call(tmp_path: Path) -> None:
+    right, wrong = ([str(n + n + 3 + off) for n in range(8)] for off in (0, 4))
     rows = [
-        {"prompt": f"What is {n} + {n + 3}?", "chosen": str(n + n + 3 + n % 2), "rejected": "7",
-         "score_chosen": 1, "score_rejected": 0}
+        {"prompt": f"What is {n} + {n + 3}?", "score_chosen": 1, "score_rejected": 0,
+         "chosen": (wrong if n % 2 else right)[n], "rejected": (right if n % 2 else wrong)[n]}
         for n in range(8)
     ]  # fmt: skip
     write_lines(tmp_path / "pairs.jsonl", rows)
@@ -413,6 +415,10 @@ def test_a_foreign_folder_is_left_as_it_is(responses: Path) -> None:
     [
         (["--filter", "margin:min=1"], "use reward for these"),
         (["--decontaminate", "nosuch.jsonl"], "no such input: nosuch.jsonl"),
+        (
+            ["--decontaminate", "p.jsonl", "--filter", "decontaminate:files=p.jsonl,columns=q"],
+            "the evaluation data has no column 'q'",
+        ),
         (["-r", "a=/no/model", "-r", "b=/no/model"], "name the one that ranks with --rank-by"),
         (["--rank-by", "other", "--min-reward", "0"], "there is no scorer 'other'"),
         (["--filter", "difficulty:scorer=rule-math"], "there is no scorer 'rule-math'"),

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bon.config.filters import Decontaminate
-from bon.errors import SettingsError, did_you_mean
+from bon.errors import InputError, SettingsError, did_you_mean
 from bon.pipeline.filtering.dedup import needs_of
 from bon.pipeline.filtering.texts import Words, slices, words
 from bon.pipeline.filtering.units import Units, Verdict, View
@@ -144,19 +144,29 @@ def _batches(settings: Decontaminate) -> Iterator[list[tuple[Instance, str]]]:
     batch: list[tuple[Instance, str]] = []
     for file in settings.files:
         columns: set[str] = set()
+        has_text = False
         for row in read_rows(file, settings.split):
             values = row.values or {}  # a bad row has no text to compare with
             columns |= values.keys()
             for column, value in values.items():
                 if settings.columns and column not in settings.columns:
                     continue
-                batch += [(Instance(file, row.where, column), text) for text in _texts(value)]
+                texts = list(_texts(value))
+                has_text |= bool(texts)
+                batch += [(Instance(file, row.where, column), text) for text in texts]
             if len(batch) >= _BATCH_TEXTS:
                 yield batch
                 batch = []
         missing = set(settings.columns) - columns
         if missing == set(settings.columns) and missing:
             raise _no_columns(sorted(missing)[0], file, columns)
+        if not has_text:
+            raise InputError(
+                "the evaluation data has no text",
+                where=file,
+                why="none of its rows can be read, or none of their values is a text",
+                next_step="check that the file holds what its name says",
+            )
     yield batch
 
 

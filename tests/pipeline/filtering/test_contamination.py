@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bon.errors import InputNotFoundError, SettingsError
+from bon.errors import InputError, InputNotFoundError, SettingsError
 
 EVAL = "Natalia sold clips to 48 of her friends in April, and then she sold half as many in May."
 GRAM = "sold clips to 48 of her friends in"  # its first 8-gram but one
@@ -93,3 +93,11 @@ def test_files_and_columns_that_are_not_there(filtered, row, evaluation):
         filtered(rows, "decontaminate:files=nowhere.jsonl")
     with pytest.raises(SettingsError, match="did you mean 'question'"):
         filtered(rows, {"name": "decontaminate", "files": evaluation, "columns": ["qestion"]})
+
+
+def test_evaluation_data_without_any_text_would_find_nothing(filtered, row, tmp_path):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("not json\n[1]\n")
+    with pytest.raises(InputError, match="no text") as caught:
+        filtered([row(["r"])], f"decontaminate:files={broken}")
+    assert caught.value.where == str(broken)
