@@ -61,8 +61,10 @@ def select(call: Invocation) -> None:
     check_output(output, form)
     check_upload(export, output)
     _refuse_other_strategies(call, settings.strategy)
+    written_to = output_paths(output, form, export)
     root = Path(call.source) if from_pool else call.settings(RunSettings).pool
     root = root or default_pool(call.source, output)
+    check_apart(root, *written_to)
     places = output_paths(output, form, export)
     check_apart(root, *places)
     if from_pool:

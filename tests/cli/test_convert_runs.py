@@ -273,6 +273,8 @@ def test_select_writes_every_form_of_responses(tmp_path: Path) -> None:
     done = bon("select", "p.pool", "--format", "trl-dpo", "-o", "x.jsonl", cwd=tmp_path)
     assert done.returncode == 2
     assert "cannot be made from responses" in done.stderr
+    done = bon("select", "p.pool", "-o", "p.pool/x.jsonl", cwd=tmp_path)
+    assert "the output and the pool would lie in each other" in done.stderr
     assert pool_files(tmp_path / "p.pool") == before
 
 
