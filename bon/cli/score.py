@@ -7,7 +7,13 @@ from pathlib import Path
 from bon.cli.app import app, guarded
 from bon.cli.flags import Invocation, command
 from bon.config import GROUPS as COMMAND_GROUPS
-from bon.config import GenerateSettings, InputSettings, RunSettings, ScoreSettings
+from bon.config import (
+    GenerateSettings,
+    InputSettings,
+    ResponseSettings,
+    RunSettings,
+    ScoreSettings,
+)
 
 GROUPS = COMMAND_GROUPS["score"]
 
@@ -16,34 +22,42 @@ GROUPS = COMMAND_GROUPS["score"]
     app,
     "score",
     *GROUPS,
-    source_help="Pool; or a prompt file, whose pool is made first.",
+    source_help="Pool; or a prompt file or a dataset that has responses, whose pool is made first.",
     examples=[
         "bon score prompts.pool -r Skywork/Skywork-Reward-V2-Qwen3-0.6B",
         "bon score prompts.pool -r second=./my-reward-model --reward-max-length 4096",
+        "bon score answers.jsonl -r Skywork/Skywork-Reward-V2-Qwen3-0.6B",
     ],
     panel="Stages",
     run=guarded,
 )
 def score(call: Invocation) -> None:
-    """Score every candidate of a pool with a reward model; resumes where it stopped."""
-    from bon.cli.build import scorer_settings
-    from bon.cli.closing import describe, finish_pool, making_steps
-    from bon.cli.places import check_places, default_pool, is_pool
-    from bon.cli.stages import make_pool, score_pool
+    """Score every candidate of a pool with a reward model; resumes where it stopped.
 
-    from_pool = is_pool(call.source)
-    root = Path(call.source) if from_pool else call.settings(RunSettings).pool
+    Responses that a dataset has are scored as they are; for prompts, responses are sampled first.
+    """
+    from bon.cli.build import scorer_settings
+    from bon.cli.closing import describe, finish_pool
+    from bon.cli.curation import ready_pool, step_texts
+    from bon.cli.places import check_places, default_pool, source_kind
+    from bon.cli.stages import score_pool
+
+    kind = source_kind(call)
+    root = Path(call.source) if kind == "pool" else call.settings(RunSettings).pool
     root = root or default_pool(call.source, None)
-    if from_pool:
-        idle = (InputSettings, GenerateSettings, RunSettings)
+    if kind == "pool":
+        idle = (InputSettings, ResponseSettings, GenerateSettings, RunSettings)
         call.refuse_for_pool({"limit", "max_drops", "engine"}, *idle)
     else:
         check_places(call.source, root)
     scorers = scorer_settings(call.settings(ScoreSettings))
     if call.dry_run:
-        steps = [] if from_pool else making_steps(call, root)
+        steps = step_texts(call, kind, root, with_scores=False)
         steps += [f"score {root} with {one.spec} as {one.name}" for one in scorers]
         describe(call, root, list(GROUPS), steps)
         return
-    made = score_pool(call, root) if from_pool else make_pool(call, root, with_scores=True)
+    if kind == "pool":
+        made = score_pool(call, root)
+    else:
+        made = ready_pool(call, kind, root, group=True, with_scores=True)
     finish_pool(call, made, [one.name for one in scorers])
