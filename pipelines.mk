@@ -16,7 +16,7 @@
 #
 # Every variable can come from the command line, the environment or the including Makefile.
 # What was used is kept in out/NAME.best.settings (dpo, filtered); another value makes the target
-# out of date.
+# out of date, and so does a run that failed or ended with too many drops.
 #
 # Candidates are kept in a pool. MODEL, N and SAMPLING decide them, so each combination has a
 # pool of its own, out/NAME.HASH.pool, and out/NAME.pool is a link to the last one used:
@@ -65,8 +65,9 @@ bon_changed = $(shell [ "$$(cat out/$(1).$(2).settings 2>/dev/null)" = \
 define bon_rule
 out/%.$(1).parquet: %.jsonl $$$$(call bon_changed,$$$$*,$(1),$(3)) | $$(BON_READY)
 	@mkdir -p $$(@D)
-	$$(BON) $(2) $$< --model $$(MODEL) $$(addprefix --reward ,$$(REWARD)) -n $$(N) $$(SAMPLING) \
-		$$($(3)) --pool out/$$*.$$(bon_hash).pool -o $$@
+	@rm -f out/$$*.$(1).settings
+	$$(BON) $(2) $$< --model $$(call bon_quote,$$(MODEL)) $$(addprefix --reward ,$$(REWARD)) -n $$(N) \
+		$$(SAMPLING) $$($(3)) --pool out/$$*.$$(bon_hash).pool -o $$@
 	@printf '%s\n' $$(call bon_quote,$$(call bon_settings,$(3))) >out/$$*.$(1).settings
 	@if [ -L out/$$*.pool ] || [ ! -e out/$$*.pool ]; then \
 		rm -f out/$$*.pool && ln -s $$(notdir $$*).$$(bon_hash).pool out/$$*.pool; fi

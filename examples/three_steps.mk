@@ -2,7 +2,7 @@
 #
 #   make -f examples/three_steps.mk pool                  # 1 and 2, on the GPU machine
 #   rsync -a out/train.pool laptop:work/out/              # the pool is all that is needed
-#   make -f examples/three_steps.mk sets                  # 3, no model is loaded
+#   make -f examples/three_steps.mk sets                  # 3, no model is loaded; -B makes them anew
 #
 # PROMPTS, MODEL, REWARD, N and STRATEGIES can be given on the command line.
 
@@ -16,20 +16,14 @@ POOL := out/$(basename $(notdir $(PROMPTS))).pool
 SETS := $(STRATEGIES:%=$(POOL:.pool=).%.dpo.parquet)
 
 .PHONY: pool sets
-pool: $(POOL).scored
 sets: $(SETS)
 
-# 1. Sample N candidates for each prompt. Killed? The same command goes on.
-$(POOL).sampled: $(PROMPTS)
-	@mkdir -p $(@D)
-	$(BON) generate $< --model $(MODEL) -n $(N) --pool $(POOL)
-	@touch $@
-
-# 2. Score them.
-$(POOL).scored: $(POOL).sampled
+# 1. Sample N candidates for each prompt. Killed? The same command goes on. 2. Score them.
+# Both run every time: what is there costs seconds, and other settings are refused, not ignored.
+pool:
+	$(BON) generate $(PROMPTS) --model $(MODEL) -n $(N) --pool $(POOL)
 	$(BON) score $(POOL) --reward $(REWARD)
-	@touch $@
 
 # 3. Pair them, one set for each strategy; what the pool has is never made again.
-$(SETS): $(POOL:.pool=).%.dpo.parquet: $(POOL)/pool.json
+$(SETS): $(POOL:.pool=).%.dpo.parquet: | $(POOL)
 	$(BON) build-dpo $(POOL) --strategy $* -o $@

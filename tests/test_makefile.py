@@ -83,7 +83,7 @@ def test_the_rule_is_the_bon_command_with_its_variables(project: Path) -> None:
     result = make(project, "-n", "out/p.best.parquet", "MODEL=my/m", "REWARD=a b=c", "N=5")
     (command,) = bon_commands(result)
     assert re.fullmatch(
-        r"bin/bon select p\.jsonl --model my/m --reward a --reward b=c -n 5 "
+        r"bin/bon select p\.jsonl --model 'my/m' --reward a --reward b=c -n 5 "
         r"--pool out/p\.[0-9a-f]{8}\.pool -o out/p\.best\.parquet",
         command,
     )
@@ -128,7 +128,7 @@ def test_three_steps_sample_and_score_once(project: Path) -> None:
 def test_defaults_are_those_of_bon(project: Path) -> None:
     (command,) = bon_commands(make(project, "-n"))
     n = GenerateSettings().num_candidates
-    assert f"--model {DEFAULT_MODEL} --reward {DEFAULT_REWARD} -n {n} " in command
+    assert f"--model '{DEFAULT_MODEL}' --reward {DEFAULT_REWARD} -n {n} " in command
 
 
 def test_our_own_makefile_has_the_rule(tmp_path: Path) -> None:
@@ -193,6 +193,24 @@ def test_a_failed_run_is_run_again(project: Path) -> None:
     assert make(project, "SELECTION=--fail").returncode != 0
     assert make(project, "SELECTION=--fail").returncode != 0
     assert len(calls(project)) == 2
+
+
+def test_a_run_with_too_many_drops_is_run_again(project: Path) -> None:
+    """Exit 3 comes after the file is written, so the file alone looks up to date."""
+    assert make(project).returncode == 0
+    os.utime(project / "out" / "p.best.parquet", (0, 0))
+    bon = project / "bin" / "bon"
+    bon.write_text(FAKE_BON.replace('"--fail" in arguments', "3"))
+    assert make(project).returncode != 0
+    bon.write_text(FAKE_BON)
+    assert make(project).returncode == 0
+    assert make(project).returncode == 0
+    assert len(calls(project)) == 3
+
+
+def test_a_model_may_have_a_space_in_its_name(project: Path) -> None:
+    assert make(project, "MODEL=my models/it's").returncode == 0
+    assert "--model my models/it's --reward" in calls(project)[0]
 
 
 def test_the_last_pool_has_a_plain_name(project: Path) -> None:
