@@ -76,7 +76,7 @@ def filtered(source: Path, *arguments: object) -> tuple[dict[str, Any], list[Any
         ("regex:pattern=^yes$,keep=false", [5, 6]),
         ("exact_dedup", [5]),  # the second yes has the better score
         ("near_dedup:threshold=0.6,ngram=3", [0, 5]),
-        ("diversity:threshold=0.6,scorer=given", [0, 5]),
+        ("diversity:threshold=0.6,scorer=given,on=response", [0, 5]),
     ],
 )
 def test_filters_of_candidates(responses: Path, spec: str, gone: list[int]) -> None:
