@@ -4,8 +4,9 @@
 
 The pool is made up (texts of random words, seeded), in parts of the size `bon generate` makes.
 The baseline reads the same columns of the same files, checksums verified, and writes the same
-output with the same options; it decides nothing. Both run in this process, alternating; the ratio
-of the medians is the figure. Peak memory is that of the command in a process of its own.
+output with the same options; it decides nothing. `bon` runs as a user runs it, in a process of its
+own with its start-up; the baseline in this one, all imported. They alternate, and the ratio of the
+medians is the figure. Peak memory is that of the command.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ def bench_filter(pool: Pool, folder: Path, rounds: int) -> dict[str, object]:
     peak_mib = peak_memory_mib(arguments)
     output = pq.read_table(ours)
     columns = {
-        PROMPTS: ["prompt_id", "row", "prompt", "extra", "where"],
+        PROMPTS: ["prompt_id", "row", "prompt", "extra"],
         CANDIDATES: ["prompt_id", "candidate", "response", "finish_reason", "num_tokens"],
         scores_kind("reward"): ["prompt_id", "candidate", "score"],
     }
@@ -225,18 +226,20 @@ def main() -> None:
         folder = Path(temporary)
         pool = make_pool(folder / "large.pool", options.prompts)
         small = make_pool(folder / "small.pool", options.near_prompts)
-        if options.only in (None, "build-dpo"):
-            results["build-dpo"] = bench_build_dpo(pool, folder, options.rounds)
-            print(json.dumps(results["build-dpo"]), flush=True)
-        if options.only in (None, "filter"):
-            results["filter"] = bench_filter(pool, folder, options.rounds)
-            print(json.dumps(results["filter"]), flush=True)
-        if options.only in (None, "near-dedup"):
-            results["near-dedup"] = bench_near_dedup(small, folder)
-            print(json.dumps(results["near-dedup"]), flush=True)
-    results["command"] = "python " + " ".join(["benchmarks/bench_curation.py", *sys.argv[1:]])
-    results["machine"] = f"{platform.machine()}, Python {platform.python_version()}"
-    results["candidates"] = options.prompts * NUM_CANDIDATES
+        benches: dict[str, Callable[[], dict[str, object]]] = {
+            "build-dpo": lambda: bench_build_dpo(pool, folder, options.rounds),
+            "filter": lambda: bench_filter(pool, folder, options.rounds),
+            "near-dedup": lambda: bench_near_dedup(small, folder),
+        }
+        said = {
+            "command": "python " + " ".join(["benchmarks/bench_curation.py", *sys.argv[1:]]),
+            "machine": f"{platform.machine()}, Python {platform.python_version()}",
+            "candidates": options.prompts * NUM_CANDIDATES,
+        }
+        for name, bench in benches.items():
+            if options.only in (None, name):
+                results[name] = {**bench(), **said}
+                print(json.dumps({name: results[name]}), flush=True)
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 

@@ -71,6 +71,7 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
     try:
         try:
             _remove_stale(folder / f"{final.name}.scratch", folder)
+            shutil.rmtree(scratch, ignore_errors=True)  # of a dead one with this process's id
             scratch.mkdir(parents=True)
         except OSError as error:
             raise OutputError(

@@ -198,6 +198,14 @@ def test_scratch_of_the_dead_is_removed_and_that_of_others_kept(tmp_path: Path) 
     assert sorted(tmp_path.iterdir()) == sorted([other, living])
 
 
+def test_scratch_of_a_dead_process_with_the_same_id_is_in_no_ones_way(tmp_path: Path) -> None:
+    """In a container `bon` has the same id at every start."""
+    stale = tmp_path / f".x.parquet.scratch.{os.getpid()}.tmp"
+    (stale / "pool").mkdir(parents=True)
+    with scratch_folder(tmp_path / "x.parquet") as scratch:
+        assert list(scratch.iterdir()) == []
+
+
 def test_scratch_beside_a_mounted_folder_is_among_the_temporary_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

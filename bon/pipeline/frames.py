@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,14 +19,17 @@ __all__ = ["Frame", "frames"]
 
 _KEYS = ("prompt_id", "candidate")
 _FRAME_ROWS = 16_384
-"""Candidates held at a time, about; a part is never cut."""
+"""Candidates in a frame, at most, where it has several parts."""
+_FRAME_BYTES = 64 << 20
+"""Bytes of candidates in a frame, about; a prompt is never cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A few parts: P prompts that have candidates, and their C candidates, in the pool's order."""
+    """P prompts that have candidates, and their C candidates, in the pool's order."""
 
     parts: tuple[int, ...]
+    """The parts that they are from."""
     prompts: pa.Table
     """P rows of the columns of `PROMPTS_SCHEMA` that were asked for, and `prompt_id`, `row`."""
     candidates: pa.Table
@@ -59,10 +62,10 @@ def frames(
     prompt_columns: Sequence[str] = (),
     candidate_columns: Sequence[str] = (),
 ) -> Iterator[Frame]:
-    """Yield the pool's parts in order, with only the columns that are needed.
+    """Yield the pool in order, with only the columns that are needed.
 
-    Small parts come together: work on columns costs much the same for few rows as for many. The
-    next frame is read while the caller works on this one; two or three are held at a time.
+    Small parts come together, since work on columns costs much the same for few rows as for many;
+    large ones are cut between prompts. What comes next is read while the caller works on a frame.
 
     Raises:
         PoolCorruptError: a file cannot be read back, or files of one part do not belong together.
@@ -80,14 +83,34 @@ def frames(
             if following is not None:
                 ahead.append(reader.submit(read, following))
             if ahead:
-                yield ahead.popleft().result()
+                yield from _pieces(ahead.popleft().result())
 
 
 def _groups(pool: Pool, parts: list[int]) -> list[tuple[int, ...]]:
-    """Cut into runs of parts with about `_FRAME_ROWS` candidates, by the first part's number."""
-    rows = pool.num_rows(CANDIDATES, parts[0]) if parts else 1
-    size = max(1, _FRAME_ROWS // max(1, rows))
-    return [tuple(parts[start : start + size]) for start in range(0, len(parts), size)]
+    """Cut into runs of parts that stay below the limits, or have a single part."""
+    groups: list[list[int]] = []
+    num_rows = num_bytes = 0
+    for part in parts:
+        rows, size = pool.num_rows(CANDIDATES, part), pool.num_bytes(CANDIDATES, part)
+        if groups and num_rows + rows <= _FRAME_ROWS and num_bytes + size <= _FRAME_BYTES:
+            groups[-1].append(part)
+            num_rows, num_bytes = num_rows + rows, num_bytes + size
+        else:
+            groups.append([part])
+            num_rows, num_bytes = rows, size
+    return [tuple(group) for group in groups]
+
+
+def _pieces(frame: Frame) -> Iterator[Frame]:
+    """Cut a frame that is too large between its prompts, and give each column one chunk."""
+    num_pieces = max(1, frame.candidates.nbytes // _FRAME_BYTES)
+    size = max(1, frame.candidates.num_rows // num_pieces)
+    start = 0
+    while start < len(frame.start_P) or start == 0:
+        first = frame.start_P[start] if len(frame.start_P) else 0
+        stop = max(start + 1, int(np.searchsorted(frame.start_P, first + size)))
+        yield _sliced(frame, start, stop)
+        start = stop
 
 
 def _read(
@@ -98,7 +121,7 @@ def _read(
     prompt_columns: list[str],
     candidate_columns: list[str],
 ) -> Frame:
-    prompts = _joined(pool.read(PROMPTS, part, prompt_columns) for part in parts)
+    prompts = pa.concat_tables(pool.read(PROMPTS, part, prompt_columns) for part in parts)
     of_parts = [pool.read(CANDIDATES, part, candidate_columns) for part in parts]
     scores = {
         name: np.concatenate(
@@ -109,7 +132,7 @@ def _read(
         )
         for name in scorers
     }
-    candidates = _joined(of_parts)
+    candidates = pa.concat_tables(of_parts)
     start = np.flatnonzero(candidates.column("candidate").to_numpy() == 0)
     count = np.diff(start, append=candidates.num_rows)
     sampled = candidates.column("prompt_id").take(pa.array(start))
@@ -126,11 +149,6 @@ def _read(
     raise _foreign(pool, CANDIDATES, parts[0], "prompts")
 
 
-def _joined(tables: Iterable[pa.Table]) -> pa.Table:
-    # One chunk a column: taking rows from many is slow.
-    return pa.concat_tables(tables).combine_chunks()
-
-
 def _read_scores(pool: Pool, part: int, name: str, candidates: pa.Table) -> NDArray[np.float32]:
     kind = scores_kind(name)
     scores = pool.read(kind, part, [*_KEYS, "score"])
@@ -143,15 +161,23 @@ def _read_scores(pool: Pool, part: int, name: str, candidates: pa.Table) -> NDAr
 
 def _limited(frame: Frame, limit: int) -> Frame:
     """Keep the prompts of the first input rows; rows ascend, so these come first."""
-    num = int(np.searchsorted(frame.prompts.column("row").to_numpy(), limit))
-    end = int(frame.count_P[:num].sum())
+    rows = frame.prompts.column("row").to_numpy()
+    return _sliced(frame, 0, int(np.searchsorted(rows, limit)))
+
+
+def _sliced(frame: Frame, start: int, stop: int) -> Frame:
+    """Return the prompts from `start` up to `stop`, with their candidates."""
+    count = frame.count_P[start:stop]
+    first = int(frame.start_P[start]) if len(count) else 0
+    num = int(count.sum())
+    # One chunk a column: taking rows from many is slow.
     return Frame(
         frame.parts,
-        frame.prompts.slice(0, num),
-        frame.candidates.slice(0, end),
-        {name: values[:end] for name, values in frame.scores.items()},
-        frame.start_P[:num],
-        frame.count_P[:num],
+        frame.prompts.slice(start, len(count)).combine_chunks(),
+        frame.candidates.slice(first, num).combine_chunks(),
+        {name: values[first : first + num] for name, values in frame.scores.items()},
+        frame.start_P[start:stop] - first,
+        count,
     )
 
 

@@ -97,6 +97,11 @@ class Pool:
         """Return how many rows a part holds, from its footer."""
         return int(_footer(self.layout.part(kind, part)).num_rows)
 
+    def num_bytes(self, kind: str, part: int) -> int:
+        """Return how large a part is once it is read, all columns, from its footer."""
+        footer = _footer(self.layout.part(kind, part))
+        return sum(footer.row_group(n).total_byte_size for n in range(footer.num_row_groups))
+
     def pending(self, kind: str, limit: int | None = None) -> list[int]:
         """List the parts of `candidates` or of a scorer that are missing or grew since."""
         done = set(self.layout.numbers(kind))

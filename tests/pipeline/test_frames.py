@@ -45,8 +45,13 @@ def rows(frame: Frame) -> list[tuple[str, list[str], list[float]]]:
     ]
 
 
+@pytest.mark.parametrize("frame_bytes", [1, 300, 64 << 20])
 @pytest.mark.parametrize("limit", [None, *range(12)])
-def test_columns_hold_what_rows_hold(pool: Pool, limit: int | None) -> None:
+def test_columns_hold_what_rows_hold(
+    pool: Pool, limit: int | None, frame_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a frame holds one prompt, a few, or all that there are."""
+    monkeypatch.setattr(module, "_FRAME_BYTES", frame_bytes)
     found = [
         row
         for frame in frames(pool, scorers=["reward"], limit=limit, candidate_columns=["response"])
@@ -116,11 +121,27 @@ def test_error_in_a_later_part_comes_after_the_earlier_ones(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_FRAME_ROWS", 1)
-    (pool.layout.root / "candidates/part-00001.parquet").write_bytes(b"no parquet")
-    reader = frames(pool)
+    folder = pool.layout.root / "scores/reward"
+    shutil.copy(folder / "part-00000.parquet", folder / "part-00001.parquet")
+    reader = frames(pool, scorers=["reward"])
     assert next(reader).parts == (0,)
-    with pytest.raises(PoolCorruptError, match=r"part-00001"):
+    with pytest.raises(PoolCorruptError, match="part 1 of scores/reward"):
         next(reader)
+
+
+def test_large_parts_are_cut_between_prompts(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FRAME_BYTES", 1)
+    cut = list(frames(pool, scorers=["reward"], candidate_columns=["response"]))
+    assert [len(frame.start_P) for frame in cut] == [1] * 7
+    assert all(frame.start_P.tolist() == [0] for frame in cut)
+    assert {frame.candidates["response"].num_chunks for frame in cut} == {1}
+
+
+def test_first_part_without_candidates_says_nothing_of_the_others(tmp_path: Path) -> None:
+    gone = FakeGenerator(too_long=frozenset(f"p{n}" for n in range(4)))
+    pool = Run(input_rows(400), generator=gone).scores(tmp_path / "p")
+    largest = max(frame.candidates.num_rows for frame in frames(pool))
+    assert largest <= max(12, module._FRAME_ROWS)
 
 
 def test_small_parts_come_together(pool: Pool, frame_rows: int) -> None:
