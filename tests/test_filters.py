@@ -53,6 +53,13 @@ def test_quantile_by_hand():
     np.testing.assert_array_equal(mixed, [NAN, 1.0])
 
 
+@pytest.mark.parametrize(("quantile", "expected"), [(0.07, 7.0), (0.29, 29.0), (0.57, 57.0)])
+def test_a_quantile_that_falls_on_a_value_is_that_value(quantile, expected):
+    # in floats 0.07 * 100 is 7.000000000000001, and 0.29 * 100 is 28.999999999999996
+    values = np.arange(101.0)
+    assert set(group_quantiles(values, np.zeros(101, np.int64), quantile)) == {expected}
+
+
 @given(ROWS, st.sampled_from([0.0, 0.1, 1 / 3, 0.5, 0.9, 1.0]))
 def test_quantiles_are_those_of_numpy(rows, quantile):
     values, groups = columns(rows)
