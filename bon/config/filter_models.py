@@ -239,7 +239,7 @@ class Margin(FilterSettings):
 
     min: str
     """Smallest margin: a score difference, or a share (`10%` drops the smallest tenth of what is
-    left)."""
+    left, rounded down, and of equal margins none or all)."""
     scorer: str | None = None
     """Scorer, where it is not the one that ranks."""
 

@@ -11,43 +11,32 @@ from numpy.typing import NDArray
 from bon.config.filters import Difficulty, Margin, Reward
 from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
 from bon.filters import between, group_quantiles, share_right, top_k_of_groups
+from bon.guards import low_margin, margin_threshold
 from bon.pipeline.filtering.units import Needs, Units, Verdict, View
 
-__all__ = ["DifficultyStep", "RankStep"]
+__all__ = ["DifficultyStep", "MarginShareStep", "RankStep"]
 
 _BELOW, _NOT_TOP, _UNKNOWN = 0, 1, 2
 
 
 class RankStep:
-    """`reward` by quantile or rank, and `margin` by share, over all, prompts or a column."""
+    """`reward` by quantile or rank, over all, prompts or a column."""
 
-    def __init__(
-        self, scorer: str, quantile: float | None, top_k: int | None, by: str | None, what: str
-    ) -> None:
-        columns = () if by in (None, "prompt") else ("extra",)
+    def __init__(self, settings: Reward, scorer: str) -> None:
+        self._by = settings.by
+        columns = () if self._by in (None, "prompt") else ("extra",)
         self.needs = Needs(columns, (), (scorer,))
-        self._scorer, self._quantile, self._top_k, self._what = scorer, quantile, top_k, what
-        self._by = by
+        self._scorer, self._quantile, self._top_k = scorer, settings.min_quantile, settings.top_k
         self._groups: dict[str, int] = {}
         self._columns: set[str] = set()
         self._values: list[NDArray[np.float32]] = []
         self._group: list[NDArray[np.int32]] = []
 
-    @classmethod
-    def of_reward(cls, settings: Reward, scorer: str) -> RankStep:
-        """Make the step of min_quantile and top_k."""
-        return cls(scorer, settings.min_quantile, settings.top_k, settings.by, "reward")
-
-    @classmethod
-    def of_margin(cls, settings: Margin, scorer: str) -> RankStep:
-        """Make the step of a share of all margins."""
-        return cls(scorer, float(settings.min.removesuffix("%")) / 100, None, None, "margin")
-
     def begin(self, max_units: int) -> None:
         """Start afresh; arrays grow with the frames."""
 
     def observe(self, view: View) -> None:
-        """Take in rewards or margins, and the groups they are in."""
+        """Take in rewards, and the groups they are in."""
         self._values.append(view.rank(self._scorer))
         self._group.append(self._group_of(view))
 
@@ -91,9 +80,9 @@ class RankStep:
     def detail(self, code: int, value: float, units: Units) -> str:
         """Say the value and what it did not reach."""
         if code == _UNKNOWN:
-            return f"it has no {self._what} by {self._scorer}"
+            return f"it has no reward by {self._scorer}"
         among = {None: "all", "prompt": "its prompt's"}.get(self._by, f"those of its {self._by}")
-        said = f"its {self._what} by {self._scorer}, {value:.6g}, is "
+        said = f"its reward by {self._scorer}, {value:.6g}, is "
         if code == _NOT_TOP:
             return f"{said}not one of the {self._top_k} highest of {among}"
         return f"{said}below the {self._quantile:g} quantile of {among}"
@@ -105,6 +94,39 @@ def _no_column(name: str, columns: set[str]) -> SettingsError:
         where="the key `by` of the filter reward",
         next_step=did_you_mean(name, {"prompt", *columns}),
     )
+
+
+class MarginShareStep:
+    """`margin`, where it is a share: the same pairs as `bon build-dpo` drops with it."""
+
+    def __init__(self, settings: Margin, scorer: str) -> None:
+        self.needs = Needs(scorers=(scorer,))
+        self._share, self._scorer = settings.min, scorer
+        self._margins: list[NDArray[np.float32]] = []
+        self._threshold = -np.inf
+
+    def begin(self, max_units: int) -> None:
+        """Start afresh; arrays grow with the frames."""
+
+    def observe(self, view: View) -> None:
+        """Take in the margins."""
+        self._margins.append(view.rank(self._scorer))
+
+    def decide(self, units: NDArray[np.int64]) -> Verdict:
+        """Pass what lies above the threshold that the share makes; an unknown margin fails."""
+        margin_U = np.concatenate([*self._margins, np.zeros(0, np.float32)]).astype(np.float64)
+        self._threshold = margin_threshold(self._share, margin_U)
+        self._margins = []
+        return Verdict(~low_margin(margin_U, self._threshold) & ~np.isnan(margin_U), margin_U)
+
+    def detail(self, code: int, value: float, units: Units) -> str:
+        """Say the margin and the share."""
+        if np.isnan(value):
+            return f"it has no margin by {self._scorer}"
+        return (
+            f"its margin by {self._scorer}, {value:.6g}, is among the smallest {self._share}: "
+            f"not above {self._threshold:.6g}"
+        )
 
 
 class DifficultyStep:

@@ -11,7 +11,7 @@ from bon.config.filters import FilterSettings
 from bon.errors import SettingsError, did_you_mean
 from bon.pipeline.filtering.contamination import DecontaminateStep
 from bon.pipeline.filtering.dedup import ExactDedupStep
-from bon.pipeline.filtering.ranking import DifficultyStep, RankStep
+from bon.pipeline.filtering.ranking import DifficultyStep, MarginShareStep, RankStep
 from bon.pipeline.filtering.rowwise import (
     AgreementStep,
     FinishReasonStep,
@@ -133,7 +133,7 @@ def compile_filter(one: FilterSettings, scorer: str | None, seed: int) -> Compil
         case config.Reward():
             return _compile_reward(one, named or "")
         case config.Margin() if one.min.endswith("%"):
-            return Compiled(one, [], RankStep.of_margin(one, named or ""))
+            return Compiled(one, [], MarginShareStep(one, named or ""))
         case config.Margin():
             return Compiled(one, [RewardStep.of_margin(one, named or "")])
         case config.Agreement():
@@ -164,5 +164,5 @@ def _compile_reward(one: config.Reward, scorer: str) -> Compiled:
     if one.min is not None or one.max is not None:
         compiled.rows.append(RewardStep.of_reward(one, scorer))
     if one.min_quantile is not None or one.top_k is not None:
-        compiled.last = RankStep.of_reward(one, scorer)
+        compiled.last = RankStep(one, scorer)
     return compiled

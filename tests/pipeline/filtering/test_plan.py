@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bon.errors import InputError, PoolIncompleteError, SettingsError, UnknownChoiceError
+from bon.guards import margin_threshold
 
 
 def test_no_rows_and_no_filters(filtered, row):
@@ -183,8 +185,27 @@ def test_margins_absolute_and_as_a_share(filtered, row):
     result = filtered(rows, "margin:min=0.2", kind="pairs")
     assert result.kept == ["c0|r0", "c1|r1", "c3|r3", "c4|r4"]
     assert result.details[1] == "it has no margin by reward"
-    # -1 .2 1 2 3: the 40 % quantile is .2 + .6 × .8 = .68
-    assert filtered(rows, "margin:min=40%", kind="pairs").kept == ["c0|r0", "c3|r3", "c4|r4"]
+    share = filtered(rows, "margin:min=40%", kind="pairs")  # of -1 .2 1 2 3 two
+    assert share.kept == ["c0|r0", "c3|r3", "c4|r4"]
+    assert share.details[0] == (
+        "its margin by reward, 0.2, is among the smallest 40%: not above 0.2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [("0%", 5), ("10%", 5), ("20%", 4), ("39.9%", 4), ("99%", 1), ("100%", 0)],
+)
+def test_a_share_of_margins_means_what_it_means_to_build_dpo(filtered, row, said, kept):
+    margins = [1.0, 2.0, 3.0, 4.0, 5.0]
+    threshold = margin_threshold(said, np.array(margins))
+    assert sum(margin > threshold for margin in margins) == kept
+    rows = [row([str(m), "r"], [m, 0.0]) for m in margins]
+    expected = [f"{m}|r" for m in margins if m > threshold]
+    assert filtered(rows, f"margin:min={said}", kind="pairs").kept == expected
+    # of equal ones none or all
+    equal = [row([str(i), "r"], [1.0, 0.0]) for i in range(4)]
+    assert len(filtered(equal, f"margin:min={said}", kind="pairs").kept) == (4 if kept else 0)
 
 
 def test_agreement_drops_or_flips(filtered, row):
