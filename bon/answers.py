@@ -26,7 +26,14 @@ _NUMBER = r"""
 _NUMBER_IN_TEXT = re.compile(_NUMBER, re.VERBOSE)
 _NUMBER_ALONE = re.compile(rf"\s* \$? {_NUMBER} (?: \s | \\?[%$] | [.£€] )*", re.VERBOSE)
 _BRACE = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
-_ANSWER_LINE = re.compile(r"\s*(?:A|(?i:(?:the )?(?:final )?answer))\s*:(.*)")
+# Markdown may make a heading of the line, and wrap its mark alone or the answer with it
+_ANSWER_LINE = re.compile(
+    r"\s*(?:\#+\s*)?(?P<opened>[*_`]*)(?:A|(?i:(?:the\ )?(?:final\ )?answer))"
+    r"(?P<closed>[*_`]*)\s*:(?P<answer>.*)",
+    re.VERBOSE,
+)
+_WRAPPER = re.compile(r"\*{1,3}|_{1,3}|`{1,3}|\${1,2}")
+_MAX_WRAPPERS = 4
 
 
 def compile_answer_pattern(pattern: str | None) -> re.Pattern[str] | None:
@@ -60,7 +67,7 @@ def extract_answer(text: str, pattern: re.Pattern[str] | None = None) -> str | N
     last = None
     for match in pattern.finditer(text):
         group = match.group(1) if pattern.groups else None
-        last = (match.group() if group is None else group).strip() or last
+        last = _unwrapped(match.group() if group is None else group) or last
     return None if last is None else _number(last) or last
 
 
@@ -68,7 +75,8 @@ def reference_answer(value: Any, pattern: re.Pattern[str] | None = None) -> str 
     r"""Return the right answer that an input's answer column holds, none where it holds none.
 
     Of a string that is, in this order, what follows its last `####`, its last `\boxed{}`, what
-    the pattern matches, what follows `A:` or `Answer:` on its last line, or all of it. A number
+    the pattern matches, what follows `A:` or `Answer:` on its last line, or all of it. Markdown's
+    emphasis and code marks and `$` around a marked answer or a number are not part of it. A number
     comes in canonical spelling; a value that is neither string, number nor bool holds no answer.
     """
     if isinstance(value, bool):
@@ -80,7 +88,7 @@ def reference_answer(value: Any, pattern: re.Pattern[str] | None = None) -> str 
         return None
     matched = None if pattern is None else extract_answer(value, pattern)
     answer = _hashes(value) or _boxed(value) or matched or _answer_line(value) or value.strip()
-    return (_number(answer) or answer) or None
+    return (_number(_unwrapped(answer)) or answer) or None
 
 
 def is_correct(response: str, reference: str, pattern: re.Pattern[str] | None = None) -> bool:
@@ -90,7 +98,7 @@ def is_correct(response: str, reference: str, pattern: re.Pattern[str] | None = 
     of it, where the pattern takes in more). Any other is compared with the extracted answer, or
     without a pattern the whole response, and with what the response puts after its last `####`,
     in `\boxed{}` or after `A:` or `Answer:` on its last line, all without regard to case, white
-    space and trailing punctuation.
+    space, trailing punctuation and Markdown's marks around all of it.
     """
     expected = _number(reference)
     answer = extract_answer(response, pattern)
@@ -121,9 +129,11 @@ def _number(text: str) -> str | None:
 
 
 def _hashes(text: str) -> str | None:
-    """First line with text after the last `####`."""
-    _, hashes, rest = text.rpartition("####")
-    return next(iter(rest.strip().splitlines()), "").strip() or None if hashes else None
+    """First line with text after the last `####`; what follows `Answer:`, where it is one."""
+    before, hashes, rest = text.rpartition("####")
+    line = next(iter(rest.strip().splitlines()), "") if hashes else ""
+    opened = before[len(before.rstrip("*_`")) :]
+    return _answer_line(line) or _marked(opened, line) or None
 
 
 def _boxed(text: str) -> str | None:
@@ -140,15 +150,43 @@ def _boxed(text: str) -> str | None:
             opened.append(None)
         elif token.startswith("\\boxed"):
             opened.append(match.end())
-    return content.strip() or None if content is not None else None
+    return _unwrapped(content) or None if content is not None else None
 
 
 def _answer_line(text: str) -> str | None:
     """What follows `A:` or `Answer:` on the last line that is not blank."""
     lines = text.strip().splitlines()
     match = _ANSWER_LINE.fullmatch(lines[-1]) if lines else None
-    return match[1].strip() or None if match else None
+    if match is None:
+        return None
+    opened = "" if match["closed"] else match["opened"]
+    return _marked(opened, match["answer"]) or None
+
+
+def _marked(opened: str, rest: str) -> str:
+    """What follows a mark, without the Markdown that may have been opened before the mark."""
+    rest = rest.strip()
+    for wrapped in (rest, opened + rest):
+        inner = _unwrapped(wrapped)
+        if inner != wrapped:
+            return inner
+    return _unwrapped(rest.removeprefix(opened))
+
+
+def _unwrapped(text: str) -> str:
+    """A text without the Markdown or the `$` around all of it, and a full stop after those."""
+    text = text.strip()
+    for _ in range(_MAX_WRAPPERS):
+        wrapper = _WRAPPER.match(text)
+        if wrapper is None:
+            break
+        mark, wrapped = wrapper[0], text.rstrip(".,;:!?")
+        inner = wrapped[len(mark) : -len(mark)].strip()
+        if not wrapped.endswith(mark) or not inner or mark in inner.replace("\\$", ""):
+            break
+        text = inner
+    return text
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".,;:!? ")
+    return " ".join(_unwrapped(text).casefold().split()).rstrip(".,;:!? ")

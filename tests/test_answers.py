@@ -1,6 +1,7 @@
 import json
 import pickle
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,8 @@ def test_default_answer_is_the_last_number_in_canonical_spelling(text, answer):
         (r"Answer:(.*)", "Answer: 1,000.0", "1000"),
         (r"Answer:(.*)", "Answer: $5 a day", "$5 a day"),
         (r"(?:x=(\d+))|none", "x=3 none", "none"),
+        (r"Answer: (.*)", "Answer: **7**", "7"),
+        (r"Answer: (.*)", "Answer: **Paris**.", "Paris"),
         (r"\d*", "7 apples", "7"),  # the last match of all is empty
         (r"Answer:(.*)", "Answer: ", None),
         (r"Answer:(.*)", "42", None),
@@ -116,6 +119,27 @@ def test_pattern_takes_its_last_match(pattern, text, answer):
         ("because.\nThe final answer: B\n", "B"),
         ("A: not the last line\nso there", "A: not the last line\nso there"),
         ("A", "A"),
+        ("**7**", "7"),
+        ("**Paris**", "**Paris**"),
+        ("so\n#### **7**", "7"),
+        ("so\n**#### 7**", "7"),
+        ("**####** $7$.", "7"),
+        ("#### **Final answer: 7**", "7"),
+        ("so\n**Answer:** 7", "7"),
+        ("so\n**Answer**: 7", "7"),
+        ("so\n**Final answer: 7**", "7"),
+        ("so\nFinal Answer: **7**.", "7"),
+        ("so\n### Answer: `7`", "7"),
+        ("so\n*The answer:* __Paris__!", "Paris"),
+        ("so\n**Answer:** **`$x^2$`**", "x^2"),
+        ("so\n_A:_ $$\\frac{1}{2}$$", r"\frac{1}{2}"),
+        (r"\boxed{$7$}", "7"),
+        ("Answer: $a$ or $b$", "$a$ or $b$"),
+        ("Answer: **a** and **b**", "**a** and **b**"),
+        ("Answer: 2**3", "2**3"),
+        ("Answer: **", "**"),
+        ("Answer: $ $", "$ $"),
+        ("Answer: **7", "**7"),
     ],
 )
 def test_reference_answer_of_a_value(value, answer):
@@ -147,6 +171,12 @@ def test_pattern_helps_where_a_reference_has_no_mark_of_its_own():
         (r"\boxed{\frac{3}{5}}", r"\frac{3}{4}", False),
         ("", "", False),
         ("...", "?", False),
+        ("It is so.\n**Answer:** Paris", "Paris", True),
+        ("It is so.\n**Answer: `Paris`**", "paris", True),
+        ("It is so.\n#### _Paris_", "Paris", True),
+        ("**Paris**.", "Paris", True),
+        ("Paris", "**Paris**", True),
+        ("**London**", "Paris", False),
     ],
 )
 def test_is_correct(response, reference, expected):
@@ -230,3 +260,19 @@ def test_any_text_is_taken_and_its_answer_is_stable(text):
     reference = reference_answer(text)
     assert (reference is None) == (text.strip() == "") or "####" in text or "boxed" in text
     assert is_correct(text, "1") == (answer == "1")
+
+
+@given(st.sampled_from(["*", "**", "***", "_", "__", "`", "$", "$$"]), st.sampled_from("#:"))
+def test_markdown_around_a_marked_answer_does_not_matter(wrapper, mark):
+    before = {"#": "#### ", ":": "Final answer: "}[mark]
+    assert reference_answer(f"2 + 5\n{before}{wrapper}7{wrapper}") == "7"
+    assert reference_answer(f"2 + 5\n{before}{wrapper}1/7{wrapper}.") == "1/7"
+
+
+@pytest.mark.parametrize("garbage", ["*", "*`", "_ ", "# ", "** ", "$", "*_`$"])
+def test_endless_markdown_is_read_in_one_pass(garbage):
+    text = garbage * (400_000 // len(garbage))
+    started = time.process_time()
+    for marked in (text, f"x\n{text}7", f"#### {text}7{text[::-1]}", f"x\nAnswer: {text}"):
+        reference_answer(marked)
+    assert time.process_time() - started < 5

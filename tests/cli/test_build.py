@@ -26,7 +26,7 @@ def test_a_rule_is_a_scorer_like_any_other() -> None:
     assert rule.name == "rule-exact"
     assert rule.fingerprint == {
         "name": "rule-exact", "spec": "rule:exact", "answer_column": "solution",
-        "rule_version": 1,
+        "rule_version": RULES["exact"].version,
     }  # fmt: skip
     assert model.name == "helpful"
     assert model.fingerprint["dtype"] == "float32"

@@ -18,7 +18,7 @@ class ExactRule:
     in canonical spelling, text without regard to case, white space and trailing punctuation.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     settings_read: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, settings: ScorerSettings) -> None:

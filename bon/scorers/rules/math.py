@@ -46,7 +46,7 @@ class MathRule:
     a process of its own with a limit on its computing time.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     settings_read: ClassVar[frozenset[str]] = frozenset({"rule_timeout_s"})
 
     def __init__(self, settings: ScorerSettings) -> None:

@@ -30,6 +30,12 @@ def verdict(response: str, answer: object) -> bool:
         (r"\frac{1}{2}", "0.5", False),
         (True, "Answer: true", True),
         ("18", "", False),
+        ("7", "Final Answer: **7**", True),
+        ("7", "#### **7**", True),
+        ("7", "7 < 8, so\n**Answer:** $7$", True),
+        ("7", "**Final answer: 8**", False),
+        ("Paris", "**Answer: Paris**", True),
+        ("Paris", "`Paris`", True),
     ],
 )
 def test_same_number_or_same_text(answer: object, response: str, right: bool) -> None:

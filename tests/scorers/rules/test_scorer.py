@@ -103,7 +103,7 @@ def test_a_drop_is_the_reason_of_its_own_candidate() -> None:
 
 def test_the_fingerprint_holds_what_decides_the_scores() -> None:
     assert scorer("exact").fingerprint() == {
-        "name": "r", "spec": "rule:exact", "answer_column": "answer", "rule_version": 1,
+        "name": "r", "spec": "rule:exact", "answer_column": "answer", "rule_version": 2,
     }  # fmt: skip
     base = scorer("math").fingerprint()
     assert base["rule_timeout_s"] == 5.0
