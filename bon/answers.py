@@ -24,7 +24,11 @@ _NUMBER = r"""
     )
 """
 _NUMBER_IN_TEXT = re.compile(_NUMBER, re.VERBOSE)
-_NUMBER_ALONE = re.compile(rf"\s* \$? {_NUMBER} (?: \s | \\?[%$] | [.£€] )*", re.VERBOSE)
+# In prose "1e3" may be a name. An exponent of more digits would fill the memory with zeros.
+_NUMBER_ALONE = re.compile(
+    rf"\s* \$? {_NUMBER} (?: [eE] (?P<exponent>[-+]?[0-9]{{1,4}}) )? (?: \s | \\?[%$] | [.£€] )*",
+    re.VERBOSE,
+)
 _BRACE = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
 # Markdown may make a heading of the line, and wrap its mark alone or the answer with it
 _ANSWER_LINE = re.compile(
@@ -59,9 +63,13 @@ def extract_answer(text: str, pattern: re.Pattern[str] | None = None) -> str | N
 
     Of a match the first group counts, where there is one, else the whole; an empty match is none.
     A number comes in canonical spelling ("$1,234.50" is "1234.5"), so that equal answers are equal
-    strings; a fraction is not a number, so of "3/4" the last one is "4".
+    strings; a fraction is not a number, so of "3/4" the last one is "4". An exponent ("1e3") is
+    read only where the number stands alone.
     """
     if pattern is None:
+        alone = _number(text)
+        if alone is not None:
+            return alone
         numbers = [_canonical(match) for match in _NUMBER_IN_TEXT.finditer(text)]
         return numbers[-1] if numbers else None
     last = None
@@ -125,7 +133,13 @@ def _canonical(number: re.Match[str]) -> str:
 def _number(text: str) -> str | None:
     """Canonical spelling of a text that is one number and nothing else."""
     match = _NUMBER_ALONE.fullmatch(text)
-    return _canonical(match) if match else None
+    if match is None:
+        return None
+    digits = _canonical(match)
+    if match["exponent"] is None or digits == "0":
+        return digits
+    scaled = _NUMBER_IN_TEXT.fullmatch(format(Decimal(f"{digits}e{match['exponent']}"), "f"))
+    return _canonical(scaled) if scaled else None
 
 
 def _hashes(text: str) -> str | None:

@@ -2,6 +2,7 @@ import json
 import pickle
 import re
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,9 @@ def read_rows(name):
         ("50%", "50"),
         ("<<9*2=18>>18", "18"),
         ("...5", "5"),
+        ("1e3", "1000"),
+        ("block 1e3 or 2e4", "4"),
+        ("1e99999", "99999"),
         ("no number here", None),
         ("", None),
         ("٣", None),
@@ -104,6 +108,20 @@ def test_pattern_takes_its_last_match(pattern, text, answer):
         ("$18.00", "18"),
         ("50%", "50"),
         ("3/4", "3/4"),
+        ("1e3", "1000"),
+        ("1.50E+02", "150"),
+        ("-2.5e-3", "-0.0025"),
+        ("1,200e-2", "12"),
+        ("-0e5", "0"),
+        ("0.00e-5", "0"),
+        ("so\n#### 1e3", "1000"),
+        ("so\n**Answer: 6.02e4**", "60200"),
+        ("1e3 apples", "1e3 apples"),
+        ("1e", "1e"),
+        ("1 e3", "1 e3"),
+        ("1e3.5", "1e3.5"),
+        ("1e99999", "1e99999"),
+        ("1e999999999", "1e999999999"),
         ("16 - 3 = 13\n#### 13", "13"),
         ("#### 1\nno:\n#### 2,000\n", "2000"),
         ("####\n18\n", "18"),
@@ -159,6 +177,12 @@ def test_pattern_helps_where_a_reference_has_no_mark_of_its_own():
         ("9 * 2 = 18", "$18.00", True),
         ("1,000 in all", "1000", True),
         ("18, so 17", "18", False),
+        ("1000", "1e3", True),
+        ("1e3", "1000", True),
+        ("1e-3", "0.001", True),
+        ("it is 1e3", "1000", False),
+        ("1e99999", "1E99999", True),
+        ("1e99998", "1e99999", False),
         ("I do not know", "18", False),
         ("-18", "18", False),
         ("paris.", "Paris", True),
@@ -276,3 +300,16 @@ def test_endless_markdown_is_read_in_one_pass(garbage):
     for marked in (text, f"x\n{text}7", f"#### {text}7{text[::-1]}", f"x\nAnswer: {text}"):
         reference_answer(marked)
     assert time.process_time() - started < 5
+
+
+@given(st.integers(-(10**6), 10**6), st.integers(-30, 30), st.sampled_from(["e", "E"]))
+def test_an_exponent_is_a_spelling_of_the_number(mantissa, exponent, letter):
+    canonical = reference_answer(f"{mantissa}{letter}{exponent:+d}")
+    assert Fraction(canonical) == Fraction(mantissa) * Fraction(10) ** exponent
+    assert reference_answer(canonical) == canonical
+
+
+def test_a_huge_exponent_costs_no_memory():
+    for text in ("1e999999999", "1e-999999999", "#### 1e" + "9" * 100_000):
+        assert len(reference_answer(text)) <= len(text)
+    assert reference_answer("7e9999") == "7" + "0" * 9999
