@@ -104,6 +104,7 @@ def publish(
         "output": str(output),
         "files": [str(path) for path in written.files],
         "written_rows": written.rows,
+        "merged_rows": written.merged,
     }
     if export.push_to_hub is not None:
         facts["hub"] = push_folder(output, export.push_to_hub, private=not export.public)

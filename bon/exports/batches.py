@@ -18,6 +18,7 @@ __all__ = [
     "Kind",
     "chosen_half",
     "concatenated",
+    "conversation_keys",
     "first_message",
     "interleaved",
     "last_message",
@@ -118,6 +119,13 @@ def concatenated(heads: pa.ListArray, tails: pa.ListArray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pieces.offsets[::2], pieces.values)
 
 
+def conversation_keys(messages: pa.ListArray) -> pa.StringArray:
+    """Return one string for each list of messages: the same exactly where all of them agree."""
+    said = [_measured(messages.values.field(name)) for name in ("role", "content")]
+    texts = pc.binary_join_element_wise(*said, "")
+    return pc.binary_join(_gathered(texts, *_bounds(messages)), "")
+
+
 def first_message(messages: pa.ListArray) -> pa.StructArray:
     """Return the first message of each list; null of an empty one."""
     start, end = _bounds(messages)
@@ -128,6 +136,12 @@ def interleaved(first: pa.Array, second: pa.Array) -> pa.Array:
     """Return first[0], second[0], first[1], second[1], …"""
     order = np.arange(2 * len(first)).reshape(2, -1).T.ravel()
     return pa.concat_arrays([first, second]).take(pa.array(order))
+
+
+def _measured(texts: pa.StringArray) -> pa.StringArray:
+    """Return each text behind its length: joined, no two sequences of them are the same."""
+    length = pc.fill_null(pc.cast(pc.binary_length(texts), pa.string()), "null")
+    return pc.binary_join_element_wise(length, pc.fill_null(texts, ""), ":")
 
 
 def _bounds(lists: pa.ListArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

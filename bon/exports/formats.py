@@ -36,7 +36,7 @@ class Format:
     tags: tuple[str, ...] = ()
     """For the dataset card."""
     once: Mapping[Kind, str] = field(default_factory=dict)
-    """Rows that agree in prompt_id and this column become one row, by kind."""
+    """Rows that agree in the prompt's messages and this column become one row, by kind."""
     entry: Callable[[Kind], dict[str, Any]] | None = None
     """What `dataset_info.json` says of a file, where the trainer wants one."""
 
@@ -54,7 +54,7 @@ _EITHER = (".parquet", ".jsonl")
 _ANY: tuple[Kind, ...] = ("prompts", "pairs", "responses")
 _BOTH: tuple[Kind, ...] = ("pairs", "responses")
 _PER_PROMPT: Mapping[Kind, str] = dict.fromkeys(_ANY, "prompt_id")
-_PER_CHOSEN: Mapping[Kind, str] = {"pairs": "candidate_chosen"}
+_PER_CHOSEN: Mapping[Kind, str] = {"pairs": "chosen"}
 
 FORMATS: tuple[Format, ...] = (
     Format("bon", "any", _ANY, _native, (*_TABLES, ".csv")),

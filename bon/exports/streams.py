@@ -32,13 +32,18 @@ class SplitStream:
         self._open_shard, self._shard_bytes = open_shard, shard_bytes
         self._group_bytes = int(min(ROW_GROUP_BYTES, shard_bytes))
         once = format.once.get(kind)
-        self._once = Once(once) if once else None
+        self._once = Once(kind, once) if once else None
         self._waiting: list[pa.Table] = []
         self._waiting_bytes = 0
         self._file: RowFile | None = None
         self.num_rows = 0
         """Rows written so far."""
         self.num_shards = 0
+
+    @property
+    def num_merged(self) -> int:
+        """Native rows so far that became part of another, where the form wants one of a kind."""
+        return 0 if self._once is None else self._once.num_merged
 
     def write(self, table: pa.Table) -> None:
         """Append native rows."""

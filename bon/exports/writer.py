@@ -66,6 +66,17 @@ class DatasetWriter:
             stream.flush()
         return {split: stream.num_rows for split, stream in self._streams.items()}
 
+    @property
+    def merged(self) -> dict[str, int]:
+        """Native rows of each split that became part of another row; reading it ends a row group.
+
+        Forms with one row a prompt (`trl-grpo`, `verl`) or a response (`trl-sft` of pairs) have
+        such rows; with them, `rows` accounts for all that was written to those forms.
+        """
+        for stream in self._streams.values():
+            stream.flush()
+        return {split: stream.num_merged for split, stream in self._streams.items()}
+
     def write(self, table: pa.Table, split: str = "train") -> None:
         """Append native rows to a split.
 

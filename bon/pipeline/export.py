@@ -26,6 +26,8 @@ class Written:
     files: list[Path] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     """Rows by split, as the trainer counts them."""
+    merged: dict[str, int] = field(default_factory=dict)
+    """Native rows by split that became part of another, where the form has one of a kind."""
 
 
 def write_set(
@@ -65,7 +67,7 @@ def write_set(
             writer.write(table.filter(pa.array(~is_test)), "train")
             writer.write(table.filter(pa.array(is_test)), "test")
         books.close()
-        written.rows = dict(writer.rows)
+        written.rows, written.merged = writer.rows, writer.merged
         if card is not None:
             writer.describe(card())
     written.files = list(writer.files)

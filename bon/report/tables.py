@@ -33,6 +33,8 @@ def closing_table(title: str, result: dict[str, Any]) -> None:
         for split, rows in result.get("written_rows", {"": result["output_rows"]}).items():
             name = "written" if split in ("", "train") else f"written, {split}"
             table.add_row(name, f"{rows:,} rows")
+        if merged := sum(result.get("merged_rows", {}).values()):
+            table.add_row("merged, same prompt/response", f"{merged:,} rows")
     console = Console(stderr=True)
     if not console.is_terminal:
         console = Console(stderr=True, width=100)  # a file gets whole lines

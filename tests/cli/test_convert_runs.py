@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,42 @@ def test_sft_of_pairs_is_what_was_chosen_once(pairs: Path) -> None:
 
     assert [row["completion"] for row in rows] == [PAIRS[0]["chosen"], PAIRS[1]["chosen"]]
     assert [row["prompt"] for row in rows] == [LONG_CHAT, TOOL_CHAT]
+
+
+def test_what_became_one_row_is_said(tmp_path: Path) -> None:
+    question = [user("2+2?")]
+    rows = [
+        {
+            "prompt_id": "x",
+            "prompt": question,
+            "chosen": [assistant("4")],
+            "rejected": [assistant("5")],
+        },
+        {
+            "prompt_id": "x",
+            "prompt": question,
+            "chosen": [assistant("four")],
+            "rejected": [assistant("6")],
+        },
+        {
+            "prompt_id": "x",
+            "prompt": question,
+            "chosen": [assistant("four")],
+            "rejected": [assistant("7")],
+        },
+    ]
+    write_lines(tmp_path / "pairs.jsonl", rows)
+    command = ("convert", "pairs.jsonl", "--format", "trl-sft", "-o", "sft.jsonl")
+    done = bon(*command, cwd=tmp_path)
+    assert re.search(r"merged, same prompt/response\W+1 rows", done.stderr)
+    result = bon_json(*command, cwd=tmp_path)
+
+    assert (result["output_rows"], result["written_rows"], result["merged_rows"]) == (
+        3, {"train": 2}, {"train": 1},
+    )  # fmt: skip
+    learned = [row["completion"] for row in read_lines(tmp_path / "sft.jsonl")]
+    assert learned == [[assistant("4")], [assistant("four")]]
+    assert "merged" not in bon("convert", "pairs.jsonl", "-o", "all.jsonl", cwd=tmp_path).stderr
 
 
 @pytest.mark.parametrize("form", ["trl-grpo", "verl"])

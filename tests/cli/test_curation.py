@@ -112,11 +112,12 @@ def test_places_that_a_result_takes(
 
 
 def test_what_was_written_is_said(tmp_path: Path) -> None:
-    written = Written([tmp_path / "x.jsonl"], {"train": 2})
+    written = Written([tmp_path / "x.jsonl"], {"train": 2}, {"train": 1})
     assert publish(call(), ExportSettings(), tmp_path / "x.jsonl", written) == {
         "output": str(tmp_path / "x.jsonl"),
         "files": [str(tmp_path / "x.jsonl")],
         "written_rows": {"train": 2},
+        "merged_rows": {"train": 1},
     }
 
 

@@ -101,6 +101,7 @@ def test_rows_of_one_prompt_become_one_across_batches(tmp_path: Path, pairs: pa.
         for row in range(3):
             writer.write(pairs.slice(row, 1))
             assert writer.rows["train"] == (1, 1, 2)[row]
+            assert writer.merged["train"] == (0, 1, 1)[row]
     rows = [json.loads(line) for line in (tmp_path / "math.jsonl").read_text().splitlines()]
     assert [(r["extra_info"]["index"], r["extra_info"]["prompt_id"]) for r in rows] == [
         (0, "p1"),
@@ -109,7 +110,8 @@ def test_rows_of_one_prompt_become_one_across_batches(tmp_path: Path, pairs: pa.
     assert {row["data_source"] for row in rows} == {"math"}
 
     chosen = write(tmp_path / "sft.parquet", pairs, "trl-sft")
-    assert chosen.rows == {"train": 2}
+    assert (chosen.rows, chosen.merged) == ({"train": 2}, {"train": 1})
+    assert write(tmp_path / "all.parquet", pairs).merged == {"train": 0}
 
 
 @pytest.mark.parametrize("output", ["x.parquet", "out"])

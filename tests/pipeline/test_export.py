@@ -122,7 +122,9 @@ def test_rows_are_counted_as_the_trainer_counts_them(tmp_path: Path) -> None:
     assert write(tmp_path / "k.parquet", tables(), format="trl-kto").rows == {"train": 4}
     assert write(tmp_path / "g.parquet", tables(2), format="trl-grpo").rows == {"train": 4}
     once = iter([pa.concat_tables(list(tables())[:1] * 3)])
-    assert write(tmp_path / "h.parquet", once, format="trl-grpo").rows == {"train": 1}
+    written = write(tmp_path / "h.parquet", once, format="trl-grpo", train_test_split=0.5)
+    assert written.rows == {"train": 1, "test": 0}
+    assert written.merged == {"train": 2, "test": 0}
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "set"])
