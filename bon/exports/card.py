@@ -131,10 +131,6 @@ def _size(num_rows: int) -> str:
     return _SIZES[place]
 
 
-def _sampled(facts: CardFacts) -> list[str]:
-    return ["best-of-n"] if facts.sampling else []
-
-
 def _how(facts: CardFacts) -> str:
     return " by best-of-N sampling" if facts.sampling else ""
 
