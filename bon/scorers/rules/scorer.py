@@ -71,11 +71,10 @@ class RuleScorer:
         return [self._score(group) for group in groups]
 
     def _score(self, group: CandidateGroup) -> Scores:
-        column = self._column(group)
-        reference = self._rule.reference(group.extra.get(column))
+        reference = self._reference(group)
         verdicts: list[bool | Drop]
         if reference is None:
-            why = f"its column {column!r} is missing or holds no answer"
+            why = f"its column {self.settings.answer_column!r} is missing or holds no answer"
             verdicts = [Drop("no_reference", why)] * len(group.responses)
         else:
             verdicts = [self._rule.verdict(response, reference) for response in group.responses]
@@ -87,7 +86,9 @@ class RuleScorer:
             {number: one for number, one in enumerate(verdicts) if isinstance(one, Drop)},
         )
 
-    def _column(self, group: CandidateGroup) -> str:
+    def _reference(self, group: CandidateGroup) -> str | None:
         column = self.settings.answer_column
-        absent = column == _DEFAULT_COLUMN and group.extra.get(column) is None
-        return _FALLBACK_COLUMN if absent and _FALLBACK_COLUMN in group.extra else column
+        reference = self._rule.reference(group.extra.get(column))
+        if reference is None and column == _DEFAULT_COLUMN:
+            return self._rule.reference(group.extra.get(_FALLBACK_COLUMN))
+        return reference

@@ -49,10 +49,14 @@ def test_scores_come_in_the_order_of_groups_and_responses(rule: str) -> None:
         ("answer", {"ground_truth": "A: 3"}, 1.0),
         ("answer", {"answer": None, "ground_truth": "3"}, 1.0),
         ("answer", {"answer": "4", "ground_truth": "3"}, 0.0),
-        ("answer", {"answer": ["3"], "ground_truth": "3"}, None),
+        ("answer", {"answer": "", "ground_truth": "3"}, 1.0),  # what a CSV has for null
+        ("answer", {"answer": "  ", "ground_truth": "3"}, 1.0),
+        ("answer", {"answer": ["3"], "ground_truth": "3"}, 1.0),
+        ("answer", {"answer": "", "ground_truth": ""}, None),
         ("answer", {"solution": "3"}, None),
         ("solution", {"solution": "3", "answer": "4"}, 1.0),
         ("solution", {"answer": "3", "ground_truth": "3"}, None),
+        ("solution", {"solution": "", "ground_truth": "3"}, None),
     ],
 )
 def test_which_column_holds_the_answer(
