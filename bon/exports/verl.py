@@ -11,7 +11,8 @@ from bon.exports.batches import Batch, made, prompt_messages
 
 __all__ = ["verl"]
 
-_ANSWER_COLUMNS = ("ground_truth", "answer")
+_ANSWER_COLUMNS = ("answer", "ground_truth")
+"""The rules of `bon score` look in the same order."""
 # verl reads these of extra_info itself.
 _RESERVED = frozenset({"index", "tools_kwargs", "interaction_kwargs", "need_tools_kwargs"})
 
@@ -19,8 +20,9 @@ _RESERVED = frozenset({"index", "tools_kwargs", "interaction_kwargs", "need_tool
 def verl(batch: Batch) -> pa.Table:
     """Return one row a prompt; the input's other columns go into `extra_info`.
 
-    The ground truth is the reference in the column `ground_truth` or `answer`; where a row has
-    none it is null, and the style is `model` instead of `rule`: only a reward model can score it.
+    The ground truth is the reference in a row's `answer`, or where that holds none in its
+    `ground_truth`; where a row has neither it is null, and the style is `model` instead of
+    `rule`: only a reward model can score it.
     """
     truth = _ground_truth(batch)
     style = pc.if_else(pc.is_valid(truth), "rule", "model")
@@ -41,11 +43,12 @@ def verl(batch: Batch) -> pa.Table:
 
 
 def _ground_truth(batch: Batch) -> pa.Array:
-    others = batch.others()
-    column = next((others[name] for name in _ANSWER_COLUMNS if name in others), None)
-    if column is None:
-        return pa.nulls(batch.table.num_rows, pa.string())
-    return pa.array([reference_answer(value) for value in column.to_pylist()], pa.string())
+    others, size = batch.others(), batch.table.num_rows
+    found: list[str | None] = [None] * size
+    for column in (others[name] for name in _ANSWER_COLUMNS if name in others):
+        references = map(reference_answer, column.to_pylist())
+        found = [old or new for old, new in zip(found, references, strict=True)]
+    return pa.array(found, pa.string())
 
 
 def _text(batch: Batch, name: str, default: str) -> pa.Array:
