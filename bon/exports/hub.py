@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 
 from bon.errors import BonError, OutputError, SettingsError, first_line
-from bon.exports.folder import MARKER
+from bon.exports.folder import MARKER, read_marker
 
 __all__ = ["check_push", "push_folder"]
 
 _TOKEN_VARIABLE = "HF_TOKEN"
+_CARD = "README.md"
+_SHARDS = "*-?????-of-?????.*"
 
 
 def check_push(repo_id: str, token: str | None = None) -> str:
@@ -52,12 +55,14 @@ def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | None 
     """Upload a folder as a Hub dataset, which is made where there is none, and return its address.
 
     The token comes from `HF_TOKEN` where none is given, the Hub's address from `HF_ENDPOINT`.
-    Shards that are no more in the folder are taken away there too.
+    Only what an export made in the folder goes up, and its README.md; shards that are no more in
+    the folder are taken away there too.
 
     Raises:
         SettingsError: see `check_push`; or the dataset is there, and public where it may not be.
-        OutputError: the Hub refuses, or cannot be reached.
+        OutputError: the folder holds no export, or the Hub refuses or cannot be reached.
     """
+    ours = _patterns(folder)
     token = check_push(repo_id, token)
     from huggingface_hub import HfApi
 
@@ -71,14 +76,29 @@ def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | None 
             repo_type="dataset",
             folder_path=folder,
             commit_message="Upload with bon",
-            ignore_patterns=[f"{MARKER}*"],
-            delete_patterns=[f"{name}/*-?????-of-?????.*" for name in ("data", "train", "test")],
+            allow_patterns=ours,
+            delete_patterns=[f"{name}/{_SHARDS}" for name in ("data", "train", "test")],
         )
     except BonError:
         raise
     except Exception as error:  # the Hub's, the network's, the disk's: all end the upload alike
         raise _refused(folder, repo_id, error) from error
     return str(url)
+
+
+def _patterns(folder: Path) -> list[str]:
+    """Return what of the folder may be seen by others: never what people keep beside the set."""
+    names = read_marker(folder)
+    if names is None:
+        raise OutputError(
+            "there is no export to upload",
+            where=str(folder),
+            why=f"it has no {MARKER}",
+            next_step="write the set into that folder first",
+        )
+    folders = [name for name in names if (folder / name).is_dir()]
+    files = [glob.escape(name) for name in {_CARD, *names}.difference(folders)]
+    return [*files, *(f"{glob.escape(name)}/{_SHARDS}" for name in folders)]
 
 
 def _public(repo_id: str) -> SettingsError:

@@ -188,6 +188,25 @@ def test_every_byte_arrives_and_old_shards_go(hub: Hub, folder: Path) -> None:
     assert hub.files == {**expected, "data/mine.csv": b"kept"}
 
 
+def test_what_people_keep_in_the_folder_stays_there(hub: Hub, folder: Path) -> None:
+    before = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    for name in (".env", "notes.md", "data/.env", "data/key.pem", "mine/x-00000-of-00001.parquet"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("HF_TOKEN=hf_secret")
+    hub.files = {}
+    push_folder(folder, REPO, private=True)
+    assert set(hub.files) == {str(path) for path in before} - {MARKER}
+    assert len(hub.files) == 2
+
+
+def test_a_folder_without_an_export_is_not_uploaded(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    before = dict(hub.files)
+    with pytest.raises(OutputError, match="no export"):
+        push_folder(tmp_path, REPO, private=True)
+    assert hub.files == before
+
+
 def test_public_where_asked(hub: Hub, folder: Path) -> None:
     hub.private = False
     push_folder(folder, REPO, private=False, token="hf_other")
