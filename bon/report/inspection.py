@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bon.report.text import printable
+
 __all__ = ["show"]
 
 _SHOWN_CHARACTERS = 200
@@ -21,13 +23,13 @@ def show(facts: dict[str, Any]) -> None:
         if key == "rows":
             _show_rows(console, value)
         elif isinstance(value, list) and value:
-            console.print(f"[bold]{key}[/bold]")
+            console.print(Text(key, style="bold"))
             for item in value:
                 console.print(Text("  " + _short(item)))
         elif isinstance(value, dict):
-            console.print(f"[bold]{key}[/bold]")
+            console.print(Text(key, style="bold"))
             for name, item in value.items():
-                console.print(Text(f"  {name}: {_short(item)}"))
+                console.print(Text(f"  {printable(name)}: {_short(item)}"))
         else:
             console.print(Text(f"{key}: {_short(value)}"))
 
@@ -42,19 +44,22 @@ def _show_rows(console: Console, rows: list[dict[str, Any]]) -> None:
     for name in wanted:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_short(row[name])) for name in wanted))
+        table.add_row(*(Text(_short(row[name], keep_lines=True)) for name in wanted))
     Console(width=None if console.is_terminal else 120).print(table)
 
 
-def _short(value: object) -> str:
+def _short(value: object, *, keep_lines: bool = False) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     if value == []:
         return "none"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(item)}" for key, item in value.items()) or "none"
+        items = (f"{printable(str(key))} {_short(item)}" for key, item in value.items())
+        return ", ".join(items) or "none"
     text = _conversation(value) if _is_conversation(value) else str(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+    if len(text) > _SHOWN_CHARACTERS:
+        text = text[: _SHOWN_CHARACTERS - 1] + "…"
+    return printable(text, keep_lines=keep_lines)
 
 
 def _is_conversation(value: object) -> bool:
