@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from bon.durable import replace_file
 from bon.errors import BonError, OutputError
@@ -15,7 +16,22 @@ from bon.errors import BonError, OutputError
 __all__ = ["MARKER", "read_marker", "staged_folder"]
 
 MARKER = ".bon-export.json"
-"""File that says which names in a folder an export made, and so may replace."""
+"""File that says which names in a folder an export made, and so may replace.
+
+While names are moved, it also says by which staging folder and from what to what: with that,
+whoever comes next undoes what a killed run did by half. Replacing it makes the new export valid.
+"""
+_OLD = ".old"
+"""Folder in the staging folder for what is replaced, until the new export is valid."""
+
+
+class _Move(NamedTuple):
+    """A replacement that is not complete."""
+
+    staging: str
+    before: list[str] | None
+    """Names that the earlier export made, none where there was none."""
+    new: list[str]
 
 
 @contextmanager
@@ -23,7 +39,8 @@ def staged_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to write to; when the block ends well, all in it moves into `folder`.
 
     What an earlier export made there is taken away, what people added stays, and a name that
-    people took is left to them. When the block fails, nothing has changed.
+    people took is left to them. When the block or a move fails, nothing has changed; a run that
+    is killed between two moves is undone by the next.
 
     Raises:
         OutputError: the disk is full, the folder read-only, …
@@ -32,13 +49,16 @@ def staged_folder(folder: Path) -> Iterator[Path]:
     staging = folder / f"{MARKER}.{os.getpid()}.staging"
     try:
         for stale in folder.glob(f"{MARKER}.*.staging"):
-            process = Path("/proc", stale.name.split(".")[-2])
-            if not process.exists() and Path("/proc/self").exists():
+            if stale == staging or not _is_alive(stale):
+                _undo(folder, stale)
                 shutil.rmtree(stale, ignore_errors=True)
-        shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         yield staging
-        _move_in(folder, staging)
+        try:
+            _move_in(folder, staging)
+        except BaseException:
+            _undo(folder, staging)
+            raise
     except BonError:
         raise  # several of them are OSErrors too, and none of those is about this folder
     except OSError as error:
@@ -49,7 +69,9 @@ def staged_folder(folder: Path) -> Iterator[Path]:
             next_step="make room or choose another place, and run the same command again",
         ) from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        move = _move_of(folder)
+        if move is None or move.staging != staging.name:  # else it holds what could not be undone
+            shutil.rmtree(staging, ignore_errors=True)
         for path in created:
             with suppress(OSError):  # not empty: the export is in it
                 path.rmdir()
@@ -57,35 +79,86 @@ def staged_folder(folder: Path) -> Iterator[Path]:
 
 def read_marker(folder: Path) -> list[str] | None:
     """Return the names that an earlier export made in a folder, none where there was no export."""
-    try:
-        made = json.loads((folder / MARKER).read_text(encoding="utf-8"))["made"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    names = made if isinstance(made, list) else []
-    return [name for name in names if isinstance(name, str) and name == Path(name).name]
+    said = _marker(folder)
+    return _names(said["made"]) if "made" in said else None
 
 
 def _move_in(folder: Path, staging: Path) -> None:
-    before = read_marker(folder) or []
-    new = [p.name for p in staging.iterdir() if p.name in before or not (folder / p.name).exists()]
+    move = _move_of(folder)
+    if move is not None and (folder / move.staging).exists():
+        raise OutputError(
+            f"another run is writing into {folder.name}",
+            where=str(folder / move.staging),
+            next_step="run the same command again when it has ended",
+        )
+    before = read_marker(folder)
+    ours = before or []
+    new = [p.name for p in staging.iterdir() if p.name in ours or not (folder / p.name).exists()]
     for path in [*staging.rglob("*"), staging]:
         _sync(path)
-    old = staging / "old"
-    old.mkdir()
-    # Whoever is killed between these lines leaves a folder that is still known as an export's.
-    _mark(folder, [*before, *new], old)
-    for name in {*before, *new}:
+    (staging / _OLD).mkdir()
+    _mark(folder, [*ours, *new], staging, _Move(staging.name, before, new))
+    for name in sorted({*ours, *new}):
         if (folder / name).exists():
-            (folder / name).replace(old / name)
+            (folder / name).replace(staging / _OLD / name)
         if name in new:
             (staging / name).replace(folder / name)
-    _mark(folder, new, old)
     _sync(folder)
+    _mark(folder, new, staging)
 
 
-def _mark(folder: Path, made: Sequence[str], staging: Path) -> None:
+def _undo(folder: Path, staging: Path) -> None:
+    """Put back what there was, where this staging folder's moves came to no end."""
+    move = _move_of(folder)
+    if move is None or move.staging != staging.name:
+        return
+    for name in {*(move.before or []), *move.new}:
+        # In this order it can itself be killed and done again: what is staged still, or again, was
+        # not moved in.
+        if name in move.new and not (staging / name).exists() and (folder / name).exists():
+            (folder / name).replace(staging / name)
+        if (staging / _OLD / name).exists():
+            (staging / _OLD / name).replace(folder / name)
+    _sync(folder)
+    if move.before is None:
+        (folder / MARKER).unlink()
+    else:
+        _mark(folder, move.before, staging)
+
+
+def _move_of(folder: Path) -> _Move | None:
+    match _marker(folder).get("move"):
+        case {"staging": str(staging), "before": before, "new": list(new)}:
+            return _Move(staging, None if before is None else _names(before), _names(new))
+    return None
+
+
+def _names(said: Any) -> list[str]:
+    """Return the names among what a marker says; a path could lead out of the folder."""
+    names = said if isinstance(said, list) else []
+    return [name for name in names if isinstance(name, str) and name == Path(name).name]
+
+
+def _marker(folder: Path) -> dict[str, Any]:
+    try:
+        said = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _mark(folder: Path, made: Sequence[str], staging: Path, move: _Move | None = None) -> None:
+    said: dict[str, Any] = {"made": sorted(set(made))}
+    if move is not None:
+        said["move"] = move._asdict()
     with replace_file(folder / MARKER, staging) as path:
-        path.write_text(json.dumps({"made": sorted(set(made))}) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(said) + "\n", encoding="utf-8")
+
+
+def _is_alive(staging: Path) -> bool:
+    """Tell whether the process that a staging folder is named after may still be there."""
+    process = Path("/proc", staging.name.split(".")[-2])
+    return process.exists() or not Path("/proc/self").exists()
 
 
 def _sync(path: Path) -> None:

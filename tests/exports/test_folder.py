@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,25 +75,153 @@ def test_a_full_disk_is_said_so(tmp_path: Path) -> None:
     assert caught.value.where == str(tmp_path)
 
 
-def test_killed_between_two_moves_is_mended_by_the_next_export(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+OLD = {"data/x": "1", "data/y": "1", "README.md": "1", "index": "1"}
+NEW = {"data/z": "2", "README.md": "2", "train/w": "2"}
+MINE = {"notes.md": "mine"}
+RENAMES = {True: 5, False: 8}
+"""By whether it is the first export: two of the marker; data, README.md and train in; else before
+that data, README.md and index away."""
+
+
+def files(content: dict[str, str]) -> dict[str, str]:
+    return {name.replace("/", "__"): text for name, text in content.items()}
+
+
+def with_an_export(folder: Path, *, is_first: bool) -> dict[str, str]:
+    """Put an earlier export and a person's file there; return what is there."""
+    if not is_first:
+        export(folder, **files(OLD))
+    folder.mkdir(exist_ok=True)
+    (folder / "notes.md").write_text("mine")
+    return content(folder)
+
+
+def assert_whole(folder: Path, *states: dict[str, str]) -> None:
+    found = content(folder)
+    assert found in states
+    made = {name.split("/")[0] for name in found if name not in MINE}
+    assert set(read_marker(folder) or []) == made
+    assert {path.name for path in folder.iterdir()} - {MARKER} == made | set(MINE)
+
+
+class Renames:
+    """Lets so many renames pass, then fails so many of them."""
+
+    def __init__(self, passed: int, failed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._passed, self._failed, self._replace = passed, failed, Path.replace
+        monkeypatch.setattr(Path, "replace", lambda path, to: self(path, to))
+
+    def __call__(self, path: Path, to: Path) -> Path:
+        self._passed -= 1
+        if self._passed < 0 and self._failed:
+            self._failed -= 1
+            raise OSError(5, "Input/output error")
+        return self._replace(path, to)
+
+
+@pytest.mark.parametrize(
+    ("is_first", "number"), [(is_first, i) for is_first, n in RENAMES.items() for i in range(n)]
+)
+def test_a_rename_that_fails_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_first: bool, number: int
 ) -> None:
     folder = tmp_path / "out"
-    export(folder, data__x="1", README="1")
-    replace = Path.replace
-    monkeypatch.setattr(
-        Path, "replace", lambda self, to: dies() if to.name == "train" else replace(self, to)
-    )
+    before = with_an_export(folder, is_first=is_first)
+    Renames(number, 1, monkeypatch)
+    with pytest.raises(OutputError, match="Input/output error"):
+        export(folder, **files(NEW))
+    assert_whole(folder, before)
+    export(folder, **files(NEW))
+    assert_whole(folder, NEW | MINE)
 
-    def dies() -> None:
-        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        export(folder, train__x="2")
-    monkeypatch.undo()
-    assert set(read_marker(folder) or []) == {"data", "README", "train"}
-    export(folder, data__x="3")
-    assert content(folder) == {"data/x": "3"}
+@pytest.mark.parametrize("is_first", [True, False])
+def test_undoing_may_fail_too_and_is_done_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    for first in range(1, RENAMES[is_first]):
+        for second in range(first + 1):
+            folder = tmp_path / f"{first}-{second}"
+            before = with_an_export(folder, is_first=is_first)
+            for passed in (first, second):
+                with monkeypatch.context() as patched:
+                    Renames(passed, 99, patched)
+                    with pytest.raises(OutputError):
+                        export(folder, **files(NEW))
+            with pytest.raises(ValueError), staged_folder(folder):
+                raise ValueError
+            assert_whole(folder, before)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from bon.exports.folder import staged_folder
+
+folder, number, moment, *files = sys.argv[1:]
+left, replace = int(number), Path.replace
+
+def counted(path, to):
+    global left
+    left -= 1
+    if left < 0 and moment == "before":
+        os.kill(os.getpid(), 9)
+    replace(path, to)
+    if left < 0:
+        os.kill(os.getpid(), 9)
+
+with staged_folder(Path(folder)) as staging:
+    for name in files:
+        (staging / name).parent.mkdir(exist_ok=True)
+        (staging / name).write_text("2")
+    Path.replace = counted
+"""
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_at_any_rename_the_next_run_finds_one_whole_export(
+    tmp_path: Path, moment: str, is_first: bool
+) -> None:
+    for number in range(RENAMES[is_first]):
+        folder = tmp_path / str(number)
+        before = with_an_export(folder, is_first=is_first)
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, folder, str(number), moment, *NEW], check=False
+        )
+        assert killed.returncode == -signal.SIGKILL
+        with pytest.raises(ValueError), staged_folder(folder):
+            raise ValueError
+        is_done = number == RENAMES[is_first] - 1 and moment == "after"
+        assert_whole(folder, NEW | MINE if is_done else before)
+        export(folder, **files(NEW))
+        assert_whole(folder, NEW | MINE)
+
+
+def test_two_runs_never_move_at_once(tmp_path: Path) -> None:
+    with_an_export(tmp_path, is_first=False)
+    other = f"{MARKER}.{os.getppid()}.staging"
+    (tmp_path / other / ".old").mkdir(parents=True)
+    move = {"staging": other, "before": ["data"], "new": ["data"]}
+    (tmp_path / MARKER).write_text(json.dumps({"made": ["data"], "move": move}))
+    before = content(tmp_path)
+    with pytest.raises(OutputError, match="another run is writing") as caught:
+        export(tmp_path, **files(NEW))
+    assert "has ended" in caught.value.next_step
+    assert content(tmp_path) == before
+    shutil.rmtree(tmp_path / other)  # somebody took it away: there is nothing to undo with
+    export(tmp_path, **files(NEW))
+    assert content(tmp_path)["data/z"] == "2"
+
+
+def test_undoing_never_leaves_the_folder(tmp_path: Path) -> None:
+    folder, staging = tmp_path / "out", f"{MARKER}.{2**22 + 1}.staging"
+    (tmp_path / "mine").write_text("mine")
+    (folder / staging).mkdir(parents=True)
+    move = {"staging": staging, "before": ["../mine"], "new": ["../mine", 3]}
+    (folder / MARKER).write_text(json.dumps({"made": [], "move": move}))
+    export(folder, data__x="1")
+    assert content(tmp_path) == {"mine": "mine", "out/data/x": "1"}
 
 
 def test_what_a_killed_export_left_is_swept(tmp_path: Path) -> None:
