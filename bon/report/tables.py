@@ -7,19 +7,23 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from bon.report.text import printable
 
 __all__ = ["closing_table"]
 
 
 def closing_table(title: str, result: dict[str, Any]) -> None:
     """Print what a command did, from the object that `--json` prints."""
-    table = Table(title=title, title_justify="left", show_header=False)
+    shown_title = Text(printable(title), style="table.title")
+    table = Table(title=shown_title, title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     _book_rows(table, result)
     table.add_section()
     for stage in result["stages"]:
-        table.add_row(stage["name"], _stage_text(stage))
+        _add_row(table, stage["name"], _stage_text(stage))
     table.add_section()
     _reward_rows(table, result)
     table.add_section()
@@ -32,29 +36,34 @@ def closing_table(title: str, result: dict[str, Any]) -> None:
         table.add_section()
         for split, rows in result.get("written_rows", {"": result["output_rows"]}).items():
             name = "written" if split in ("", "train") else f"written, {split}"
-            table.add_row(name, f"{rows:,} rows")
+            _add_row(table, name, f"{rows:,} rows")
         if merged := sum(result.get("merged_rows", {}).values()):
-            table.add_row("merged, same prompt/response", f"{merged:,} rows")
+            _add_row(table, "merged, same prompt/response", f"{merged:,} rows")
     console = Console(stderr=True)
     if not console.is_terminal:
         console = Console(stderr=True, width=100)  # a file gets whole lines
     console.print(table)
     for line in _lines(result):
-        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        console.print(Text(f"  {printable(line)}"), soft_wrap=True)
+
+
+def _add_row(table: Table, name: str, value: str) -> None:
+    """As text, for names may be anything: reasons, scorers and filters of other people."""
+    table.add_row(Text(printable(name)), Text(printable(value)))
 
 
 def _book_rows(table: Table, result: dict[str, Any]) -> None:
-    table.add_row("input rows", f"{result['input_rows']:,}")
-    table.add_row("prompts kept", f"{result['kept_rows']:,}")
-    table.add_row("dropped", f"{sum(result['drops'].values()):,}")
+    _add_row(table, "input rows", f"{result['input_rows']:,}")
+    _add_row(table, "prompts kept", f"{result['kept_rows']:,}")
+    _add_row(table, "dropped", f"{sum(result['drops'].values()):,}")
     for reason, count in result["drops"].items():
-        table.add_row(f"  {reason}", f"{count:,}")
+        _add_row(table, f"  {reason}", f"{count:,}")
     if "candidates" in result:
-        table.add_row("candidates", f"{result['candidates']:,}")
+        _add_row(table, "candidates", f"{result['candidates']:,}")
     for reason, count in result["candidate_drops"].items():
-        table.add_row(f"  {reason}", f"{count:,}")
+        _add_row(table, f"  {reason}", f"{count:,}")
     if result.get("ties"):
-        table.add_row("prompts with a tie", f"{result['ties']:,}")
+        _add_row(table, "prompts with a tie", f"{result['ties']:,}")
 
 
 def _stage_text(stage: dict[str, Any]) -> str:
@@ -66,26 +75,26 @@ def _stage_text(stage: dict[str, Any]) -> str:
 
 def _reward_rows(table: Table, result: dict[str, Any]) -> None:
     if result.get("lift") is not None:
-        table.add_row("mean reward, all", f"{result['mean_reward_all']:.4f}")
-        table.add_row("mean reward, chosen", f"{result['mean_reward_chosen']:.4f}")
-        table.add_row("lift", f"{result['lift']:+.4f}")
+        _add_row(table, "mean reward, all", f"{result['mean_reward_all']:.4f}")
+        _add_row(table, "mean reward, chosen", f"{result['mean_reward_chosen']:.4f}")
+        _add_row(table, "lift", f"{result['lift']:+.4f}")
 
 
 def _accuracy_rows(table: Table, result: dict[str, Any]) -> None:
     low, high = result.get("accuracy_random"), result.get("accuracy_chosen")
     if low is not None and high is not None:
-        table.add_row("right, a random candidate", f"{low:.1%}")
-        table.add_row("right, the chosen", f"{high:.1%}")
-        table.add_row("gain", f"{100 * (high - low):+.1f} points")
+        _add_row(table, "right, a random candidate", f"{low:.1%}")
+        _add_row(table, "right, the chosen", f"{high:.1%}")
+        _add_row(table, "gain", f"{100 * (high - low):+.1f} points")
 
 
 def _pair_rows(table: Table, result: dict[str, Any]) -> None:
     if "pair_drops" not in result:  # bon filter counts its pairs by filter instead
         return
-    table.add_row("pairs formed", f"{result['pairs']:,}")
+    _add_row(table, "pairs formed", f"{result['pairs']:,}")
     for reason, count in result["pair_drops"].items():
-        table.add_row(f"  {reason}", f"{count:,}")
-    table.add_row("pairs kept", f"{result['output_rows']:,}")
+        _add_row(table, f"  {reason}", f"{count:,}")
+    _add_row(table, "pairs kept", f"{result['output_rows']:,}")
     for name, said in (
         ("mean_margin", "mean margin"),
         ("mean_score_chosen", "mean score, chosen"),
@@ -94,13 +103,14 @@ def _pair_rows(table: Table, result: dict[str, Any]) -> None:
         ("mean_num_tokens_rejected", "mean tokens, rejected"),
     ):
         if result.get(name) is not None:
-            table.add_row(said, f"{result[name]:,.3f}")
+            _add_row(table, said, f"{result[name]:,.3f}")
 
 
 def _filter_rows(table: Table, result: dict[str, Any]) -> None:
     for one in result.get("filters", ()):
         flipped = f", {one['num_flipped']:,} flipped" if one.get("num_flipped") else ""
-        table.add_row(
+        _add_row(
+            table,
             one["name"],
             f"{one['num_kept']:,} of {one['num_in']:,}, {one['num_dropped']:,} dropped" + flipped,
         )
