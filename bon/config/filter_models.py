@@ -74,8 +74,8 @@ class Reward(FilterSettings):
     top_k: int | None = Field(default=None, ge=1)
     """Keep the k highest; ties go to the first."""
     by: str | None = None
-    """What min_quantile and top_k are taken over: `prompt`, or an input column whose values make
-    the groups; by default all candidates together."""
+    """What min_quantile and top_k are taken over: `prompt` (or `prompt_id`, the same), or an input
+    column whose values make the groups; by default all candidates together."""
     scorer: str | None = None
     """Scorer, where it is not the one that ranks."""
 

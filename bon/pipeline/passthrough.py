@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,13 @@ from bon.pipeline.columns import ExtraColumns
 from bon.pool.pool import PROMPTS, Pool
 from bon.records import GIVEN_ID
 
-__all__ = ["PassThrough", "given_ids"]
+__all__ = [
+    "PassThrough",
+    "extras_of_parts",
+    "given_ids",
+    "has_given_ids",
+    "read_extras",
+]
 
 
 class PassThrough:
@@ -21,11 +27,8 @@ class PassThrough:
 
     def __init__(self, pool: Pool, limit: int | None, taken: Collection[str]) -> None:
         self._columns = ExtraColumns(taken)
-        for part in pool.parts(limit):
-            table = pool.read(PROMPTS, part, ["row", "extra"])
-            if limit is not None:
-                table = table.filter(pc.less(table["row"], limit))
-            self._columns.learn(_parse(table))
+        for extras in extras_of_parts(pool, limit):
+            self._columns.learn(extras)
 
     @property
     def fields(self) -> list[pa.Field]:
@@ -34,7 +37,21 @@ class PassThrough:
 
     def arrays(self, prompts: pa.Table) -> list[pa.Array]:
         """Return one array per field, one value a prompt; `prompts` needs its column `extra`."""
-        return self._columns.arrays(_parse(prompts))
+        return self._columns.arrays(read_extras(prompts))
+
+
+def extras_of_parts(pool: Pool, limit: int | None) -> Iterator[list[dict[str, Any]]]:
+    """Yield the input's other columns of a part's prompts; holds one part at a time."""
+    for part in pool.parts(limit):
+        table = pool.read(PROMPTS, part, ["row", "extra"])
+        if limit is not None:
+            table = table.filter(pc.less(table["row"], limit))
+        yield read_extras(table)
+
+
+def has_given_ids(prompts: pa.Table) -> bool:
+    """Tell whether any prompt may have another id than the pool's; needs the column `extra`."""
+    return bool(pc.any(pc.match_substring(prompts["extra"], GIVEN_ID)).as_py())
 
 
 def given_ids(prompts: pa.Table) -> pa.Array | pa.ChunkedArray:
@@ -42,7 +59,7 @@ def given_ids(prompts: pa.Table) -> pa.Array | pa.ChunkedArray:
 
     An id is a text: whatever else has that key is a column of the input that happens to.
     """
-    if not pc.any(pc.match_substring(prompts["extra"], GIVEN_ID)).as_py():
+    if not has_given_ids(prompts):
         return prompts["prompt_id"]
     given = [extra.get(GIVEN_ID) for extra in _load(prompts)]
     own = prompts["prompt_id"].to_pylist()
@@ -51,7 +68,8 @@ def given_ids(prompts: pa.Table) -> pa.Array | pa.ChunkedArray:
     )
 
 
-def _parse(prompts: pa.Table) -> list[dict[str, Any]]:
+def read_extras(prompts: pa.Table) -> list[dict[str, Any]]:
+    """Return the input's other columns of each prompt; `prompts` needs its column `extra`."""
     extras = _load(prompts)
     for extra in extras:
         if isinstance(extra.get(GIVEN_ID), str):

@@ -121,7 +121,7 @@ PAIRS = [
         ("regex:pattern=Question 0,on=prompt", [1, 2, 3]),
         ("exact_dedup", [5]),
         ("near_dedup:threshold=0.6,ngram=3", [4, 5]),
-        ("diversity:threshold=0.9,on=prompt", [4, 5]),
+        ("diversity:threshold=0.9,on=prompt", []),  # rows 0, 4 and 5 are one prompt
         ("decontaminate:files=test.txt", [0, 4, 5]),
     ],
 )
@@ -270,6 +270,32 @@ def test_a_pool_is_only_read(pool: Path, tmp_path: Path) -> None:
     assert len({row["prompt_id"] for row in kept}) == len(kept)
     assert {row["answer"] for row in kept} <= set(range(10))
     assert pool_files(pool) == before
+
+
+def test_rows_of_one_id_are_one_prompt(pool: Path, tmp_path: Path) -> None:
+    select = ("select", pool, "--strategy", "top-k", "--k", 3, "--limit", 2, "-o", "set.jsonl")
+    bon_json(*select, cwd=tmp_path)
+    rows = read_lines(tmp_path / "set.jsonl")
+    assert [row["prompt_id"] for row in rows] == ["p0"] * 3 + ["p1"] * 3
+    alike = [{**row, "messages": rows[0]["messages"][:-1] + row["messages"][-1:]} for row in rows]
+    write_lines(tmp_path / "alike.jsonl", alike)
+
+    for by in ("prompt", "prompt_id"):
+        _, kept, _ = filtered(tmp_path / "set.jsonl", "--filter", f"reward:top_k=1,by={by}")
+        best = [max(group, key=lambda row: row["reward"]) for group in (rows[:3], rows[3:])]
+        assert [row["candidate"] for row in kept] == [row["candidate"] for row in best]
+    for name in ("exact_dedup", "near_dedup"):
+        _, kept, _ = filtered(tmp_path / "set.jsonl", "--filter", f"{name}:on=prompt")
+        assert len(kept) == 6
+        _, kept, dropped = filtered(tmp_path / "alike.jsonl", "--filter", f"{name}:on=prompt")
+        assert sorted({row["prompt_id"] for row in kept + dropped}) == ["p0", "p1"]
+        assert len({row["prompt_id"] for row in kept}) == 1
+        assert len(kept) == 3
+    done = bon("filter", "set.jsonl", "--filter", "reward:top_k=1,by=promt", cwd=tmp_path)
+    assert "did you mean 'prompt'?" in done.stderr
+    done = bon("filter", "set.jsonl", "--filter", "reward:top_k=1,by=zzz", cwd=tmp_path)
+    assert "no input column 'zzz'" in done.stderr
+    assert "__prompt_id__" not in done.stderr
 
 
 def test_a_pool_of_pairs_is_filtered_as_pairs(tmp_path: Path) -> None:

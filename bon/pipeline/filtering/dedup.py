@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bon.config.filters import ExactDedup
 from bon.filters import best_of_groups
+from bon.pipeline.filtering.prompt_numbers import PromptNumbers
 from bon.pipeline.filtering.texts import as_array, digests
 from bon.pipeline.filtering.units import Needs, Units, Verdict, View
 
@@ -32,35 +33,54 @@ class Compared:
         self._by_prompt = on == "prompt"
         self._scorer = scorer
         self._score: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
-        self._prompt: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
+        self._row: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+        self._numbers: PromptNumbers | None = None
         self._of_unit: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+        self._place_of = np.zeros(0, np.int64)
+        """By the number of a prompt, its place among what is compared; -1 is none yet."""
         self.num = 0
         """How many there are so far."""
 
     def add(self, view: View) -> NDArray[np.int64]:
         """Take in a view; return the positions within it that stand for what is compared."""
-        score_U = view.rank(self._scorer)
         if self._by_prompt:
-            _, first, of_unit = np.unique(view.prompt_U, return_index=True, return_inverse=True)
-            score = np.full(len(first), np.nan, np.float32)
-            np.fmax.at(score, of_unit, score_U)
+            first, of_unit = self._new_prompts(view)
         else:
-            first, of_unit, score = np.arange(len(view)), np.arange(len(view)), score_U
-        self._score.append(score)
-        self._prompt.append((view.first_prompt + view.prompt_U[first]).astype(np.int32))
-        self._of_unit.append(of_unit + self.num)
+            first = np.arange(len(view))
+            of_unit = self.num + first
+        self._numbers = view.numbers
+        self._score.append(view.rank(self._scorer))
+        self._row.append(view.row_U[first])
+        self._of_unit.append(of_unit)
         self.num += len(first)
         return first
+
+    def _new_prompts(self, view: View) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the first unit of each prompt that is new, and the place of every unit's."""
+        number, first, of_unit = np.unique(view.number_U, return_index=True, return_inverse=True)
+        missing = int(number.max(initial=-1)) + 1 - len(self._place_of)
+        if missing > 0:  # as many again at least, so that growing stays cheap
+            more = np.full(max(missing, len(self._place_of)), -1)
+            self._place_of = np.concatenate([self._place_of, more])
+        new = self._place_of[number] < 0
+        self._place_of[number[new]] = self.num + np.arange(int(new.sum()))
+        return first[new], self._place_of[number][of_unit]
 
     @property
     def score_E(self) -> NDArray[np.float32]:
         """The score of each thing compared, the best of its units."""
-        return np.concatenate(self._score)
+        score_U = np.concatenate(self._score)
+        if not self._by_prompt:
+            return score_U
+        score_E = np.full(self.num, np.nan, np.float32)
+        np.fmax.at(score_E, self.of_unit_U, score_U)
+        return score_E
 
     @property
     def prompt_E(self) -> NDArray[np.int32]:
-        """The prompt of each, by its number among all prompts."""
-        return np.concatenate(self._prompt)
+        """The prompt of each, by its number; rows of one id have one."""
+        row_E = np.concatenate(self._row)
+        return np.zeros(0, np.int32) if self._numbers is None else self._numbers.of(row_E)
 
     @property
     def of_unit_U(self) -> NDArray[np.int64]:

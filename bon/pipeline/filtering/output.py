@@ -164,7 +164,7 @@ def dropped_tables(pool: Pool, decision: Decision, columns: OutputColumns) -> It
 def _views(pool: Pool, decision: Decision, *, kept: bool) -> Iterator[View]:
     units = decision.units
     wanted_U = units.alive_U if kept else ~units.alive_U
-    first_unit = first_prompt = 0
+    first_unit = 0
     for frame in frames(
         pool,
         scorers=[] if decision.scorer is None else [decision.scorer],
@@ -176,8 +176,8 @@ def _views(pool: Pool, decision: Decision, *, kept: bool) -> Iterator[View]:
         unit_U = np.flatnonzero(wanted_U[first_unit:end])
         if len(unit_U):
             flip_U = units.flip_U[first_unit + unit_U]
-            yield View(frame, units.kind, first_unit, first_prompt, unit_U, flip_U)
-        first_unit, first_prompt = end, first_prompt + len(frame.count_P)
+            yield View(frame, units.kind, first_unit, units.numbers, unit_U, flip_U)
+        first_unit = end
 
 
 def _rewards(values: NDArray[np.float32]) -> pa.Array:

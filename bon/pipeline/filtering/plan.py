@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bon.config.filters import FilterSettings
+from bon.pipeline.filtering.prompt_numbers import PromptNumbers
 from bon.pipeline.filtering.report import (
     FilterCount,
     FilterReport,
@@ -75,7 +76,7 @@ def run_filters(
     scorers = list(dict.fromkeys([*([] if scorer is None else [scorer]), *used]))
     books = open_books(pool, scorers, limit)
     capacity = sum(pool.num_rows(CANDIDATES, part) for part in pool.parts(limit))
-    units = Units.room_for(kind, capacity)
+    units = Units.room_for(kind, PromptNumbers(pool, limit), capacity)
     flipped = np.zeros(len(compiled), np.int64)
     _run_passes(pool, compiled, units, flipped, limit)
     labels = label_filters([one.name for one in filters])
@@ -131,9 +132,9 @@ def _run_pass(
     """Read the pool once; return the units and the input row of each prompt."""
     needs = union([step.needs for _, one in run for step in one.steps])
     counts, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    first_unit = first_prompt = 0
+    first_unit = 0
     for frame in _frames(pool, needs, limit):
-        view = units.view(frame, first_unit, first_prompt)
+        view = units.view(frame, first_unit)
         for number, one in run:
             for step in one.rows:
                 view = _judge(view, number, step, units, flipped)
@@ -143,7 +144,6 @@ def _run_pass(
         counts.append(ones if units.kind == "pairs" else frame.count_P)
         rows.append(frame.prompts.column("row").to_numpy())
         first_unit += units_in(frame, units.kind)
-        first_prompt += len(frame.count_P)
     return np.concatenate(counts), np.concatenate(rows)
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from bon.config.filters import Difficulty, Margin, Reward
@@ -13,10 +14,13 @@ from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
 from bon.filters import between, group_quantiles, share_right, top_k_of_groups
 from bon.guards import low_margin, margin_threshold
 from bon.pipeline.filtering.units import Needs, Units, Verdict, View
+from bon.pipeline.passthrough import read_extras
 
 __all__ = ["DifficultyStep", "MarginShareStep", "RankStep"]
 
 _BELOW, _NOT_TOP, _UNKNOWN = 0, 1, 2
+_PROMPT = ("prompt", "prompt_id")
+"""What `by` takes for a prompt."""
 
 
 class RankStep:
@@ -24,7 +28,7 @@ class RankStep:
 
     def __init__(self, settings: Reward, scorer: str) -> None:
         self._by = settings.by
-        columns = () if self._by in (None, "prompt") else ("extra",)
+        columns = () if self._by in (None, *_PROMPT) else ("extra",)
         self.needs = Needs(columns, (), (scorer,))
         self._scorer, self._quantile, self._top_k = scorer, settings.min_quantile, settings.top_k
         self._groups: dict[str, int] = {}
@@ -43,13 +47,12 @@ class RankStep:
     def _group_of(self, view: View) -> NDArray[np.int32]:
         if self._by is None:
             return np.zeros(len(view), np.int32)
-        if self._by == "prompt":
-            return (view.first_prompt + view.prompt_U).astype(np.int32)
+        if self._by in _PROMPT:
+            return view.number_U
         used_P = np.unique(view.prompt_U)
         code_P = np.zeros(len(view.frame.count_P), np.int32)
-        texts = view.frame.prompts.column("extra").to_pylist()
-        for prompt in used_P.tolist():
-            extra = json.loads(texts[prompt])
+        extras = read_extras(view.frame.prompts.take(pa.array(used_P)))
+        for prompt, extra in zip(used_P.tolist(), extras, strict=True):
             self._columns |= extra.keys()
             key = json.dumps(extra.get(self._by), sort_keys=True)
             code_P[prompt] = self._groups.setdefault(key, len(self._groups))
@@ -61,7 +64,7 @@ class RankStep:
         Raises:
             UnknownChoiceError: `by` is no column of the input.
         """
-        if self._by not in (None, "prompt", *self._columns) and len(units):
+        if self._by not in (None, *_PROMPT, *self._columns) and len(units):
             raise _no_column(str(self._by), self._columns)
         value_U = np.concatenate([*self._values, np.zeros(0, np.float32)])
         group_U = np.concatenate([*self._group, np.zeros(0, np.int32)])
@@ -81,7 +84,8 @@ class RankStep:
         """Say the value and what it did not reach."""
         if code == _UNKNOWN:
             return f"it has no reward by {self._scorer}"
-        among = {None: "all", "prompt": "its prompt's"}.get(self._by, f"those of its {self._by}")
+        among = "all" if self._by is None else f"those of its {self._by}"
+        among = "its prompt's" if self._by in _PROMPT else among
         said = f"its reward by {self._scorer}, {value:.6g}, is "
         if code == _NOT_TOP:
             return f"{said}not one of the {self._top_k} highest of {among}"
@@ -135,9 +139,14 @@ class DifficultyStep:
     def __init__(self, settings: Difficulty) -> None:
         self.needs = Needs(scorers=(settings.scorer,))
         self._settings = settings
+        self._verdicts: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
+        self._prompt: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
 
-    def judge(self, view: View) -> Verdict:
-        """Pass the candidates of prompts whose share of right ones is between the bounds.
+    def begin(self, max_units: int) -> None:
+        """Start afresh; arrays grow with the frames."""
+
+    def observe(self, view: View) -> None:
+        """Take in the verdicts: a prompt's candidates may be in rows far apart.
 
         Raises:
             SettingsError: the scorer's scores are no verdicts.
@@ -146,9 +155,17 @@ class DifficultyStep:
         known = verdict_U[~np.isnan(verdict_U)]
         if not np.isin(known, (0.0, 1.0)).all():
             raise _no_verdict(self._settings.scorer, known)
-        share_P = share_right(verdict_U, view.prompt_U, len(view.frame.count_P))
+        self._verdicts.append(verdict_U)
+        self._prompt.append(view.number_U)
+
+    def decide(self, units: NDArray[np.int64]) -> Verdict:
+        """Pass the candidates of prompts whose share of right ones is between the bounds."""
+        prompt_U = np.concatenate(self._prompt)
+        num_prompts = int(prompt_U.max(initial=-1)) + 1
+        share_P = share_right(np.concatenate(self._verdicts), prompt_U, num_prompts)
         passes_P = between(share_P, self._settings.min, self._settings.max)
-        return Verdict(passes_P[view.prompt_U], share_P[view.prompt_U])
+        self._verdicts, self._prompt = [], []
+        return Verdict(passes_P[prompt_U], share_P[prompt_U])
 
     def detail(self, code: int, value: float, units: Units) -> str:
         """Say the prompt's share of right candidates."""

@@ -138,6 +138,8 @@ def compile_filter(one: FilterSettings, scorer: str | None, seed: int) -> Compil
             return Compiled(one, [RewardStep.of_margin(one, named or "")])
         case config.Agreement():
             return Compiled(one, [AgreementStep(one, named or "")])
+        case config.Difficulty():
+            return Compiled(one, [], DifficultyStep(one))
         case config.ExactDedup():
             return Compiled(one, [], ExactDedupStep(one, named))
         case config.NearDedup():
@@ -148,7 +150,6 @@ def compile_filter(one: FilterSettings, scorer: str | None, seed: int) -> Compil
 
 
 _ROW_STEPS: dict[type[FilterSettings], Callable[[Any], RowStep]] = {
-    config.Difficulty: DifficultyStep,
     config.Length: LengthStep,
     config.FinishReason: FinishReasonStep,
     config.Language: LanguageStep,

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bon.errors import InputError, SettingsError
+from bon.pipeline.filtering.prompt_numbers import PromptNumbers
 from bon.pipeline.filtering.texts import as_array, user_turns
 from bon.pipeline.frames import Frame
 
@@ -60,8 +61,8 @@ class View:
     kind: Kind
     first_unit: int
     """Number of the frame's first unit among all units."""
-    first_prompt: int
-    """Number of the frame's first prompt among all prompts."""
+    numbers: PromptNumbers
+    """Tells which rows are of one prompt."""
     unit_U: NDArray[np.int64]
     """Position of each living unit within the frame."""
     flip_U: NDArray[np.bool_]
@@ -74,6 +75,17 @@ class View:
     def prompt_U(self) -> NDArray[np.int64]:
         """The prompt of each unit, by position within the frame."""
         return self.unit_U if self.kind == "pairs" else self.frame.prompt_C[self.unit_U]
+
+    @cached_property
+    def row_U(self) -> NDArray[np.int64]:
+        """The input row of each unit's prompt."""
+        row_P: NDArray[np.int64] = self.frame.prompts.column("row").to_numpy()
+        return row_P[self.prompt_U]
+
+    @property
+    def number_U(self) -> NDArray[np.int32]:
+        """The number of each unit's prompt: the same in all frames, and for all rows of one id."""
+        return self.numbers.of(self.row_U)
 
     @cached_property
     def sides(self) -> tuple[NDArray[np.int64], ...]:
@@ -128,7 +140,7 @@ class View:
             self.frame,
             self.kind,
             self.first_unit,
-            self.first_prompt,
+            self.numbers,
             self.unit_U[passes_U],
             flip_U[passes_U],
         )
@@ -175,6 +187,7 @@ class Units:
     """All units of a run, a few bytes each; frames are seen in the same order in every pass."""
 
     kind: Kind
+    numbers: PromptNumbers
     alive_U: NDArray[np.bool_]
     flip_U: NDArray[np.bool_]
     reason_U: NDArray[np.uint8]
@@ -187,10 +200,11 @@ class Units:
     """Input row of each."""
 
     @classmethod
-    def room_for(cls, kind: Kind, capacity: int) -> Units:
+    def room_for(cls, kind: Kind, numbers: PromptNumbers, capacity: int) -> Units:
         """Make room for at most so many units, all alive."""
         return cls(
             kind,
+            numbers,
             np.ones(capacity, bool),
             np.zeros(capacity, bool),
             np.zeros(capacity, np.uint8),
@@ -210,7 +224,7 @@ class Units:
         """Number of each prompt's first unit."""
         return np.cumsum(self.count_P) - self.count_P
 
-    def view(self, frame: Frame, first_unit: int, first_prompt: int) -> View:
+    def view(self, frame: Frame, first_unit: int) -> View:
         """Return the living units of a frame.
 
         Raises:
@@ -221,7 +235,7 @@ class Units:
         alive = self.alive_U[first_unit : first_unit + units_in(frame, self.kind)]
         unit_U = np.flatnonzero(alive)
         flip_U = self.flip_U[first_unit + unit_U]
-        return View(frame, self.kind, first_unit, first_prompt, unit_U, flip_U)
+        return View(frame, self.kind, first_unit, self.numbers, unit_U, flip_U)
 
     def apply(self, number: int, unit_U: NDArray[np.int64], verdict: Verdict) -> None:
         """Take down what filter `number` (from 1) says of these units."""
