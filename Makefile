@@ -44,7 +44,7 @@ test: $(READY) ## Run the tests that need no GPU
 	$(BIN)/python -m pytest -m "not gpu and not consumers" $(PYTEST_ARGS)
 
 test-consumers: $(READY) ## Load our files in other trainers, each in an environment of its own
-	$(BIN)/python -m pytest -m consumers tests/consumers $(PYTEST_ARGS)
+	BON_CONSUMERS_REQUIRED=1 $(BIN)/python -m pytest -m consumers tests/consumers $(PYTEST_ARGS)
 
 check: $(READY) ## Lint, format, types, direction of imports
 	$(BIN)/ruff check .
