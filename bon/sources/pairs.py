@@ -12,9 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from bon.config import ResponseSettings
+from bon.sources.notes import Convert, Notes
 from bon.sources.response_layouts import numbered_columns
-from bon.sources.response_values import Found, read_response, to_count, to_score
+from bon.sources.response_values import Found, read_response
 from bon.sources.rows import RowFault
+from bon.sources.scalars import is_empty, to_count, to_score
 from bon.sources.shapes import Given, Shape, gather, note_columns
 
 __all__ = ["recognise_pairs"]
@@ -37,38 +39,37 @@ _SPEAKER = re.compile(r"(?:^\s*|\n\n)(Human|Assistant):")
 
 def recognise_pairs(values: Mapping[str, Any], settings: ResponseSettings) -> Shape | None:
     """Return the shape of rows that have these columns, none where they are no pairs."""
+    notes = Notes(settings.score_column)
     for recognise in _RECOGNISERS:
-        shape = recognise(values, settings)
+        shape = recognise(values, notes)
         if shape is not None:
             return shape
     return None
 
 
-def _chosen_rejected(values: Mapping[str, Any], settings: ResponseSettings) -> Shape | None:
+def _chosen_rejected(values: Mapping[str, Any], notes: Notes) -> Shape | None:
     columns = next((pair for pair in _COLUMNS if set(pair) <= values.keys()), None)
     if columns is None:
         return None
 
     def read(row: Mapping[str, Any]) -> Given:
-        return _pair([row.get(column) for column in columns], columns, row, settings)
+        return _pair([row.get(column) for column in columns], columns, row, notes)
 
-    return Shape("chosen and rejected", "pairs", read, columns)
+    return Shape("chosen and rejected", "pairs", read, columns, notes)
 
 
-def _rejected_beside_messages(
-    values: Mapping[str, Any], settings: ResponseSettings
-) -> Shape | None:
+def _rejected_beside_messages(values: Mapping[str, Any], notes: Notes) -> Shape | None:
     columns = ("messages", "rejected_response")
     if not set(columns) <= values.keys():
         return None
 
     def read(row: Mapping[str, Any]) -> Given:
-        return _pair([row.get(column) for column in columns], columns, row, settings)
+        return _pair([row.get(column) for column in columns], columns, row, notes)
 
-    return Shape("messages and rejected_response", "pairs", read, columns)
+    return Shape("messages and rejected_response", "pairs", read, columns, notes)
 
 
-def _ranked(values: Mapping[str, Any], settings: ResponseSettings) -> Shape | None:
+def _ranked(values: Mapping[str, Any], notes: Notes) -> Shape | None:
     items = values.get("completions")
     if not isinstance(items, list) or not items:
         return None
@@ -77,9 +78,9 @@ def _ranked(values: Mapping[str, Any], settings: ResponseSettings) -> Shape | No
 
     def read(row: Mapping[str, Any]) -> Given:
         best, worst = _by_rank(row.get("completions"))
-        return _pair([best, worst], ("completions", "completions"), row, settings)
+        return _pair([best, worst], ("completions", "completions"), row, notes)
 
-    return Shape("completions with ranks", "pairs", read, ("completions",), False, "context")
+    return Shape("completions with ranks", "pairs", read, ("completions",), notes, False, "context")
 
 
 def _by_rank(items: Any) -> list[dict[str, Any]]:
@@ -97,7 +98,7 @@ def _by_rank(items: Any) -> list[dict[str, Any]]:
     return [{key: item for key, item in one.items() if key != "rank"} for one in ordered]
 
 
-def _preference(values: Mapping[str, Any], settings: ResponseSettings) -> Shape | None:
+def _preference(values: Mapping[str, Any], notes: Notes) -> Shape | None:
     columns = numbered_columns(values)
     name = next((name for name in _PREFERENCES if name in values), None)
     if name is None or len(columns) != 2:
@@ -112,13 +113,13 @@ def _preference(values: Mapping[str, Any], settings: ResponseSettings) -> Shape 
             state = "is null" if preference is None else "prefers neither"
             raise RowFault("no_preference", f"{name!r} {state}")
         ordered = columns if preference < 0 else columns[::-1]
-        return _pair([row.get(column) for column in ordered], ordered, row, settings)
+        return _pair([row.get(column) for column in ordered], ordered, row, notes)
 
     said = f"numbered columns and {name}"
-    return Shape(said, "pairs", read, columns, False, "context")
+    return Shape(said, "pairs", read, columns, notes, False, "context")
 
 
-_RECOGNISERS: tuple[Callable[[Mapping[str, Any], ResponseSettings], Shape | None], ...] = (
+_RECOGNISERS: tuple[Callable[[Mapping[str, Any], Notes], Shape | None], ...] = (
     _chosen_rejected,
     _rejected_beside_messages,
     _ranked,
@@ -131,21 +132,21 @@ def _pair(
     items: list[Any],
     columns: tuple[str, ...],
     values: Mapping[str, Any],
-    settings: ResponseSettings,
+    notes: Notes,
 ) -> Given:
     """Read chosen and rejected; what both have before their last turn is the prompt."""
     turned = [_parse_dialogue(item) for item in items]
     if None not in turned:
         items = turned
     found = [
-        read_response(item, repr(column), settings.score_column)
+        read_response(item, repr(column), notes)
         for item, column in zip(items, columns, strict=True)
     ]
     _refuse_incomparable(found)
     given = gather(found, columns, values)
-    if settings.score_column in values:
-        return note_columns(given, values, settings, (0, 1), 2)
-    return _with_margin(_with_pair_columns(given, values), values)
+    if notes.score_name in values:
+        return note_columns(given, values, notes, (0, 1), 2)
+    return _with_margin(_with_pair_columns(given, values, notes), values)
 
 
 def _parse_dialogue(value: Any) -> list[dict[str, str]] | None:
@@ -171,34 +172,37 @@ def _refuse_incomparable(found: list[Found]) -> None:
         raise RowFault("same_response", "chosen and rejected are the same conversation")
 
 
-def _with_pair_columns(given: Given, values: Mapping[str, Any]) -> Given:
+def _with_pair_columns(given: Given, values: Mapping[str, Any], notes: Notes) -> Given:
     """Take scores and lengths from columns for chosen and rejected, where both are numbers."""
+    scores = _SCORE_COLUMNS if notes.score_name is None else ()
     for said, pairs, convert in (
-        ("score", _SCORE_COLUMNS, to_score),
+        ("score", scores, to_score),
         ("num_tokens", (_LENGTH_COLUMNS,), to_count),
     ):
         for names in pairs:
-            if any(getattr(response, said) is not None for response in given.responses):
+            numbers = _numbers(names, convert, values)
+            if numbers is not None and notes.take_pair(said, names):
+                given = _with_numbers(given, said, names, numbers, values)
                 break
-            given = _with_numbers(given, said, names, convert, values)
     return given
 
 
-def _with_numbers(
-    given: Given,
-    said: str,
-    names: tuple[str, str],
-    convert: Callable[[Any], float | int | None],
-    values: Mapping[str, Any],
-) -> Given:
+def _numbers(
+    names: tuple[str, str], convert: Convert, values: Mapping[str, Any]
+) -> list[Any] | None:
+    """Return what two columns say, none where they are not there or hold anything else."""
     raw = [values.get(name) for name in names]
-    items: list[Any] = [convert(item) for item in raw]
-    empty = (None, "")  # a table has no other way to say null
-    if any(item is None and one not in empty for item, one in zip(items, raw, strict=True)):
-        return given
+    items = [convert(item) for item in raw]
+    fit = all(item is not None or is_empty(one) for item, one in zip(items, raw, strict=True))
+    return items if fit and values.keys() & set(names) else None
+
+
+def _with_numbers(
+    given: Given, said: str, names: tuple[str, str], numbers: list[Any], values: Mapping[str, Any]
+) -> Given:
     responses = [
-        replace(response, **{said: item})
-        for response, item in zip(given.responses, items, strict=True)
+        replace(response, **{said: number})
+        for response, number in zip(given.responses, numbers, strict=True)
     ]
     is_ours = names in (_SCORE_COLUMNS[0], _LENGTH_COLUMNS)
     gone = values.keys() & set(names) if is_ours else set()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from bon.config import ResponseSettings
+from bon.sources.notes import Notes
 from bon.sources.response_values import Found, is_conversation, read_response
 from bon.sources.rows import Fault, RowFault
 from bon.sources.shapes import Given, Shape, gather, note_columns
@@ -35,31 +36,32 @@ def recognise_responses(
     Whole conversations and alpaca's `output` are responses only where they are `asked` for: such
     files are as often prompts.
     """
+    notes = Notes(settings.score_column)
     if settings.response_column is not None:
         value = values.get(settings.response_column)
         several = isinstance(value, list) and not _is_one_conversation(
             value, is_single=len(value) == 1
         )
-        return _column_shape(settings.response_column, settings, is_single=not several)
+        return _column_shape(settings.response_column, notes, is_single=not several)
     for recognise in _RECOGNISERS:
-        shape = recognise(values, settings)
+        shape = recognise(values, notes)
         if shape is not None:
             return shape
     if not asked:
         return None
     name = next((name for name in ("output", *_CONVERSATIONS) if name in values), None)
-    return None if name is None else _column_shape(name, settings, is_single=True)
+    return None if name is None else _column_shape(name, notes, is_single=True)
 
 
-def _several(values: Mapping[str, Any], settings: ResponseSettings) -> Shape | None:
+def _several(values: Mapping[str, Any], notes: Notes) -> Shape | None:
     names = [name for name in _SEVERAL if name in values]
     names += ["output"] if isinstance(values.get("output"), list) else []
-    return _column_shape(names[0], settings, is_single=False) if names else None
+    return _column_shape(names[0], notes, is_single=False) if names else None
 
 
-def _numbered(values: Mapping[str, Any], settings: ResponseSettings) -> Shape | None:
+def _numbered(values: Mapping[str, Any], notes: Notes) -> Shape | None:
     columns = numbered_columns(values)
-    return _columns_shape("numbered columns", columns, settings) if len(columns) > 1 else None
+    return _columns_shape("numbered columns", columns, notes) if len(columns) > 1 else None
 
 
 def numbered_columns(values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -68,7 +70,7 @@ def numbered_columns(values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(match[0] for match in sorted(matches, key=lambda match: int(match[1])))
 
 
-def _models(values: Mapping[str, Any], settings: ResponseSettings) -> Shape | None:
+def _models(values: Mapping[str, Any], notes: Notes) -> Shape | None:
     columns = tuple(
         name
         for name, value in values.items()
@@ -78,17 +80,17 @@ def _models(values: Mapping[str, Any], settings: ResponseSettings) -> Shape | No
     )
     if len(columns) < 2:
         return None
-    return _columns_shape("a column a model", columns, settings, with_names=True)
+    return _columns_shape("a column a model", columns, notes, with_names=True)
 
 
-def _single(values: Mapping[str, Any], settings: ResponseSettings) -> Shape | None:
+def _single(values: Mapping[str, Any], notes: Notes) -> Shape | None:
     name = next((name for name in _ONE if name in values), None)
     if name is None or (name == "output" and "instruction" in values):
         return None
-    return _column_shape(name, settings, is_single=True)
+    return _column_shape(name, notes, is_single=True)
 
 
-_RECOGNISERS: tuple[Callable[[Mapping[str, Any], ResponseSettings], Shape | None], ...] = (
+_RECOGNISERS: tuple[Callable[[Mapping[str, Any], Notes], Shape | None], ...] = (
     _several,
     _numbered,
     _single,
@@ -97,7 +99,7 @@ _RECOGNISERS: tuple[Callable[[Mapping[str, Any], ResponseSettings], Shape | None
 """Every known form, in the order in which they are tried: what names say, then what values do."""
 
 
-def _column_shape(column: str, settings: ResponseSettings, *, is_single: bool) -> Shape:
+def _column_shape(column: str, notes: Notes, *, is_single: bool) -> Shape:
     """Make the shape of rows whose responses are in one column: a value, or a list of values."""
 
     def read(values: Mapping[str, Any]) -> Given:
@@ -106,13 +108,13 @@ def _column_shape(column: str, settings: ResponseSettings, *, is_single: bool) -
             if not value:
                 raise RowFault("no_responses", f"the list in {column!r} is empty")
             labels = [f"response {number} of {column!r}" for number in range(1, len(value) + 1)]
-            return _read_all(value, [column] * len(value), labels, values, settings)
-        found = read_response(value, repr(column), settings.score_column)
+            return _read_all(value, [column] * len(value), labels, values, notes)
+        found = read_response(value, repr(column), notes)
         given = _with_conversation(gather([found], [column], values), values)
-        return note_columns(given, values, settings, None, 1)
+        return note_columns(given, values, notes, None, 1)
 
     name = "one response a row" if is_single else "several responses a row"
-    return Shape(name, "responses", read, (column,), is_single)
+    return Shape(name, "responses", read, (column,), notes, is_single)
 
 
 def _is_one_conversation(value: list[Any], *, is_single: bool) -> bool:
@@ -129,18 +131,18 @@ def _is_one_conversation(value: list[Any], *, is_single: bool) -> bool:
 
 
 def _columns_shape(
-    name: str, columns: tuple[str, ...], settings: ResponseSettings, *, with_names: bool = False
+    name: str, columns: tuple[str, ...], notes: Notes, *, with_names: bool = False
 ) -> Shape:
     """Make the shape of rows that have a column for each response."""
 
     def read(values: Mapping[str, Any]) -> Given:
         items = [values.get(column) for column in columns]
         labels = [repr(column) for column in columns]
-        given = _read_all(items, columns, labels, values, settings, with_names=with_names)
+        given = _read_all(items, columns, labels, values, notes, with_names=with_names)
         absent = {column for column in columns if column in values and values[column] is None}
         return replace(given, consumed=given.consumed | absent)
 
-    return Shape(name, "responses", read, columns)
+    return Shape(name, "responses", read, columns, notes)
 
 
 def _read_all(
@@ -148,7 +150,7 @@ def _read_all(
     columns: Sequence[str],
     labels: Sequence[str],
     values: Mapping[str, Any],
-    settings: ResponseSettings,
+    notes: Notes,
     *,
     with_names: bool = False,
 ) -> Given:
@@ -158,7 +160,7 @@ def _read_all(
     faults: list[Fault] = []
     for index, (item, label) in enumerate(zip(items, labels, strict=True)):
         try:
-            found.append(read_response(item, label, settings.score_column))
+            found.append(read_response(item, label, notes))
             kept.append(index)
         except RowFault as error:
             faults.append(error.fault)
@@ -171,7 +173,7 @@ def _read_all(
         while key in values:
             key = f"_{key}"
         given = replace(given, rest={**given.rest, key: sources})
-    return note_columns(given, values, settings, kept, len(items))
+    return note_columns(given, values, notes, kept, len(items))
 
 
 def _with_conversation(given: Given, values: Mapping[str, Any]) -> Given:

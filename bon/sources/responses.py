@@ -40,7 +40,8 @@ class _Plan:
 class ResponseReader:
     """The rows of a source as prompts with responses, and drops, in input order.
 
-    It can be iterated again. The first row that can be parsed decides how all are read. A single
+    It can be iterated again. The first row that can be parsed decides how all are read; the first
+    that has a score (verdict, length) anywhere decides where all have it. A single
     response that cannot be read is a drop with a candidate number (after those of the readable
     ones) that follows its prompt; all other drops are whole rows.
 
@@ -89,6 +90,8 @@ class ResponseReader:
         prompt = plan.layout.prompt_from if plan.layout else "the turns before the responses"
         ids = f"ids from `{plan.id_column}`" if plan.id_column else "ids made from content"
         columns = ", ".join(f"`{column}`" for column in plan.shape.columns)
+        scores = plan.shape.notes.describe()
+        scored = f"scores from {scores}, " if scores else ""
         joined = (
             f"; {self._num_rows:,} rows joined by prompt into {self._num_items:,}"
             if self._group and plan.shape.is_single
@@ -96,7 +99,7 @@ class ResponseReader:
         )
         return (
             f"read as {plan.shape.kind} ({plan.shape.name}): prompt from {prompt}, "
-            f"responses from {columns}, {ids}, "
+            f"responses from {columns}, {scored}{ids}, "
             f"other columns kept: {', '.join(plan.others) or 'none'}{joined}"
         )
 

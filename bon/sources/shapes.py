@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from bon.config import ResponseSettings
 from bon.records import GivenResponse, Message
-from bon.sources.response_values import (
-    Found,
-    to_count,
-    to_name,
-    to_score,
-    to_verdict,
-)
+from bon.sources.notes import Convert, Notes
+from bon.sources.response_values import Found
 from bon.sources.rows import Fault, RowFault
+from bon.sources.scalars import is_empty
 
 __all__ = ["Given", "Shape", "gather", "note_columns"]
 
@@ -50,6 +45,8 @@ class Shape:
     """From a row to its responses; raises `RowFault`."""
     columns: tuple[str, ...]
     """Columns that the responses come from."""
+    notes: Notes
+    """Where what is said of the responses comes from, as far as rows were read."""
     is_single: bool = False
     """Whether a row has one response, so that a prompt may go on in the next row."""
     prompt_column: str | None = None
@@ -86,7 +83,7 @@ def gather(found: Sequence[Found], entries: Sequence[str], raw: Mapping[str, Any
 def note_columns(
     given: Given,
     values: Mapping[str, Any],
-    settings: ResponseSettings,
+    notes: Notes,
     kept: Sequence[int] | None,
     count: int,
 ) -> Given:
@@ -100,45 +97,33 @@ def note_columns(
     Raises:
         RowFault: `wrong_type` or `wrong_length`, for the named score column only.
     """
-    named = settings.score_column if settings.score_column in values else None
-    scores = ("score", "reward", "scores", "rewards") if settings.score_column is None else ()
-    notes: tuple[tuple[str, Collection[str], Callable[[Any], Any]], ...] = (
-        ("score", (named,) if named else scores, to_score),
-        ("is_correct", ("is_correct", "correct", "label", "labels"), to_verdict),
-        ("finish_reason", ("finish_reason", "finish_reasons"), to_name),
-        ("num_tokens", ("num_tokens",), to_count),
-    )
     responses, consumed = list(given.responses), set(given.consumed)
-    for said, names, convert in notes:
-        if any(getattr(response, said) is not None for response in responses):
-            continue  # its own object said it
-        for name in names:
-            if name not in values or name in given.consumed:
-                continue
-            listed = [values[name]] if kept is None else values[name]
-            try:
-                items = _one_each(listed, count, convert)
-            except RowFault as error:
-                if name == named:
-                    raise RowFault(error.fault.reason, f"{name!r} {error.fault.detail}") from None
-                continue
+    done = set()
+    for said, name, convert in notes.columns(values):
+        if said in done or name in given.consumed:
+            continue
+        try:
+            items = _one_each([values[name]] if kept is None else values[name], count, convert)
+        except RowFault as error:
+            if said == "score" and name == notes.score_name:
+                raise RowFault(error.fault.reason, f"{name!r} {error.fault.detail}") from None
+            continue
+        if notes.take_column(said, name):
+            done.add(said)
             consumed |= _TAKEN & {name}
-            if any(item is not None for item in items):
-                responses = [
-                    replace(response, **{said: items[index]})
-                    for response, index in zip(responses, kept or (0,), strict=True)
-                ]
-                break
+            responses = [
+                replace(response, **{said: items[index]})
+                for response, index in zip(responses, kept or (0,), strict=True)
+            ]
     return replace(given, responses=tuple(responses), consumed=frozenset(consumed))
 
 
-def _one_each(listed: Any, count: int, convert: Callable[[Any], Any]) -> list[Any]:
+def _one_each(listed: Any, count: int, convert: Convert) -> list[Any]:
     if not isinstance(listed, list):
         raise RowFault("wrong_type", "must be a list, one value a response")
     if len(listed) != count:
         raise RowFault("wrong_length", f"has {len(listed)} values for {count} responses")
     items = [convert(item) for item in listed]
-    empty = (None, "")  # a table has no other way to say null
-    if any(i is None and raw not in empty for i, raw in zip(items, listed, strict=True)):
+    if any(i is None and not is_empty(raw) for i, raw in zip(items, listed, strict=True)):
         raise RowFault("wrong_type", "holds a value that is no such value (a score is a number)")
     return items

@@ -47,7 +47,7 @@ RESPONSES = [
             "prompt": "Q",
             "generations": [
                 {"generated_text": "A", "reward": 1, "finish_reason": "stop", "num_tokens": 3},
-                {"text": "B", "score": 2, "label": True, "critique": "good"},
+                {"text": "B", "reward": 2, "label": True, "critique": "good"},
             ],
         },
         [
