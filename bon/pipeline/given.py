@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from bon.errors import SettingsMismatchError
 from bon.pipeline.given_parts import (
     GIVEN_SCORER,
@@ -20,11 +23,7 @@ from bon.pipeline.run import refuse_foreign
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest, read_manifest, refuse_differences
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
-from bon.records import (
-    CANDIDATES_SCHEMA,
-    Drop,
-    GivenResponses,
-)
+from bon.records import Drop, GivenResponses
 
 __all__ = ["GIVEN_SCORER", "LABEL_SCORER", "GivenPlan", "import_responses"]
 
@@ -72,7 +71,8 @@ def import_responses(root: Path, plan: GivenPlan) -> Pool:
 
     Scores become those of the scorer `given`, verdicts those of `label`; each is there only if any
     row has one. An import that was interrupted starts again. Where a reward model has scored the
-    pool since, its prompts and candidates stay, and the input may only have grown at its end.
+    pool since, its prompts and candidates stay, and the input may only have grown at its end; what
+    an interrupted import of such growth left unfinished is undone first.
 
     Raises:
         SettingsMismatchError: the pool's candidates were sampled, or it was scored and has other
@@ -84,15 +84,17 @@ def import_responses(root: Path, plan: GivenPlan) -> Pool:
         return pool
     if pool is None or not _paid_scorers(pool):
         pool = _start(root, plan)
+    _undo_unfinished(pool)
     num_rows = 0
     for part in given_parts(plan.rows, pool.manifest.part_size):
         num_rows += part.num_rows
         _write(pool, part, stopped=plan.limit is not None and num_rows >= plan.limit)
+    _fill_unknown(pool)
     whole = plan.limit is None or num_rows < plan.limit
-    known_rows = pool.manifest.input.get("rows", 0)
-    if num_rows < known_rows:
+    if num_rows < _num_rows(pool):
         if whole:
-            raise _changed(pool, f"the input ends after {num_rows} rows; the pool has {known_rows}")
+            why = f"the input ends after {num_rows} rows; the pool has {_num_rows(pool)}"
+            raise _changed(pool, why)
         return pool  # a smaller limit: the pool's own rows stay
     new = {
         "settings": plan.fingerprint,
@@ -132,14 +134,18 @@ def _existing(root: Path, plan: GivenPlan) -> Pool | None:
 def _start(root: Path, plan: GivenPlan) -> Pool:
     layout = PoolLayout(root)
     refuse_foreign(root)
-    for name in (PROMPTS, CANDIDATES, "drops", "scores"):
-        shutil.rmtree(root / name, ignore_errors=True)
     new = Manifest(
         part_size=plan.part_size or DEFAULT_PART_SIZE,
         input={"settings": plan.fingerprint},
         generation=_generation(plan),
     )
-    return Pool(layout, new).save(new)
+    # Scores go while the manifest still tells a rule's from paid ones, the rest once it no longer
+    # says how many rows are there.
+    shutil.rmtree(root / "scores", ignore_errors=True)
+    pool = Pool(layout, new).save(new)
+    for name in (PROMPTS, CANDIDATES, "drops"):
+        shutil.rmtree(root / name, ignore_errors=True)
+    return pool
 
 
 def _generation(plan: GivenPlan) -> dict[str, Any]:
@@ -172,9 +178,54 @@ def _is_complete(pool: Pool, plan: GivenPlan) -> bool:
         return False
     enough = known["whole"] or (plan.limit is not None and plan.limit <= rows)
     parts = list(range(-(-rows // pool.manifest.part_size)))
-    given = [name for name in _SCORERS if name in pool.manifest.scorers]
-    kinds = [PROMPTS, CANDIDATES, *map(scores_kind, given)]
-    return bool(enough and all(pool.layout.numbers(kind) == parts for kind in kinds))
+    return bool(
+        enough
+        and pool.layout.numbers(PROMPTS) == parts
+        and _num_rows(pool) == rows
+        and all(_fits_prompts(pool, kind) for kind in _given_kinds(pool))
+    )
+
+
+def _num_rows(pool: Pool) -> int:
+    # Counted, not looked up: an interrupted import has not written down what it committed.
+    return sum(pool.covers(PROMPTS, part) for part in pool.parts())
+
+
+def _given_kinds(pool: Pool) -> list[str]:
+    """List what the input gives besides prompts: candidates, and scores that any part has."""
+    made = pool.manifest.scorers
+    given = [name for name in _SCORERS if name in made or _has_scores(pool, name)]
+    return [CANDIDATES, *map(scores_kind, given)]
+
+
+def _fits_prompts(pool: Pool, kind: str) -> bool:
+    """Tell whether a kind has exactly the parts of the prompts, each as long as theirs."""
+    parts = pool.parts()
+    return pool.layout.numbers(kind) == parts and all(
+        pool.covers(kind, part) == pool.num_prompts(part) for part in parts
+    )
+
+
+def _undo_unfinished(pool: Pool) -> None:
+    """Take back parts, and rows of parts, whose prompts were never committed."""
+    finished = set(pool.layout.numbers(PROMPTS))
+    for kind in _given_kinds(pool):
+        for number in pool.layout.numbers(kind):
+            if number not in finished:
+                pool.layout.part(kind, number).unlink()
+                pool.layout.drops(kind, number).unlink(missing_ok=True)
+                continue
+            end = number * pool.manifest.part_size + pool.covers(PROMPTS, number)
+            drops = pool.drops(kind, number)
+            old_drops = [drop for drop in drops if drop.row < end]
+            if pool.covers(kind, number) > pool.num_prompts(number) or old_drops != drops:
+                ids = pool.read(PROMPTS, number, ["prompt_id"])["prompt_id"]
+                table = _of_prompts(pool.read(kind, number), ids)
+                pool.commit(kind, number, table, old_drops, covers=len(ids))
+
+
+def _of_prompts(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
+    return table.filter(pc.is_in(table["prompt_id"], value_set=ids))
 
 
 def _write(pool: Pool, part: GivenPart, *, stopped: bool) -> None:
@@ -182,55 +233,47 @@ def _write(pool: Pool, part: GivenPart, *, stopped: bool) -> None:
     number, prompts = part.number, part.tables[PROMPTS]
     if number in pool.layout.numbers(PROMPTS) and not _grew(pool, part, stopped):
         return
-    pool.commit(PROMPTS, number, prompts, part.drops[PROMPTS], covers=part.num_rows)
-    candidates, drops = part.tables[CANDIDATES], part.drops[CANDIDATES]
-    pool.commit(CANDIDATES, number, candidates, drops, covers=prompts.num_rows)
-    for name in _SCORERS:
-        kind = scores_kind(name)
+    # The prompts come last: where they are, the rest of the part is there too.
+    for kind in (*map(scores_kind, _SCORERS), CANDIDATES):
         if kind in part.tables:
-            for earlier in sorted(set(range(number)) - set(pool.layout.numbers(kind))):
-                _commit_unknown(pool, kind, earlier)
-            pool.commit(kind, number, part.tables[kind], [], covers=prompts.num_rows)
-        elif _has_scores(pool, name):
-            _commit_unknown(pool, kind, number)
+            drops = part.drops.get(kind, [])
+            pool.commit(kind, number, part.tables[kind], drops, covers=prompts.num_rows)
+    pool.commit(PROMPTS, number, prompts, part.drops[PROMPTS], covers=part.num_rows)
 
 
-def _commit_unknown(pool: Pool, kind: str, number: int) -> None:
-    """Write a part without a single score, as all parts have the file if one has it."""
-    candidates = pool.read(CANDIDATES, number, _KEYS)
-    table = score_table(candidates, [None] * candidates.num_rows)
-    pool.commit(kind, number, table, [], covers=pool.num_prompts(number))
+def _fill_unknown(pool: Pool) -> None:
+    """Write parts without a single score where other parts have some: all have the file then."""
+    for kind in _given_kinds(pool)[1:]:
+        for number in pool.pending(kind):
+            candidates = pool.read(CANDIDATES, number, _KEYS)
+            table = score_table(candidates, [None] * candidates.num_rows)
+            pool.commit(kind, number, table, [], covers=pool.num_prompts(number))
 
 
 def _grew(pool: Pool, part: GivenPart, stopped: bool) -> bool:
     """Tell whether new rows follow a part's old ones; refuse if the old ones changed."""
-    is_longer = part.num_rows > pool.covers(PROMPTS, part.number)
-    for kind, columns in ((PROMPTS, _SAME), (CANDIDATES, CANDIDATES_SCHEMA.names)):
-        old = pool.read(kind, part.number, columns)
-        new = part.tables[kind].select(columns)
-        num_rows = min(old.num_rows, new.num_rows)
-        if not old.slice(0, num_rows).equals(new.slice(0, num_rows)):
+    old, new = pool.read(PROMPTS, part.number, _SAME), part.tables[PROMPTS].select(_SAME)
+    num_prompts = min(old.num_rows, new.num_rows)
+    if not old.slice(0, num_prompts).equals(new.slice(0, num_prompts)):
+        raise _changed(pool, f"{PROMPTS} of part {part.number} differ")
+    if new.num_rows < old.num_rows and not stopped:
+        raise _changed(pool, f"{PROMPTS} of part {part.number} end early")
+    ids = old["prompt_id"].slice(0, num_prompts)
+    for kind in (CANDIDATES, *map(scores_kind, _SCORERS)):
+        if not _is_same(pool, part, kind, ids):
             raise _changed(pool, f"{kind} of part {part.number} differ")
-        if new.num_rows < old.num_rows and not stopped:
-            raise _changed(pool, f"{kind} of part {part.number} end early")
-    for kind in map(scores_kind, _SCORERS):
-        if not _are_same_scores(pool, part, kind):
-            raise _changed(pool, f"{kind} of part {part.number} differ")
-    return is_longer
+    return part.num_rows > pool.covers(PROMPTS, part.number)
 
 
-def _are_same_scores(pool: Pool, part: GivenPart, kind: str) -> bool:
-    """Compare the scores of candidates that are in the pool and in the part."""
-    tables = [part.tables.get(kind)]
+def _is_same(pool: Pool, part: GivenPart, kind: str, ids: pa.ChunkedArray) -> bool:
+    """Compare what the pool and the part have of these prompts; no scores are unknown ones."""
     is_there = part.number in pool.layout.numbers(kind)
-    tables.append(pool.read(kind, part.number) if is_there else None)
-    num_rows = pool.num_rows(CANDIDATES, part.number)
-    num_rows = min(num_rows, part.tables[CANDIDATES].num_rows)
-    old, new = (
-        [None] * num_rows if table is None else table.column("score").slice(0, num_rows).to_pylist()
-        for table in tables
-    )
-    return bool(old == new)
+    old = pool.read(kind, part.number) if is_there else None
+    both = (old, part.tables.get(kind))
+    tables = [_of_prompts(table, ids) for table in both if table is not None]
+    if len(tables) == 2:
+        return bool(tables[0].equals(tables[1]))
+    return all(table["score"].null_count == table.num_rows for table in tables)
 
 
 def _changed(pool: Pool, why: str) -> SettingsMismatchError:

@@ -84,18 +84,66 @@ def open_books(pool: Pool, scorers: Sequence[str], limit: int | None) -> Account
     """Start a command's accounting: input rows, and the drops that making the pool counted.
 
     Raises:
-        PoolIncompleteError: parts are missing.
+        PoolIncompleteError: parts are missing, or the reading of the input was interrupted.
     """
     kinds = [CANDIDATES, *(scores_kind(name) for name in scorers)]
+    _refuse_interrupted(pool, kinds, limit)
     for kind in kinds:
         refuse_incomplete(pool, kind, limit)
     rows = sum(pool.covers(PROMPTS, part) for part in pool.parts(limit))
     books = Accounting(rows if limit is None else min(rows, limit))
     for kind in (PROMPTS, *kinds):
         for drop in pool.read_drops(kind):
-            if limit is None or drop.row < limit:
+            # A run that was killed may leave drops of rows that the pool does not have.
+            if drop.row < books.input_rows:
                 books.add(drop)
     return books
+
+
+def _refuse_interrupted(pool: Pool, kinds: Sequence[str], limit: int | None) -> None:
+    """Stop where rows that the limit wants were being read when a run was killed.
+
+    The manifest's number of rows is written once all are there, and a part's prompts once its
+    given candidates are. Where a smaller limit wants only rows that are there, they may be used.
+    """
+    said, there = pool.manifest.input.get("rows"), _count_rows(pool)
+    step = "run the command that made the pool again: it goes on where it stopped"
+    longer = _longer_than_prompts(pool, kinds, limit)
+    if longer:
+        why = f"{longer[0]} has rows of prompts that are not there yet"
+    elif said is None:
+        why = f"{there} rows are there, and nobody knows whether these are all"
+    elif there != said and (limit is None or limit > there):
+        why = f"{there} rows are there; the last complete reading had {said}"
+        step += f"; or use those that are there with --limit {there}"
+    else:
+        return
+    raise PoolIncompleteError(
+        "the reading of this pool's input was interrupted",
+        where=str(pool.layout.root),
+        why=why,
+        next_step=step,
+    )
+
+
+def _longer_than_prompts(pool: Pool, kinds: Sequence[str], limit: int | None) -> list[str]:
+    parts = set(pool.parts(limit))
+    return [
+        f"part {part} of {kind}"
+        for kind in kinds
+        for part in pool.layout.numbers(kind)
+        if part in parts and pool.covers(kind, part) > pool.num_prompts(part)
+    ]
+
+
+def _count_rows(pool: Pool) -> int:
+    """Count the input rows that are there without a gap."""
+    rows = 0
+    for number, part in enumerate(pool.parts()):
+        if number != part:
+            break
+        rows += pool.covers(PROMPTS, part)
+    return rows
 
 
 def count_sampled(pool: Pool, limit: int | None) -> int:

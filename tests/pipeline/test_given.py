@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +16,12 @@ from hypothesis import strategies as st
 from support.commands import pool_files
 from support.fakes import FakeScorer, InlineEngine, Run, bad_row, ignore, input_rows, prompt
 
-import bon.pool.files
 from bon.config import InputSettings, ResponseSettings
-from bon.errors import PoolError, SettingsMismatchError
+from bon.errors import PoolError, PoolIncompleteError, SettingsMismatchError
 from bon.pipeline.frames import frames
 from bon.pipeline.given import GivenPlan, import_responses
 from bon.pipeline.given_parts import GIVEN_SCORER, LABEL_SCORER
-from bon.pipeline.ranked import open_books, ranked_prompts, ranking_scorer
+from bon.pipeline.ranked import count_sampled, open_books, ranked_prompts, ranking_scorer
 from bon.pipeline.run import ScoringPlan, score
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.records import Drop, GivenResponse, GivenResponses
@@ -217,25 +217,6 @@ def test_a_larger_limit_reads_on(tmp_path: Path) -> None:
     assert pool_files(tmp_path / "pool") == pool_files(tmp_path / "fresh")
 
 
-def test_an_interrupted_import_starts_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write, calls = bon.pool.files.pq.write_table, []
-
-    def die(*args: Any, **options: Any) -> None:
-        calls.append(args)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        write(*args, **options)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(bon.pool.files.pq, "write_table", die)
-        import_responses(tmp_path / "pool", plan(ROWS))
-    import_responses(tmp_path / "pool", plan(ROWS))
-    import_responses(tmp_path / "fresh", plan(ROWS))
-    assert pool_files(tmp_path / "pool") == pool_files(tmp_path / "fresh")
-
-
 @pytest.fixture
 def paid(tmp_path: Path) -> Path:
     """A pool that a reward model has scored."""
@@ -289,6 +270,148 @@ def test_paid_scores_are_never_mixed_with_another_input(paid: Path, other: Any) 
         import_responses(paid, replace(other, digest=None))
     assert str(paid) in caught.value.where
     assert pool_files(paid) == before
+
+
+BARE: Rows = [responses(row, None) for row in range(6)]
+LATE: Rows = [
+    *BARE,
+    responses(6, None, None),
+    Drop("missing_response", "it is null", "in.jsonl:7", "p6", 6, candidate=2),
+    responses(7, None),
+    bad_row(8),
+    responses(9, 2.0, is_correct=True),
+]
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the process die where it would write its step-th file, `pool.json` included."""
+    rename, steps = Path.replace, []
+
+    def die(self: Path, target: Path) -> Path:
+        steps.append(target)
+        if len(steps) == step:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", die)
+
+
+def kills(root: Path, begun: Path | None, rows: Rows) -> Iterator[Path]:
+    """Import rows into a new pool, or into copies of one begun, killed at every single step."""
+    for step in range(1, 99):
+        pool = root / str(step)
+        if begun is not None:
+            shutil.copytree(begun, pool)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            die_at(monkeypatch, step)
+            try:
+                import_responses(pool, plan(rows))
+            except KeyboardInterrupt:
+                pass
+            else:
+                return
+        yield pool
+    raise AssertionError("it never ended")
+
+
+def bought(root: Path, rows: Rows) -> Path:
+    """A pool of these rows that a reward model has scored."""
+    pool = import_responses(root, plan(rows))
+    score(pool, ScoringPlan("reward", FakeScorer(), {"spec": "x"}), InlineEngine(), None, ignore)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("old", "is_paid", "rows"),
+    [
+        (None, False, ROWS),
+        (ROWS[:7], False, LATE),
+        (ROWS[:7], True, [*ROWS, responses(9, None, is_correct=True)]),
+        (BARE, True, LATE),
+        (BARE[:4], True, LATE),
+    ],
+    ids=["new", "again", "grown", "grown with the first scores", "new parts"],
+)
+def test_an_import_killed_anywhere_ends_as_if_it_never_was(
+    tmp_path: Path, old: Rows | None, is_paid: bool, rows: Rows
+) -> None:
+    begun = None
+    if old is not None:
+        begun = tmp_path / "begun"
+        bought(begun, old) if is_paid else import_responses(begun, plan(old))
+    whole = tmp_path / "whole"
+    if begun is not None:
+        shutil.copytree(begun, whole)
+    expected = import_responses(whole, plan(rows))
+    pools = list(kills(tmp_path / "killed", begun, rows))
+    assert len(pools) >= 8
+    for pool in pools:
+        assert import_responses(pool, plan(rows)).manifest == expected.manifest
+        assert pool_files(pool) == pool_files(whole)
+
+
+def test_growth_that_was_killed_and_is_taken_back_leaves_the_pool_readable(tmp_path: Path) -> None:
+    begun = bought(tmp_path / "begun", BARE)
+    before = read_back(begun)
+    refused = 0
+    for pool in kills(tmp_path / "killed", begun, LATE):
+        try:
+            import_responses(pool, plan(BARE))
+        except SettingsMismatchError as error:  # new rows are in the pool, whole
+            assert "the pool has" in error.why or "end early" in error.why
+            refused += 1
+        else:
+            assert read_back(pool) == before
+            names = [
+                {n for n in pool_files(p) if not n.startswith("drops/")} for p in (pool, begun)
+            ]
+            assert names[0] == names[1]
+        with pytest.raises(SettingsMismatchError):
+            import_responses(pool, plan([responses(0, 1.0), *LATE[1:]]))
+        import_responses(pool, plan(LATE))
+        assert not Pool.open(pool).pending(scores_kind("given"))
+    assert refused > 0
+
+
+def read_back(root: Path) -> tuple[Any, ...]:
+    pool = Pool.open(root)
+    books = open_books(pool, ["reward"], None)
+    return books.as_json(), list(ranked_prompts(pool, "reward", None))
+
+
+@pytest.mark.parametrize("begun", [None, BARE])
+def test_a_pool_whose_import_was_killed_is_never_taken_for_a_whole_one(
+    tmp_path: Path, begun: Rows | None
+) -> None:
+    root = None if begun is None else bought(tmp_path / "begun", begun)
+    reasons = set()
+    for path in kills(tmp_path / "killed", root, LATE):
+        if not (path / "pool.json").exists():
+            continue
+        pool = Pool.open(path)
+        try:
+            books = open_books(pool, [], None)
+        except PoolIncompleteError as error:
+            assert "run the command that made the pool again" in error.next_step
+            reasons.add(error.what)
+        else:  # no row of the new input is in it yet
+            assert begun is not None
+            assert (books.input_rows, books.candidate_drops.total()) == (6, 0)
+        if begun is not None:
+            import_responses(path, plan(LATE, limit=5))
+            limited = open_books(Pool.open(path), [], 5)
+            assert (limited.input_rows, limited.num_drops) == (5, 0)
+            assert count_sampled(pool, 5) == 5
+    assert reasons == {"the reading of this pool's input was interrupted"}
+
+
+def test_another_response_to_the_last_old_prompt_is_no_growth(tmp_path: Path) -> None:
+    root = bought(tmp_path / "paid", BARE)
+    before = pool_files(root)
+    with pytest.raises(SettingsMismatchError) as caught:
+        import_responses(root, plan([*BARE[:5], responses(5, None, None), *LATE[6:]]))
+    assert caught.value.why == "candidates of part 1 differ"
+    assert pool_files(root) == before
 
 
 def test_a_sampled_pool_and_a_strange_folder_are_refused(tmp_path: Path) -> None:

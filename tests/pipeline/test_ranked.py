@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.fakes import FakeGenerator, FakeScorer, InlineEngine, Run, input_rows
 
+import bon.pipeline.run
 from bon.errors import PoolCorruptError, PoolIncompleteError, SettingsError
 from bon.pipeline.ranked import open_books, ranked_prompts, ranking_scorer
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
@@ -93,6 +94,40 @@ def test_interrupted_scoring_is_incomplete(tmp_path: Path) -> None:
     pool = Run(input_rows(10), engine=InlineEngine(stop_after=1)).scores(tmp_path / "p")
     with pytest.raises(PoolIncompleteError, match="2 of 3 parts"):
         open_books(pool, ["reward"], None)
+
+
+def test_a_pool_whose_prompts_were_being_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(bon.pipeline.run, "ingest", stop)
+        Run(input_rows(10)).prompts(tmp_path / "p")
+    with pytest.raises(PoolIncompleteError, match="reading of this pool's input") as caught:
+        open_books(Pool.open(tmp_path / "p"), [], None)
+    assert "run the command that made the pool again" in caught.value.next_step
+
+
+def test_rows_that_were_read_while_the_input_grew_are_used_by_a_limit_only(pool: Pool) -> None:
+    longer = {**pool.manifest.input, "rows": 12}
+    shorter = {**pool.manifest.input, "rows": 8}
+    for said in (longer, shorter):
+        changed = pool.save(pool.manifest.model_copy(update={"input": said}))
+        for limit in (None, 11):
+            with pytest.raises(PoolIncompleteError, match="was interrupted") as caught:
+                open_books(changed, ["reward"], limit)
+            assert caught.value.next_step.endswith("with --limit 10")
+        assert open_books(changed, ["reward"], 10).input_rows == 10
+
+
+def test_a_missing_part_of_prompts_is_noticed(pool: Pool) -> None:
+    pool.layout.part(PROMPTS, 1).unlink()
+    with pytest.raises(PoolIncompleteError) as caught:
+        open_books(pool, ["reward"], None)
+    assert caught.value.why == "4 rows are there; the last complete reading had 10"
+    assert open_books(pool, ["reward"], 4).input_rows == 4
 
 
 def test_scores_of_other_candidates_are_corrupt(pool: Pool, tmp_path: Path) -> None:

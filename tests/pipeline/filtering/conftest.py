@@ -42,7 +42,8 @@ class Filtered:
     decision: Decision
 
     def table(self, *, dropped: bool = False) -> pa.Table:
-        columns = OutputColumns(self.pool, self.decision.kind, self.decision.limit, dropped=dropped)
+        columns = OutputColumns(self.pool, self.decision)
+        columns = columns.with_reasons() if dropped else columns
         tables = (dropped_tables if dropped else kept_tables)(self.pool, self.decision, columns)
         return pa.concat_tables([columns.schema.empty_table(), *tables])
 
@@ -77,7 +78,7 @@ class Filtered:
 def commit_rows(root: Path, rows: Sequence[Row], part_size: int = 2) -> Pool:
     """Write rows as a pool; a scorer is there where any row has scores of it."""
     layout = PoolLayout(root)
-    pool = Pool(layout, Manifest(part_size=part_size, input={}))
+    pool = Pool(layout, Manifest(part_size=part_size, input={"rows": len(rows)}))
     pool.save(pool.manifest)
     scorers = {
         name: [getattr(row, attribute) for row in rows]
