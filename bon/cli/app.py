@@ -49,7 +49,7 @@ def guarded(body: Callable[[], None], debug: bool) -> None:
     except BonError as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_shown(error)}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
     except (KeyboardInterrupt, _Terminated) as stop:
         print("interrupted; what is committed stays, the same command goes on", file=sys.stderr)
@@ -63,11 +63,18 @@ def guarded(body: Callable[[], None], debug: bool) -> None:
         if debug:
             traceback.print_exc()
         print(
-            f"error: {type(error).__name__}: {error}\n  why:   this is a bug in bon\n"
+            f"error: {type(error).__name__}: {_shown(error)}\n  why:   this is a bug in bon\n"
             "  next:  run again with --debug and report the trace",
             file=sys.stderr,
         )
         raise typer.Exit(1) from None
+
+
+def _shown(error: BaseException) -> str:
+    """An error may quote a row; no text of the input reaches the terminal as it is."""
+    from bon.report.text import printable
+
+    return printable(str(error), keep_lines=True)
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from bon.protocols import Event, PartDone, Progress, Ready
+from bon.report.text import printable
 
 __all__ = ["StageProgress", "note"]
 
@@ -16,7 +17,7 @@ _LINE_EVERY_S = 30.0
 def note(text: str, *, quiet: bool = False) -> None:
     """Print one line for a person."""
     if not quiet:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 class StageProgress:

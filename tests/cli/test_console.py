@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import typer
 
-from bon.cli.console import StageProgress
+from bon.cli.app import guarded
+from bon.cli.console import StageProgress, note
+from bon.errors import InputError
 from bon.protocols import PartDone, Progress, Ready
 
 Tick = Callable[[float], None]
@@ -73,3 +76,17 @@ def test_quiet(tick: Tick, capsys: pytest.CaptureFixture[str]) -> None:
     with StageProgress(quiet=True) as progress:
         _run(progress, tick, "generate", 8, 40.0)
     assert capsys.readouterr().err == ""
+
+
+def test_an_error_that_quotes_the_input_cannot_speak_to_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def body() -> None:
+        raise InputError("bad row", where="x.jsonl:1: id=\x1b[2J", why="it is so")
+
+    with pytest.raises(typer.Exit):
+        guarded(body, False)
+    note("read \x1b]0;pwn\x07")
+    shown = capsys.readouterr().err
+    assert "\x1b" not in shown and "\x07" not in shown
+    assert "error: bad row\n  where: x.jsonl:1: id=" in shown
