@@ -168,8 +168,6 @@ def _refuse_incomparable(found: list[Found]) -> None:
             "diverges_before_last_turn",
             "chosen and rejected differ before their last turn: they answer different prompts",
         )
-    if chosen.before and rejected.before and chosen.response.response == rejected.response.response:
-        raise RowFault("same_response", "chosen and rejected are the same conversation")
 
 
 def _with_pair_columns(given: Given, values: Mapping[str, Any], notes: Notes) -> Given:

@@ -6,7 +6,7 @@ The reasons, whoever finds them:
                 wrong_field_count unsupported_value
     the id      missing_id duplicate_id
     the prompt  missing_prompt empty_prompt no_user_turn unknown_role unsupported_content
-    responses   missing_response no_responses wrong_length not_a_pair no_preference same_response
+    responses   missing_response no_responses wrong_length not_a_pair no_preference
                 prompt_differs diverges_before_last_turn
     any         wrong_type
 """

@@ -273,7 +273,6 @@ def test_a_named_prompt_wins_and_the_conversation_is_kept(tmp_path):
     [
         ({"chosen": [U, A, V, A], "rejected": [U, B, V, B]}, "diverges_before_last_turn"),
         ({"chosen": [U, A], "rejected": [U]}, "missing_response"),
-        ({"chosen": [U, A], "rejected": [U, A]}, "same_response"),
         ({"chosen": [A], "rejected": [B]}, "missing_prompt"),
         ({"prompt": "Q", "chosen": "A", "rejected": None}, "missing_response"),
         ({"prompt": "Q", "chosen": "A", "rejected": 5}, "wrong_type"),
@@ -293,6 +292,24 @@ def test_a_pair_that_is_none_is_a_drop(tmp_path, row, reason):
     path.write_text(f"{json.dumps(good)}\n{json.dumps(row)}\n")
     _, drop = ResponseReader(str(path), InputSettings(), ResponseSettings(), group=True)
     assert drop.reason == reason
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Q", "chosen": "A", "rejected": "A"},
+        {"prompt": [U], "chosen": [A], "rejected": [A]},
+        {"chosen": [U, A], "rejected": [U, A]},
+        {"prompt": "Q", "chosen": [U, A], "rejected": [U, A]},
+        {"chosen": "\n\nHuman: Q\n\nAssistant: A", "rejected": "\n\nHuman: Q\n\nAssistant: A"},
+        {"messages": [U, A], "rejected_response": "A"},
+    ],
+)
+def test_equal_responses_are_a_pair_in_every_form(tmp_path, row):
+    _, item = read(tmp_path, row)
+    assert item.prompt.messages == (U,)
+    assert list(item.responses) == [GivenResponse("A")] * 2
+    assert list(item.prompt.extra) == [GIVEN_ID]
 
 
 def test_a_named_score_column_of_pairs_is_a_list(tmp_path):
