@@ -148,6 +148,6 @@ def _read(
     scorer = GIVEN_SCORER if GIVEN_SCORER in scorer_names(made.pool) else None
     units: UnitKind = "pairs" if rows == "pairs" else "candidates"
     decision = run_filters(made.pool, [], kind=units, scorer=scorer, limit=limit, seed=0)
-    columns = OutputColumns(made.pool, units, limit)
+    columns = OutputColumns(made.pool, decision)
     tables = kept_tables(made.pool, decision, columns)
     return made, columns.schema, tables, decision.report.accounting

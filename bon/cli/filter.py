@@ -121,11 +121,12 @@ def _write(
     from bon.pipeline.filtering.output import OutputColumns, dropped_tables, kept_tables
 
     pool, books, rows = made.pool, decision.report.accounting, rows_of(plan.units)
+    columns = OutputColumns(pool, decision)
     if plan.settings.dropped is not None:
-        columns = OutputColumns(pool, decision.kind, decision.limit, dropped=True)
+        with_reasons = columns.with_reasons()
         write_set(
-            dropped_tables(pool, decision, columns),
-            columns.schema,
+            dropped_tables(pool, decision, with_reasons),
+            with_reasons.schema,
             rows,
             plan.native,
             ExportSettings(),
@@ -133,7 +134,6 @@ def _write(
             seed=seed,
             books=books,
         )
-    columns = OutputColumns(pool, decision.kind, decision.limit)
     method = {"filters": [one.as_json() for one in plan.filters]}
     return write_set(
         kept_tables(pool, decision, columns),

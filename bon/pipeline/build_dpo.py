@@ -35,11 +35,12 @@ from bon.guards import (
 )
 from bon.pairs import REASONS, Pairs, form_pairs
 from bon.pipeline.accounting import Accounting
+from bon.pipeline.conversations import single_turns
 from bon.pipeline.frames import Frame, frames
 from bon.pipeline.passthrough import PassThrough, given_ids
 from bon.pipeline.ranked import open_books
 from bon.pool.pool import Pool
-from bon.records import MESSAGES_TYPE, PAIR_FIELDS, Drop, Message
+from bon.records import PAIR_FIELDS, Drop, Message
 
 __all__ = ["PairBuilder", "PairReport", "Tokenize", "check_pairs"]
 
@@ -316,8 +317,8 @@ class PairBuilder:
         }
         columns = {
             "prompt": frame.prompts["prompt"].take(prompt_K),
-            "chosen": _as_messages(chosen["response"]),
-            "rejected": _as_messages(rejected["response"]),
+            "chosen": single_turns(chosen["response"].combine_chunks()),
+            "rejected": single_turns(rejected["response"].combine_chunks()),
             **{name: pa.array(v, pa.float32(), from_pandas=True) for name, v in scores.items()},
             "prompt_id": given_ids(frame.prompts).take(prompt_K),
             "candidate_chosen": chosen["candidate"],
@@ -335,17 +336,6 @@ class PairBuilder:
             self.report.add(f"mean_{name}", columns[name])
         for side in ("chosen", "rejected"):
             self.report.add(f"mean_num_tokens_{side}", columns[f"num_tokens_{side}"])
-
-
-def _as_messages(responses: pa.ChunkedArray) -> pa.Array:
-    """Each response as a conversation of one assistant turn."""
-    num = len(responses)
-    roles = pa.repeat("assistant", num)
-    messages = pa.StructArray.from_arrays(
-        [roles, responses.combine_chunks()], fields=list(MESSAGES_TYPE.value_type)
-    )
-    offsets = pa.array(np.arange(num + 1), pa.int32())
-    return pa.ListArray.from_arrays(offsets, messages, type=MESSAGES_TYPE)
 
 
 def _seeds(prompt_ids: pa.ChunkedArray, seed: int) -> NDArray[np.uint64]:

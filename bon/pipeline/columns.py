@@ -42,6 +42,12 @@ class ExtraColumns:
             for name, value in extra.items():
                 self._kinds[name] = _join(self._kinds.get(name, "null"), _kind(value))
 
+    def beside(self, taken: Collection[str], without: Collection[str] = ()) -> ExtraColumns:
+        """Return what was learnt, without some columns, for an output that takes other names."""
+        other = ExtraColumns(taken)
+        other._kinds = {name: kind for name, kind in self._kinds.items() if name not in without}
+        return other
+
     @property
     def fields(self) -> list[pa.Field]:
         """The output's fields for these columns, in the input's order."""

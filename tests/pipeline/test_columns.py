@@ -133,3 +133,12 @@ def test_any_json_is_stored_without_loss_and_parquet_takes_it(rows: list[dict[st
             value = row.get(name)
             as_text = isinstance(stored, str) and not isinstance(value, str)
             assert holds(json.loads(stored) if as_text else stored, value)
+
+
+def test_what_was_learnt_serves_an_output_with_other_names() -> None:
+    columns = ExtraColumns(["a"])
+    columns.learn([{"a": 1, "b": 0.5}, {"c": "x"}])
+    other = columns.beside(["b"], without=["c"])
+    assert [field.name for field in other.fields] == ["a", "input_b"]
+    assert [array.to_pylist() for array in other.arrays([{"a": 2, "b": 1}])] == [[2], [1.0]]
+    assert [field.name for field in columns.fields] == ["input_a", "b", "c"]

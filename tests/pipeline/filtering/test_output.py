@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bon.pipeline.filtering.output import OutputColumns, dropped_tables, kept_tables
+from bon.pipeline.passthrough import read_extras
 from bon.records import GIVEN_ID, PAIR_FIELDS, RESPONSE_FIELDS
 
 
@@ -90,6 +93,50 @@ def test_numbers_of_an_earlier_pool_stay(filtered, row):
     assert numbers == [(4, 7), (7, 4)]
 
 
+def test_several_candidates_of_a_prompt_have_no_number_of_an_earlier_pool(filtered, row):
+    own = {"candidate": 0, "num_candidates": 8}
+    table = filtered([row(["a", "b"], extra=own), row(["c"], extra=own)]).table()
+    assert table["candidate"].to_pylist() == [0, 1, 0]
+    assert table["num_candidates"].to_pylist() == [2, 2, 1]
+    assert table["input_candidate"].to_pylist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [([0, 0.0], [0.0, 0.0]), ([None, 0], [None, 0.0]), ([0.5, -1], [0.5, -1.0])],
+)
+def test_margins_without_scores_are_the_outputs(filtered, row, given, written):
+    rows = [row(["c", "r"], extra={"margin": margin}) for margin in given]
+    table = filtered(rows, kind="pairs").table()
+    assert table["margin"].to_pylist() == written
+    assert "input_margin" not in table.schema.names
+
+
+@pytest.mark.parametrize(
+    ("given", "scores"), [([0, "wide"], None), ([0, True], None), ([0], [1, 1])]
+)
+def test_other_margins_are_a_column(filtered, row, given, scores):
+    rows = [row(["c", "r"], scores, extra={"margin": margin}) for margin in given]
+    assert "input_margin" in filtered(rows, kind="pairs").table().schema.names
+
+
+def test_a_column_that_happens_to_be_called_like_the_key_of_ids_stays(filtered, row):
+    table = filtered([row(["a"], extra={GIVEN_ID: 7}), row(["b"], extra={GIVEN_ID: None})]).table()
+    assert table["prompt_id"].to_pylist() == ["p0", "p1"]
+    assert table[GIVEN_ID].to_pylist() == [7, None]
+
+
+def test_the_inputs_columns_are_read_once_for_both_files(filtered, row, monkeypatch):
+    result = filtered([row(["a"], extra={"margin": 1}) for _ in range(4)], "regex:pattern=b")
+    read: list[int] = []
+    monkeypatch.setattr(
+        "bon.pipeline.passthrough.read_extras",
+        lambda table: read.append(table.num_rows) or read_extras(table),
+    )
+    OutputColumns(result.pool, result.decision).with_reasons()
+    assert read == [2, 2]
+
+
 def test_other_columns_of_these_names_are_the_inputs_own(filtered, row):
     rows = [row(["a"], extra={"candidate": "Ada", "num_candidates": 3}), row(["b"])]
     table = filtered(rows).table()
@@ -121,12 +168,12 @@ def test_dropped_rows_say_by_what_and_why(filtered, row):
 def test_every_table_has_the_one_schema(filtered, row):
     rows = [row([f"r{i}"], extra={"late": 1.5} if i == 4 else {}) for i in range(5)]
     result = filtered(rows, "regex:pattern=r[024]")
-    columns = OutputColumns(result.pool, "candidates", None)
+    columns = OutputColumns(result.pool, result.decision)
     tables = list(kept_tables(result.pool, result.decision, columns))
     assert [table.num_rows for table in tables] == [1, 1, 1]
     assert {table.schema for table in tables} == {columns.schema}
     assert str(columns.schema.field("late").type) == "double"
-    columns = OutputColumns(result.pool, "candidates", None, dropped=True)
+    columns = columns.with_reasons()
     assert {t.schema for t in dropped_tables(result.pool, result.decision, columns)} == {
         columns.schema
     }

@@ -49,10 +49,10 @@ def test_the_difficulty_of_each_given_id(filtered, row):
 def test_rows_with_and_without_a_given_id(filtered, row):
     rows = [
         row(["x", "y"], [1.0, 2.0], extra={GIVEN_ID: "p2"}),
-        row(["z", "w"], [4.0, 3.0]),
+        row(["z", "w"], [4.0, 3.0], extra={GIVEN_ID: 7}),
         row(["v"], [5.0]),
     ]
-    # The third row's own id is the first one's given one.
+    # The third row's own id is the first one's given one; 7 is no id but a column.
     assert filtered(rows, "reward:top_k=1,by=prompt").kept == ["z", "v"]
 
 
