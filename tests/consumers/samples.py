@@ -15,6 +15,7 @@ from bon.records import PAIR_FIELDS, RESPONSE_FIELDS, Message
 __all__ = [
     "MARGINS",
     "PAIRS",
+    "PROMPTS",
     "REFERENCES",
     "conversation_text",
     "export",
@@ -29,6 +30,7 @@ def said(role: str, content: str) -> Message:
 
 PAIRS: list[tuple[list[Message], str, str]] = [
     ([said("user", "Add 5 and 96.")], "It is 101.", "It is 141."),
+    ([said("user", "Add 5 and 96.")], "The sum is 101.", "Let me think."),
     (
         [
             said("system", "Be terse."),
@@ -41,13 +43,17 @@ PAIRS: list[tuple[list[Message], str, str]] = [
     ),
     ([said("user", "Fill {{content}} and {x}, please: <image>")], "100 %, {{content}}", "\tnone\n"),
 ]
-"""Prompt, chosen and rejected: several turns, a system message, other scripts, outer white space,
-and what trainers' templates use as placeholders."""
+"""Prompt, chosen and rejected: a prompt with two pairs, several turns, a system message, other
+scripts, outer white space, and what trainers' templates use as placeholders."""
 
-MARGINS = [0.5, 2.25, None]
+PROMPTS = [prompt for i, (prompt, *_) in enumerate(PAIRS) if i == 0 or prompt != PAIRS[i - 1][0]]
+"""Each prompt of the pairs, for forms with one row a prompt."""
+MARGINS = [0.5, 1.5, 2.25, None]
 REFERENCES = ["101", "4", None]
+"""By prompt."""
+_PROMPT_OF_PAIR = [PROMPTS.index(prompt) for prompt, *_ in PAIRS]
 # Names that trainers' loaders or templates look for, in columns that the user's input had.
-OTHERS = {
+_OTHERS_OF_PROMPT: dict[str, list[Any]] = {
     "answer": REFERENCES,
     "system": ["Never say this."] * 3,
     "label": ["spam", None, "ham"],
@@ -56,6 +62,7 @@ OTHERS = {
     "images": ["cat.png", None, "dog.png"],
     "meta": [{"level": 1}, {"level": None}, None],
 }
+OTHERS = {name: [values[i] for i in _PROMPT_OF_PAIR] for name, values in _OTHERS_OF_PROMPT.items()}
 
 
 def prompt_text(prompt: Sequence[Message]) -> str:
@@ -94,7 +101,7 @@ def _pairs() -> pa.Table:
         "score_chosen": [1.0 if margin is None else margin for margin in MARGINS],
         "score_rejected": [None if margin is None else 0.0 for margin in MARGINS],
         "margin": MARGINS,
-        "prompt_id": [f"p{i}" for i in range(size)],
+        "prompt_id": [f"p{i}" for i in _PROMPT_OF_PAIR],
         "candidate_chosen": [0] * size,
         "candidate_rejected": [1] * size,
         "num_tokens_chosen": [5] * size,
@@ -106,7 +113,7 @@ def _pairs() -> pa.Table:
 def _responses() -> pa.Table:
     size = len(PAIRS)
     columns: dict[str, Any] = {
-        "prompt_id": [f"p{i}" for i in range(size)],
+        "prompt_id": [f"p{i}" for i in _PROMPT_OF_PAIR],
         "prompt": [prompt[-1]["content"] for prompt, _, _ in PAIRS],
         "response": [chosen for _, chosen, _ in PAIRS],
         "messages": [[*prompt, said("assistant", chosen)] for prompt, chosen, _ in PAIRS],

@@ -13,6 +13,7 @@ from consumers.environments import read_with
 from consumers.samples import (
     MARGINS,
     PAIRS,
+    PROMPTS,
     REFERENCES,
     conversation_text,
     export,
@@ -106,7 +107,7 @@ def test_axolotl_trains_dpo_on_our_pairs(tmp_path: Path, suffix: str) -> None:
 def test_verl_rolls_out_our_prompts_with_their_ground_truth(tmp_path: Path, suffix: str) -> None:
     data = export("verl", tmp_path / f"prompts{suffix}")
     rows = read_with("verl", data, "grpo", tmp_path)
-    assert [row["prompt"] for row in rows] == [prompt_text(prompt) for prompt, _, _ in PAIRS]
+    assert [row["prompt"] for row in rows] == [prompt_text(prompt) for prompt in PROMPTS]
     assert [row["ground_truth"] for row in rows] == REFERENCES
     assert [row["style"] for row in rows] == ["rule", "rule", "model"]
     assert [row["index"] for row in rows] == [0, 1, 2]

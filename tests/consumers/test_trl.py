@@ -11,6 +11,7 @@ import pytest
 from consumers.samples import (
     MARGINS,
     PAIRS,
+    PROMPTS,
     REFERENCES,
     conversation_text,
     export,
@@ -249,7 +250,11 @@ def test_grpo_gives_our_other_columns_to_its_reward_functions(
         seen.update({"prompts": prompts, **columns})
         return [float(len(one[0]["content"])) for one in completions]
 
-    settings = one_step(tmp_path) | {"num_generations": 2, "max_completion_length": 8}
+    settings = one_step(tmp_path) | {
+        "num_generations": 2,
+        "max_completion_length": 8,
+        "per_device_train_batch_size": 2 * len(PROMPTS),
+    }
     trainer = GRPOTrainer(
         model=generator(),
         reward_funcs=length,
@@ -257,9 +262,10 @@ def test_grpo_gives_our_other_columns_to_its_reward_functions(
         train_dataset=load(export("trl-grpo", tmp_path / f"prompts{suffix}")),
         processing_class=tokenizer,
     )
+    assert [row["prompt"] for row in trainer.train_dataset] == PROMPTS
     trainer.train()
     asked = {
-        prompt_text(prompt): answer for (prompt, *_), answer in zip(PAIRS, REFERENCES, strict=True)
+        prompt_text(prompt): answer for prompt, answer in zip(PROMPTS, REFERENCES, strict=True)
     }
     given = {prompt_text(p): a for p, a in zip(seen["prompts"], seen["answer"], strict=True)}
     assert given == asked
