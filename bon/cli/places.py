@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -12,6 +11,7 @@ from bon.config import InputSettings, ResponseSettings
 from bon.errors import SettingsError
 from bon.pool.layout import PoolLayout
 from bon.sources.locate import COMPRESSIONS, FORMATS, find_files
+from bon.sources.patterns import is_pattern, would_match
 from bon.sources.responses import recognise_kind
 
 __all__ = [
@@ -55,7 +55,8 @@ def check_places(source: str, *written: Path) -> None:
     files = {file.path.resolve() for file in find_files(source) or ()}
     for path in (path.resolve() for path in written):
         in_folder = Path(source).is_dir() and path.is_relative_to(Path(source).resolve())
-        if path in files or in_folder or fnmatch(str(path), str(Path(source).absolute())):
+        in_pattern = is_pattern(source) and would_match(source, path)
+        if path in files or in_folder or in_pattern:
             raise SettingsError(
                 "the output would lie in the input",
                 where=str(path),

@@ -8,6 +8,7 @@ from support.fakes import Run, prompt
 
 from bon.cli.places import check_places, default_pool, input_stem
 from bon.errors import InputNotFoundError, SettingsError
+from bon.sources.locate import find_files
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,77 @@ def test_an_output_in_the_input_is_refused(tmp_path: Path) -> None:
     ]:
         with pytest.raises(SettingsError, match="would lie in the input"):
             check_places(str(source), written)
+
+
+def tree(folder: Path) -> None:
+    """`d` with a file in it and one in `d/deep`; `link` and `x/link` are other ways to `d`."""
+    (folder / "d" / "deep").mkdir(parents=True)
+    for name in ("d/a.jsonl", "d/deep/b.jsonl"):
+        (folder / name).touch()
+    (folder / "link").symlink_to("d")
+    (folder / "x").mkdir()
+    (folder / "x" / "link").symlink_to("../d")
+
+
+MATCHED = [
+    ("link/*.jsonl", "link/out.jsonl"),
+    ("link/*.jsonl", "d/out.jsonl"),
+    ("d/*.jsonl", "link/out.jsonl"),
+    ("d/../link/*.jsonl", "d/out.jsonl"),
+    ("*/*.jsonl", "d/out.jsonl"),
+    ("*/*.jsonl", "new/out.jsonl"),
+    ("l*/*.jsonl", "d/out.jsonl"),
+    ("l*/d*/*.jsonl", "d/d2/out.jsonl"),
+    ("**/*.jsonl", "out.jsonl"),
+    ("d/**/*.jsonl", "d/out.jsonl"),
+    ("d/**/*.jsonl", "d/new/deep/out.jsonl"),
+    ("d/**", "d/new/out.jsonl"),
+    ("x/**/*.jsonl", "d/new/out.jsonl"),
+    ("x/*/*.jsonl", "d/out.jsonl"),
+    ("d/[!x].jsonl", "d/o.jsonl"),
+]
+UNMATCHED = [
+    ("d/*.jsonl", "d/sub/out.jsonl"),
+    ("d/*.jsonl", "d/out.parquet"),
+    ("d/*.jsonl", "out.jsonl"),
+    ("d/*.jsonl", "d/.out.jsonl"),
+    ("*/*.jsonl", "d/sub/out.jsonl"),
+    ("*/*.jsonl", "out.jsonl"),
+    ("d/**/*.jsonl", "d/.hidden/out.jsonl"),
+    ("d/**/b.jsonl", "d/out.jsonl"),
+    ("d/[!x].jsonl", "d/x.jsonl"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "written"), MATCHED + UNMATCHED)
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_a_pattern_guards_what_it_would_match(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pattern: str,
+    written: str,
+    is_absolute: bool,
+) -> None:
+    tree(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    source = f"{tmp_path}/{pattern}" if is_absolute else pattern
+    if (pattern, written) in UNMATCHED:
+        check_places(source, Path(written))
+    else:
+        with pytest.raises(SettingsError, match="would lie in the input"):
+            check_places(source, Path(written))
+    if "link" not in written:  # the guard says what the pattern does
+        (tmp_path / written).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / written).touch()
+        found = {path.path.resolve() for path in find_files(source) or ()}
+        assert ((tmp_path / written) in found) is ((pattern, written) in MATCHED)
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "a[12].jsonl").touch()
+    check_places(str(tmp_path / "a[12].jsonl"), tmp_path / "a1.jsonl")
+    with pytest.raises(SettingsError, match="would lie in the input"):
+        check_places(str(tmp_path / "a[12].jsonl"), tmp_path / "a[12].jsonl")
 
 
 def test_a_missing_input_is_said_before_any_model_is_looked_for(tmp_path: Path) -> None:
