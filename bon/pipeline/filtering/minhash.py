@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bon.filters import UnionFind
-from bon.pipeline.filtering.texts import slices, words
+from bon.pipeline.filtering.texts import digests, slices, words
 from bon.pipeline.filtering.units import curation_missing
 
 __all__ = ["Hasher", "Signatures", "band_buckets", "clusters", "diverse", "jaccard"]
@@ -38,21 +38,20 @@ class Hasher:
         self._empty: Any = MinHash(num_perm=num_perm, seed=seed % (1 << 32), hashfunc=int)
 
     def signatures(self, texts: list[pa.Array]) -> Iterator[Signatures]:
-        """Yield the signatures of some texts after the others; several arrays are joined first.
+        """Yield the signatures of some texts after the others, of all their columns together.
 
-        The n-grams of a text are those of all its columns; an empty text has the signature of the
-        empty set.
+        An n-gram counts as another one in another column. A column without any word is its digest,
+        so that it is only like its exact copies.
         """
         for parts in zip(*map(slices, texts), strict=True):
             yield self._slice(parts)
 
     def _slice(self, columns: Sequence[pa.Array]) -> Signatures:
-        runs = [words(column).ngrams(self._ngram) for column in columns]
-        hashes = [(grams ^ (grams >> np.uint64(32))).astype(np.uint32) for grams, _ in runs]
+        runs = [_hashes(column, self._ngram, place) for place, column in enumerate(columns)]
         rows = []
         for text in range(len(columns[0])):
             minhash = self._empty.copy()
-            for (_, first), hash_G in zip(runs, hashes, strict=True):
+            for hash_G, first in runs:
                 minhash.update_batch(hash_G[first[text] : first[text + 1]].tolist())
             rows.append(minhash.hashvalues)
         return np.array(rows, np.uint32).reshape(len(rows), len(self._empty))
@@ -72,6 +71,18 @@ class Hasher:
         except ValueError:  # so near 1 that one band would do best, which the library refuses
             return 2, num_perm // 2
         return int(lsh.b), int(lsh.r)
+
+
+def _hashes(column: pa.Array, n: int, place: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Return hashes of a column's n-grams, and where each text's begin (one entry more)."""
+    hash_G, first_T = words(column).ngrams(n)
+    bare = np.flatnonzero(np.diff(first_T) == 0)
+    hash_G = np.insert(hash_G, first_T[bare], digests(column.take(pa.array(bare)))[:, 0])
+    is_bare_T = np.isin(np.arange(len(column)), bare)
+    hash_G = (hash_G ^ np.uint64(place)) * _MULTIPLIER
+    return (hash_G ^ (hash_G >> np.uint64(32))).astype(np.uint32), first_T + np.r_[
+        0, np.cumsum(is_bare_T)
+    ]
 
 
 def jaccard(one: Signatures, others: Signatures) -> NDArray[np.float64]:

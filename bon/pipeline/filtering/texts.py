@@ -7,7 +7,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cache
+from itertools import chain, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,11 @@ __all__ = ["Words", "as_array", "digests", "last_user_turn", "slices", "user_tur
 
 _SLICE_TEXTS = 4096
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that a word's place in its n-gram counts
-_FORMER = re.compile(r"\W+")
+# Full-width marks are never operators; the others may be, so they go only from a word's end.
+_ALWAYS_DROPPED = "。、，．；：！？「」『』〈〉《》【】"
+_CURLY = dict(zip("‘’“”„«»−", '\'\'"""""-', strict=True))
+_SENTENCE_END = re.compile(r"""(?<=[^.,;:!?"'…])[.,;:!?"'…]+(?=[.,;:!?"'…)\]}*`~]*$)""")
+_OPENING = re.compile(r"""^[("'\[{*`~¿¡]+(?=\w)""")
 # Scripts that put no space between words: each of their characters is taken as a word.
 _UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])"
 
@@ -91,7 +96,7 @@ def _composed(texts: pa.Array) -> pa.Array:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The words of some texts, one after the other; lower case, letters and digits only."""
+    """The words of some texts, one after the other, in lower case (see `words`)."""
 
     dictionary: list[str]
     """Distinct words."""
@@ -128,21 +133,56 @@ class Words:
 
 
 def words(texts: pa.Array) -> Words:
-    """Cut texts into words; a null is an empty text."""
+    """Cut texts into words; a null is an empty text.
+
+    A number's sign and what stands inside numbers and words belong to them (`-5`, `1.5`, `isn't`);
+    every other symbol is a word of its own, but for the punctuation at a word's end and the quotes
+    around it.
+    """
     texts = _composed(texts.fill_null(""))
     if not pc.all(pc.string_is_ascii(texts)).as_py():
         texts = pc.replace_substring_regex(texts, _UNSPACED, r" \1 ")
     lists = as_array(pc.utf8_split_whitespace(pc.utf8_lower(texts)))
     length_T = pc.list_value_length(lists).to_numpy() if len(lists) else np.zeros(0, np.int64)
     encoded = as_array(pc.dictionary_encode(lists.flatten()))
-    spelled = [_FORMER.sub("", word) for word in encoded.dictionary.to_pylist()]
+    cut = [_cut(piece) for piece in encoded.dictionary.to_pylist()]
+    number_of: dict[str, int] = {}
+    flat = [number_of.setdefault(word, len(number_of)) for word in chain.from_iterable(cut)]
+    count = np.array([len(one) for one in cut], np.int64)
+    piece_W = encoded.indices.to_numpy().astype(np.int64)
+    end_W = np.cumsum(count[piece_W])
+    start = np.cumsum(count) - count
+    index_W = np.repeat(start[piece_W] - end_W + count[piece_W], count[piece_W])
+    index_W = np.array(flat, np.int64)[index_W + np.arange(len(index_W))]
     hashes = np.frombuffer(
-        b"".join(hashlib.blake2b(word.encode(), digest_size=8).digest() for word in spelled),
+        b"".join(hashlib.blake2b(word.encode(), digest_size=8).digest() for word in number_of),
         np.uint64,
     )
-    index_W = encoded.indices.to_numpy().astype(np.int64)
-    is_word = np.array([bool(word) for word in spelled], bool)[index_W]
-    start_T = np.r_[0, np.cumsum(length_T)]
-    start_T = np.r_[0, np.cumsum(is_word)][start_T]
-    index_W = index_W[is_word]
-    return Words(spelled, index_W, hashes[index_W], start_T)
+    start_T = np.r_[0, end_W][np.r_[0, np.cumsum(length_T)]]
+    return Words(list(number_of), index_W, hashes[index_W], start_T)
+
+
+def _cut(piece: str) -> list[str]:
+    """Cut what stands between white space."""
+    if piece.isascii() and piece.isalnum():
+        return [piece]
+    normal, word = _rules()
+    piece = _SENTENCE_END.sub("", piece.translate(normal))
+    return word.findall(_OPENING.sub(lambda found: re.sub("[\"'¿¡]", "", found[0]), piece))
+
+
+@cache
+def _rules() -> tuple[dict[int, str | None], re.Pattern[str]]:
+    """Return what characters are replaced by, and the pattern of a word."""
+    codes = chain(range(0x80, 0x20000), range(0xE0000, 0xE0200))  # beyond are only ideographs
+    kinds = {code: unicodedata.category(chr(code)) for code in codes}
+    dropped = [code for code, kind in kinds.items() if kind == "Cf" or chr(code) in _ALWAYS_DROPPED]
+    dropped += range(0xFE00, 0xFE10)  # variation selectors: how a symbol is drawn
+    normal: dict[int, str | None] = dict.fromkeys(dropped)
+    normal |= {ord(curly): straight for curly, straight in _CURLY.items()}
+    # Python's \w leaves out the marks that write the vowels of Hindi and its like.
+    marks = "".join(chr(code) for code, kind in kinds.items() if kind[0] == "M")
+    letter = rf"[\w{marks}]"
+    sign = rf"(?:(?<![\w{marks})\]}}])(?:[+-]\.?|\.)(?=\d))?"
+    inside = rf"(?:[.'-]{letter}+|(?<=\d)[,:](?=\d){letter}+)*"
+    return normal, re.compile(rf"{sign}{letter}+{inside}|[^\w\s]")

@@ -51,11 +51,25 @@ def test_similarity_estimates_that_of_the_ngram_sets():
         assert abs(estimate - exact) < 4 * np.sqrt(0.25 / 256)
 
 
-def test_several_columns_are_one_set():
-    hasher = Hasher(1, 64, 1, "near_dedup")
-    (both,) = hasher.signatures([pa.array(["a b"]), pa.array(["c"])])
-    (one,) = hasher.signatures([pa.array(["c b a"])])
-    assert both.tolist() == one.tolist()
+def test_several_columns_are_told_apart():
+    hasher = Hasher(1, 256, 1, "near_dedup")
+    chosen, rejected = pa.array(["a b c", "d e f", "a b c"]), pa.array(["d e f", "a b c", "d e f"])
+    (pair,) = hasher.signatures([chosen, rejected])
+    assert jaccard(pair[0], pair[1:]).tolist() == [0, 1]  # the opposite label, the same pair
+    # 3 n-grams of 6 + 6 - 3 are shared
+    (half,) = hasher.signatures([pa.array(["a b c", "a b c"]), pa.array(["d e f", "g h i"])])
+    (similarity,) = jaccard(half[0], half[1:])
+    assert abs(similarity - 3 / 9) < 4 * np.sqrt(0.25 / 256)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("The answer is -5.", "The answer is 5."), ("1.5", "15"), ("x=5", "x-5"), ("👍", "👎"),
+     ("<=", ">="), ("。", "！"), ("", "。")],
+)  # fmt: skip
+def test_texts_that_differ_in_a_symbol_are_no_copies(one, other):
+    signatures = signed([one, other, one])
+    assert clusters(signatures, 1.0, 2, 32).tolist() == [0, 1, 0]
 
 
 def test_buckets_are_those_of_the_library():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,12 +59,46 @@ def test_digests_are_equal_exactly_where_normalised_texts_are(texts, start):
             assert (one == other) == (key == other_key)
 
 
-def test_words_are_lower_case_letters_and_digits():
-    found = words(pa.array(["It's a  Dog, isn’t it?", None, "-- 42", "我爱你 ok"]))
-    assert found.of(0) == ["its", "a", "dog", "isnt", "it"]
-    assert found.of(1) == []
-    assert found.of(2) == ["42"]
-    assert found.of(3) == ["我", "爱", "你", "ok"]
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It's a  Dog, isn’t it?", ["it's", "a", "dog", "isn't", "it"]),
+        (None, []),
+        ("The answer is -5.", ["the", "answer", "is", "-5"]),
+        ("(−5) $-.5 2-3 x - 5", ["(", "-5", ")", "$", "-.5", "2-3", "x", "-", "5"]),
+        ("1.5, 1,000; 3:30!", ["1.5", "1,000", "3:30"]),
+        ("x=5 a!=b f'(x)", ["x", "=", "5", "a", "!", "=", "b", "f", "'", "(", "x", ")"]),
+        ("<= 👍🏽 ❤️", ["<", "=", "👍", "🏽", "❤"]),
+        ("“Well,” (he said.)", ["well", "(", "he", "said", ")"]),
+        ("我爱你。 ok", ["我", "爱", "你", "ok"]),
+        ("「」", []),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+    ],
+)
+def test_words_keep_what_has_a_meaning(text, expected):
+    found = words(pa.array(["before", text, "after"], pa.string()))
+    assert found.of(1) == expected
+    assert (found.of(0), found.of(2)) == (["before"], ["after"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("The answer is -5.", "The answer is 5."), ("1.5", "15"), ("x=5", "x-5"), ("👍", "👎"),
+     ("<=", ">="), ("a != b", "a = b"), (":)", ":("), (".5", "5"), ("50%", "50"), ("?", "!")],
+)  # fmt: skip
+def test_texts_that_differ_in_a_symbol_have_other_words(one, other):
+    found = words(pa.array([one, other]))
+    assert found.of(0) != found.of(1)
+
+
+@given(st.lists(st.text(max_size=12), min_size=1, max_size=6))
+def test_words_of_a_text_do_not_depend_on_the_others(texts):
+    together = words(pa.array(texts))
+    for place, text in enumerate(texts):
+        alone = words(pa.array([text]))
+        assert together.of(place) == alone.of(0)
+        start, end = together.start_T[place : place + 2]
+        assert together.hash_W[start:end].tolist() == alone.hash_W.tolist()
 
 
 @given(
