@@ -80,8 +80,13 @@ def is_verdict(pool: Pool, name: str) -> bool:
     return name == LABEL_SCORER or "rule_version" in pool.manifest.scorers.get(name, {})
 
 
-def open_books(pool: Pool, scorers: Sequence[str], limit: int | None) -> Accounting:
+def open_books(
+    pool: Pool, scorers: Sequence[str], limit: int | None, *, with_unscored: bool = True
+) -> Accounting:
     """Start a command's accounting: input rows, and the drops that making the pool counted.
+
+    `with_unscored` counts candidates that a scorer could not score; a command for which these are
+    candidates like any other leaves them out.
 
     Raises:
         PoolIncompleteError: parts are missing, or the reading of the input was interrupted.
@@ -92,7 +97,7 @@ def open_books(pool: Pool, scorers: Sequence[str], limit: int | None) -> Account
         refuse_incomplete(pool, kind, limit)
     rows = sum(pool.covers(PROMPTS, part) for part in pool.parts(limit))
     books = Accounting(rows if limit is None else min(rows, limit))
-    for kind in (PROMPTS, *kinds):
+    for kind in (PROMPTS, *(kinds if with_unscored else (CANDIDATES,))):
         for drop in pool.read_drops(kind):
             # A run that was killed may leave drops of rows that the pool does not have.
             if drop.row < books.input_rows:

@@ -74,7 +74,7 @@ def run_filters(
     compiled = [compile_filter(one, scorer, seed) for one in filters]
     used = union([step.needs for one in compiled for step in one.steps]).scorers
     scorers = list(dict.fromkeys([*([] if scorer is None else [scorer]), *used]))
-    books = open_books(pool, scorers, limit)
+    books = open_books(pool, scorers, limit, with_unscored=False)
     capacity = sum(pool.num_rows(CANDIDATES, part) for part in pool.parts(limit))
     units = Units.room_for(kind, PromptNumbers(pool, limit), capacity)
     flipped = np.zeros(len(compiled), np.int64)

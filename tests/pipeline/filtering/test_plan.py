@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.fakes import FakeScorer, Run, input_rows
 
+from bon.config.filters import parse_filter
 from bon.errors import InputError, PoolIncompleteError, SettingsError, UnknownChoiceError
 from bon.guards import margin_threshold
+from bon.pipeline.filtering.plan import run_filters
 
 
 def test_no_rows_and_no_filters(filtered, row):
@@ -245,6 +248,40 @@ def test_books_tell_prompts_from_candidates(filtered, row):
     assert second["detail"] == "a response of 1 characters, fewer than 2"
 
 
+def test_a_candidate_without_a_score_is_counted_by_the_filter_that_drops_it(tmp_path):
+    scorer = FakeScorer({"p1": [None, 1.0, None], "p2": [None, None, None]})
+    pool = Run(input_rows(4), num_candidates=3, scorer=scorer).scores(tmp_path / "p.pool")
+    assert sum(drop.candidate is not None for drop in pool.read_drops("scores/reward")) == 5
+    for specs, kept, drops, candidate_drops in (
+        (["reward:min=-1e9"], 7, {"reward": 1}, {"reward": 2}),
+        (["reward:top_k=1,by=prompt"], 3, {"reward": 1}, {"reward": 6}),
+        (['finish_reason:keep_unknown=false,keep=["stop","length"]'], 12, {}, {}),
+    ):
+        filters = [parse_filter(spec) for spec in specs]
+        decision = run_filters(
+            pool, filters, kind="candidates", scorer="reward", limit=None, seed=0
+        )
+        report = decision.report.as_json()
+        assert report["candidates_kept"] == kept
+        assert report["drops"] == drops
+        assert report["candidate_drops"] == candidate_drops
+        assert_candidates_add_up(decision)
+
+
+def assert_candidates_add_up(decision):
+    """Each candidate is kept, dropped by one filter, or its prompt is; and no count says more."""
+    report, units = decision.report.as_json(), decision.units
+    num_in = len(units.alive_U)
+    for one in report["filters"]:
+        assert one["num_in"] == num_in == one["num_kept"] + one["num_dropped"]
+        num_in = one["num_kept"]
+    assert num_in == report["candidates_kept"]
+    alive_P = np.add.reduceat(units.alive_U, units.start_P) if len(units.count_P) else []
+    of_dropped_prompts = int(units.count_P[np.equal(alive_P, 0)].sum())
+    dropped = sum(report["candidate_drops"].values())
+    assert dropped + of_dropped_prompts + report["candidates_kept"] == report["candidates"]
+
+
 def test_the_same_filter_twice_is_told_apart(filtered, row):
     result = filtered([row(["ab", "a"])], "regex:pattern=a", "regex:pattern=b")
     assert [one["name"] for one in result.report["filters"]] == ["regex", "regex_2"]
@@ -281,9 +318,6 @@ def test_pairs_have_two_responses(filtered, row):
 def test_a_part_without_scores_stops_the_run(filtered, row):
     pool = filtered([row(["a"], [1.0])] * 3).pool
     (pool.layout.root / "scores" / "reward" / "part-00001.parquet").unlink()
-    from bon.config.filters import parse_filter
-    from bon.pipeline.filtering.plan import run_filters
-
     with pytest.raises(PoolIncompleteError):
         run_filters(
             pool, [parse_filter("refusal")], kind="candidates", scorer="reward", limit=None, seed=0
@@ -346,3 +380,4 @@ def test_kept_and_dropped_are_all_there_is(filtered, row, groups, specs, prompts
         assert one["num_in"] == num_in
         num_in = one["num_kept"]
     assert num_in == len(result.kept) == report["output_rows"]
+    assert_candidates_add_up(result.decision)
