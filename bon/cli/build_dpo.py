@@ -64,6 +64,7 @@ def build_dpo(call: Invocation) -> None:
     from bon.cli.curation import (
         card_facts,
         check_upload,
+        note_unused_answers,
         output_paths,
         pair_tokenizer,
         publish,
@@ -94,6 +95,7 @@ def build_dpo(call: Invocation) -> None:
         call.refuse_for_pool(allowed, *idle)
     else:
         check_places(call.source, *written_to, root)
+        note_unused_answers(call, kind)
     check_apart(root, *written_to)
     with_scores = _needs_rewards(call, kind)
     ranks = _ranks_to_be(call, settings, kind, root, with_scores=with_scores)

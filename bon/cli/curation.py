@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,15 @@ from bon.cli.console import note
 from bon.cli.flags import Invocation
 from bon.cli.places import SourceKind
 from bon.cli.stages import Made, given_pool, make_pool
-from bon.config import ExportSettings, GenerateSettings, PairSettings, ScoreSettings
-from bon.errors import ModelNotFoundError, SettingsError, first_line
+from bon.config import (
+    ExportSettings,
+    GenerateSettings,
+    InputSettings,
+    PairSettings,
+    ResponseSettings,
+    ScoreSettings,
+)
+from bon.errors import InputError, ModelNotFoundError, SettingsError, first_line
 from bon.exports.card import CardFacts
 from bon.exports.formats import Format
 from bon.exports.hub import check_push, push_folder
@@ -26,10 +34,12 @@ from bon.pipeline.export import Written
 from bon.pipeline.ranked import scorer_names
 from bon.pool.pool import Pool
 from bon.records import Message
+from bon.sources.responses import has_answers
 
 __all__ = [
     "card_facts",
     "check_upload",
+    "note_unused_answers",
     "output_paths",
     "pair_tokenizer",
     "publish",
@@ -50,6 +60,17 @@ def ready_pool(
     if kind == "prompts":
         return make_pool(call, root, with_scores=with_scores)
     return given_pool(call, root, group=group, with_scores=with_scores)
+
+
+def note_unused_answers(call: Invocation, kind: SourceKind) -> None:
+    """Say that rows taken for prompts end with an answer, unless they were said to be prompts."""
+    responses = call.settings(ResponseSettings)
+    if kind != "prompts" or responses.source_kind != "auto":
+        return
+    with suppress(InputError):  # reading the prompts says what is wrong with the input
+        if has_answers(call.source, call.settings(InputSettings), responses):
+            text = "the rows end with an answer, which is not used: responses are sampled anew; "
+            note(f"{text}--source-kind responses takes it", quiet=call.quiet)
 
 
 def run_seed(call: Invocation, made: Made) -> int:

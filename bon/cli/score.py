@@ -38,7 +38,7 @@ def score(call: Invocation) -> None:
     """
     from bon.cli.build import scorer_settings
     from bon.cli.closing import describe, finish_pool
-    from bon.cli.curation import ready_pool, step_texts
+    from bon.cli.curation import note_unused_answers, ready_pool, step_texts
     from bon.cli.places import check_places, default_pool, source_kind
     from bon.cli.stages import score_pool
 
@@ -50,11 +50,13 @@ def score(call: Invocation) -> None:
         call.refuse_for_pool({"limit", "max_drops", "engine"}, *idle)
     else:
         check_places(call.source, root)
+        note_unused_answers(call, kind)
     scorers = scorer_settings(call.settings(ScoreSettings))
     if call.dry_run:
         steps = step_texts(call, kind, root, with_scores=False)
         steps += [f"score {root} with {one.spec} as {one.name}" for one in scorers]
-        describe(call, root, list(GROUPS), steps)
+        groups = [one for one in GROUPS if one is not GenerateSettings or kind == "prompts"]
+        describe(call, root, groups, steps)
         return
     if kind == "pool":
         made = score_pool(call, root)
