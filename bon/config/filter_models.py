@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_origin
+from typing import Any, ClassVar, Literal, Self, get_origin
 
 from pydantic import Field, field_validator, model_validator
 
@@ -48,6 +48,17 @@ class FilterSettings(Settings):
     def _one_is_a_list_of_one(cls, value: Any, info: Any) -> Any:
         many = get_origin(cls.model_fields[info.field_name].annotation) is tuple
         return (value,) if many and isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        for low in type(self).model_fields:
+            high = low.replace("min", "max", 1)
+            if not low.startswith("min") or high not in type(self).model_fields:
+                continue
+            least, most = getattr(self, low), getattr(self, high)
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"{low} is {least:g}, above {high}, {most:g}: nothing would pass")
+        return self
 
     def as_json(self) -> dict[str, Any]:
         """Return the filter with every key, for reports."""
@@ -356,5 +367,8 @@ class Decontaminate(FilterSettings):
     ngram: int = Field(default=8, ge=1)
     """Words in an n-gram."""
     max_share: float = Field(default=0.5, ge=0.0, lt=1.0)
-    """Largest share of the words of either text that may lie in n-grams shared with one
-    evaluation text; 0 drops on any shared n-gram."""
+    """Largest share of words that may lie in n-grams shared with one evaluation text; 0 drops on any
+    shared n-gram."""
+    share_of: Literal["evaluation", "text", "either"] = "evaluation"
+    """Whose words the share is of: the evaluation text's, as in Tulu 3, the row's text's, or those
+    of whichever of the two has the larger share."""

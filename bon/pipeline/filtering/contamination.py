@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bon.config.filters import Decontaminate
-from bon.errors import InputError, SettingsError, did_you_mean
+from bon.errors import InputError, SettingsError, UnknownChoiceError, did_you_mean
 from bon.pipeline.filtering.dedup import needs_of
 from bon.pipeline.filtering.texts import Words, slices, words
 from bon.pipeline.filtering.units import Units, Verdict, View
@@ -22,6 +22,7 @@ __all__ = ["DecontaminateStep", "EvaluationIndex", "Match"]
 
 _BATCH_TEXTS = 4096
 _MAX_EXAMPLES = 20
+_WHOSE = {"evaluation": "the evaluation text's", "text": "its", "either": "either text's"}
 
 
 class Instance(NamedTuple):
@@ -43,7 +44,7 @@ class Match:
     span: str
     """The longest run of shared words, in lower case without punctuation."""
     share: float
-    """Of the words of whichever of the two texts has the larger share in shared n-grams."""
+    """Of the words that `share_of` says, in shared n-grams."""
 
 
 class EvaluationIndex:
@@ -55,6 +56,7 @@ class EvaluationIndex:
 
     def __init__(self, settings: Decontaminate) -> None:
         self.n = settings.ngram
+        self._share_of = settings.share_of
         self.shortest = (self.n + 1) // 2
         self.instances: list[Instance] = []
         hashes, owners, places, counts = [], [], [], []
@@ -80,8 +82,10 @@ class EvaluationIndex:
     def matches(self, texts: pa.Array, max_share: float) -> dict[int, Match]:
         """Return by position the texts whose share with one evaluation text is above `max_share`.
 
-        A word is shared when it lies in an n-gram that both have; the share is that of either
-        text's words, whichever is larger (Tulu 3, arXiv 2411.15124, section 3.2).
+        A word is shared when it lies in an n-gram that both have. By default the share is of the
+        evaluation text's words, as `ngram_match` of Tulu 3's decontamination/search.py
+        (allenai/open-instruct, arXiv 2411.15124) divides by the length of its query, which is a
+        field of the evaluation data.
         """
         found: dict[int, Match] = {}
         for number, part in enumerate(slices(texts)):
@@ -102,27 +106,49 @@ class EvaluationIndex:
     def _best(
         self, texts: Words, text: int, start_G: NDArray[np.int64], count_G: NDArray[np.int64]
     ) -> Match:
-        hits: dict[int, tuple[list[int], set[int]]] = {}  # places here, places in the instance
-        for place in np.flatnonzero(count_G).tolist():
-            same = slice(start_G[place], start_G[place] + count_G[place])
-            for owner, there in zip(
-                self._owner_G[same].tolist(), self._place_G[same].tolist(), strict=True
-            ):
-                ours, theirs = hits.setdefault(owner, ([], set()))
-                ours.append(place)
-                theirs.add(there)
+        """Return the evaluation text with the largest share, the first of equals.
+
+        All of them are counted at once: phrases such as "think step by step" are in thousands.
+        """
+        num_hits = count_G.sum()
+        here_H = np.repeat(np.arange(len(count_G)), count_G)
+        skipped_H = np.repeat(start_G - np.cumsum(count_G) + count_G, count_G)
+        at_H = np.arange(num_hits) + skipped_H
+        owner_H, there_H = self._owner_G[at_H], self._place_G[at_H]
+        num_words = len(texts.of(text))
+        owner_O = np.unique(owner_H)
+        share_O = np.zeros(len(owner_O))
+        if self._share_of != "evaluation":
+            share_O = self._covered(owner_H, here_H, np.full(len(owner_O), num_words)) / num_words
+        if self._share_of != "text":
+            count_O = self._count_I[owner_O]
+            share_O = np.maximum(share_O, self._covered(owner_H, there_H, count_O) / count_O)
+        best = int(np.argmax(share_O))
+        owner = int(owner_O[best])
         spelled = texts.of(text)
-        best: tuple[float, int, list[tuple[int, int]]] = (-1.0, -1, [])
-        for owner, (ours, theirs) in hits.items():
-            spans = _spans(ours, min(self.n, len(spelled)))
-            num_words = int(self._count_I[owner])
-            other = _spans(sorted(theirs), min(self.n, num_words))
-            share = max(_covered(spans) / len(spelled), _covered(other) / num_words)
-            if share > best[0]:
-                best = (share, owner, spans)
-        share, owner, spans = best
-        start, end = max(spans, key=lambda span: span[1] - span[0])
-        return Match(*self.instances[owner], " ".join(spelled[start:end]), share)
+        places = np.unique(here_H[owner_H == owner]).tolist()
+        start, end = max(_spans(places, min(self.n, num_words)), key=lambda span: span[1] - span[0])
+        return Match(*self.instances[owner], " ".join(spelled[start:end]), float(share_O[best]))
+
+    def _covered(
+        self, owner_H: NDArray[np.int32], place_H: NDArray[np.integer], count_O: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return how many words the n-grams at these places cover for each owner, in their order.
+
+        `count_O` has the words of the text that the places are in.
+        """
+        # One number for both; each n-gram's hits are in order, and a stable sort is fast on that.
+        key_H = np.sort((owner_H.astype(np.int64) << 32) | place_H, kind="stable")
+        owner_H, place_H = key_H >> 32, key_H & 0xFFFFFFFF
+        starts_O = np.flatnonzero(np.r_[True, owner_H[1:] != owner_H[:-1]])
+        n_O = np.minimum(self.n, count_O)
+        last_H = np.zeros(len(key_H), bool)
+        last_H[np.r_[starts_O[1:], len(key_H)] - 1] = True
+        n_H = np.repeat(n_O, np.diff(starts_O, append=len(key_H)))
+        # An n-gram adds the words up to where the next one of its owner begins.
+        step_H = np.where(last_H, n_H, np.minimum(np.diff(place_H, append=0), n_H))
+        covered: NDArray[np.int64] = np.add.reduceat(step_H, starts_O)
+        return covered
 
 
 def _spans(places: list[int], n: int) -> list[tuple[int, int]]:
@@ -136,12 +162,9 @@ def _spans(places: list[int], n: int) -> list[tuple[int, int]]:
     return spans
 
 
-def _covered(spans: list[tuple[int, int]]) -> int:
-    return sum(end - start for start, end in spans)
-
-
 def _batches(settings: Decontaminate) -> Iterator[list[tuple[Instance, str]]]:
     batch: list[tuple[Instance, str]] = []
+    seen: set[str] = set()
     for file in settings.files:
         columns: set[str] = set()
         has_text = False
@@ -157,9 +180,9 @@ def _batches(settings: Decontaminate) -> Iterator[list[tuple[Instance, str]]]:
             if len(batch) >= _BATCH_TEXTS:
                 yield batch
                 batch = []
-        missing = set(settings.columns) - columns
-        if missing == set(settings.columns) and missing:
-            raise _no_columns(sorted(missing)[0], file, columns)
+        if settings.columns and columns.isdisjoint(settings.columns):
+            raise _no_column(settings.columns[0], file, columns)
+        seen |= columns
         if not has_text:
             raise InputError(
                 "the evaluation data has no text",
@@ -167,6 +190,9 @@ def _batches(settings: Decontaminate) -> Iterator[list[tuple[Instance, str]]]:
                 why="none of its rows can be read, or none of their values is a text",
                 next_step="check that the file holds what its name says",
             )
+    for column in settings.columns:
+        if column not in seen:
+            raise _no_column(column, ", ".join(settings.files), seen)
     yield batch
 
 
@@ -182,8 +208,8 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def _no_columns(name: str, file: str, columns: set[str]) -> SettingsError:
-    return SettingsError(
+def _no_column(name: str, file: str, columns: set[str]) -> SettingsError:
+    return UnknownChoiceError(
         f"the evaluation data has no column {name!r}",
         where=file,
         next_step=did_you_mean(name, columns),
@@ -231,8 +257,8 @@ class DecontaminateStep:
         """Say what it overlaps with."""
         match = self._details[int(value)]
         return (
-            f"{match.share:.0%} of the words are shared with {match.where}, {match.column}: "
-            f"{match.span!r}"
+            f"{match.share:.0%} of {_WHOSE[self._settings.share_of]} words are shared with "
+            f"{match.where}, {match.column}: {match.span!r}"
         )
 
     def as_json(self) -> dict[str, Any]:
