@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -14,6 +15,7 @@ from bon.config import (
     FilterCommandSettings,
     GenerateSettings,
     InputSettings,
+    PairSettings,
     RunSettings,
     ScorerSettings,
     ScoreSettings,
@@ -24,6 +26,7 @@ from bon.config import (
     resolve,
 )
 from bon.errors import SettingsError, UnknownChoiceError
+from bon.guards import margin_threshold
 
 ALL_GROUPS = tuple(dict.fromkeys(group for groups in GROUPS.values() for group in groups))
 MODELS = (*ALL_GROUPS, ScorerSettings)
@@ -80,7 +83,21 @@ def test_order_is_defaults_then_file_then_flags() -> None:
         (RunSettings, "max_drops", "some"),
         (RunSettings, "max_drops", "1.5"),
         (RunSettings, "max_drops", "-1"),
+        (RunSettings, "max_drops", True),
+        (RunSettings, "max_drops", 1.5),
+        (RunSettings, "max_drops", -1),
         (RunSettings, "engine", "cluster"),
+        (PairSettings, "min_margin", "-1"),
+        (PairSettings, "min_margin", -1),
+        (PairSettings, "min_margin", "much"),
+        (PairSettings, "min_margin", "٣"),
+        (PairSettings, "min_margin", "1e-3%"),
+        (PairSettings, "min_margin", True),
+        (PairSettings, "min_margin", float("inf")),
+        (GenerateSettings, "num_candidates", True),
+        (GenerateSettings, "temperature", False),
+        (InputSettings, "limit", True),
+        (FilterCommandSettings, "min_agreement_prob", 0.4),
     ],
 )
 def test_bad_value_names_its_flag(group: type[Settings], name: str, value: Any) -> None:
@@ -89,12 +106,47 @@ def test_bad_value_names_its_flag(group: type[Settings], name: str, value: Any) 
     assert f"--{name.replace('_', '-')}" in caught.value.what
     assert repr(value) in caught.value.what
     assert caught.value.why
+    assert "pattern" not in caught.value.why
+    assert "Value error" not in caught.value.why
     assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize("value", ["0", "20", "1.5%", "3%", "100%"])
 def test_max_drops(value: str) -> None:
     assert RunSettings(max_drops=value).max_drops == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.5, "0.5"), (2, "2"), (1e-7, "1e-07"), ("10%", "10%"), (".5", ".5"), ("2.", "2.")],
+)
+def test_a_margin_in_a_config_file_may_be_a_number(value: Any, text: str) -> None:
+    settings = resolve(PairSettings, {"min_margin": value}, {})
+    assert settings.min_margin == text
+    margins = np.arange(10.0)
+    expected = 0.0 if text == "10%" else float(text)
+    assert margin_threshold(settings.min_margin, margins) == pytest.approx(expected)
+
+
+def test_a_number_of_drops_in_a_config_file_may_be_a_number() -> None:
+    assert resolve(RunSettings, {"max_drops": 5}, {}).max_drops == "5"
+    assert resolve(RunSettings, {}, {}).max_drops is None
+
+
+def test_what_a_margin_can_be_is_said() -> None:
+    with pytest.raises(SettingsError, match="--min-margin") as caught:
+        resolve(PairSettings, {}, {"min_margin": "-1"})
+    assert caught.value.why == "give a number from 0, or a share such as 10%"
+
+
+def test_a_key_in_both_spellings_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bon.toml"
+    path.write_text("[build-dpo]\nmax-pairs = 2\nmax_pairs = 3\n")
+    with pytest.raises(SettingsError, match="the key 'max_pairs' is there twice") as caught:
+        read_config_file(path, "build-dpo", known_keys())
+    assert caught.value.where == f"{path}: [build-dpo]"
+    path.write_text("max-pairs = 2\n[build-dpo]\nmax_pairs = 3\n")
+    assert read_config_file(path, "build-dpo", known_keys()) == {"max_pairs": 3}
 
 
 def test_fingerprint_leaves_out_what_does_not_decide_the_content() -> None:

@@ -6,13 +6,13 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
 
-__all__ = ["Flag", "Settings", "read_config_file", "resolve"]
+__all__ = ["Flag", "Settings", "number_as_text", "read_config_file", "reason", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,30 @@ class Settings(BaseModel):
     runtime_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that change how fast or where, never what comes out."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and {int, float} & {kind, *get_args(kind)}:
+            raise ValueError(f"give a number, not {str(value).lower()}")
+        return value
+
     def fingerprint(self) -> dict[str, Any]:
         """Return what decides the content: a pool made with other values is another pool."""
         return self.model_dump(mode="json", exclude=set(self.runtime_fields))
+
+
+def number_as_text(value: Any) -> Any:
+    """Return a number as the text that says it, anything else as it is.
+
+    For settings that are texts because a share (`10%`) can be said as well.
+    """
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def reason(error: Mapping[str, Any]) -> str:
+    """Return what one of pydantic's errors says, in our words where a validator of ours spoke."""
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 S = TypeVar("S", bound=Settings)
@@ -55,7 +76,8 @@ def read_config_file(
     each command.
 
     Raises:
-        SettingsError: no such file, not TOML, or a key that no command (the table's command) knows.
+        SettingsError: no such file, not TOML, a key that no command (the table's command) knows,
+            or the same key with `-` and with `_`.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -77,8 +99,17 @@ def read_config_file(
 
 
 def _checked(values: Mapping[str, Any], known: Collection[str], where: str) -> dict[str, Any]:
-    result = {key.replace("-", "_"): value for key, value in values.items()}
-    for key in result:
+    result: dict[str, Any] = {}
+    for said, value in values.items():
+        key = said.replace("-", "_")
+        if key in result:
+            raise SettingsError(
+                f"the key {key!r} is there twice in the config file",
+                where=where,
+                why="`-` and `_` are the same in keys",
+                next_step="keep one of them",
+            )
+        result[key] = value
         if key not in known:
             raise UnknownChoiceError(
                 f"unknown key {key!r} in the config file",
@@ -103,6 +134,6 @@ def resolve(group: type[S], file_values: Mapping[str, Any], flags: Mapping[str, 
         name = str(first["loc"][0])
         raise SettingsError(
             f"bad value for --{name.replace('_', '-')}: {first.get('input')!r}",
-            why=str(first["msg"]),
+            why=reason(first),
             next_step="see --help for what it takes",
         ) from None

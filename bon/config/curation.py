@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from bon.config.base import Settings
+from bon.config.base import Settings, number_as_text
 
 __all__ = [
     "ExportSettings",
@@ -16,6 +17,8 @@ __all__ = [
     "ResponseSettings",
     "SelectSettings",
 ]
+
+_NUMBER_OR_SHARE = re.compile(r"((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|(\d+(\.\d*)?|\.\d+)%)", re.ASCII)
 
 
 class ResponseSettings(Settings):
@@ -93,7 +96,7 @@ class PairSettings(Settings):
     """quantile rejects the candidate nearest to this quantile of the prompt's rewards."""
     k: int = Field(default=2, ge=1)
     """k-vs-k pairs the k best with the k worst: best with worst, second best with second worst."""
-    min_margin: str = Field(default="0", pattern=r"^(\d+(\.\d+)?|\.\d+)%?$")
+    min_margin: str = "0"
     """Pairs whose margin is not above this are dropped: a reward difference, or a share of all
     margins (`10%` drops the smallest tenth)."""
     min_chosen: float | None = None
@@ -108,6 +111,14 @@ class PairSettings(Settings):
     """Tokenizer for --max-length: a hub id or a folder."""
     allow: tuple[str, ...] = ()
     """Switch a guard off by its reason (repeatable), such as --allow chosen_truncated."""
+
+    @field_validator("min_margin", mode="before")
+    @classmethod
+    def _is_number_or_share(cls, value: Any) -> Any:
+        value = number_as_text(value)
+        if not (isinstance(value, str) and _NUMBER_OR_SHARE.fullmatch(value)):
+            raise ValueError("give a number from 0, or a share such as 10%")
+        return value
 
 
 class FilterCommandSettings(Settings):
@@ -127,7 +138,7 @@ class FilterCommandSettings(Settings):
     decontaminate: tuple[str, ...] = ()
     """Short for --filter decontaminate:files=…: drop what overlaps with this evaluation file
     (repeatable)."""
-    min_agreement_prob: float | None = Field(default=None, gt=0.0, le=1.0)
+    min_agreement_prob: float | None = Field(default=None, ge=0.5, le=1.0)
     """Short for --filter agreement:min_prob=…: drop pairs that the reward model does not prefer
     as labelled with this probability."""
     diversity: float | None = Field(default=None, gt=0.0, le=1.0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
+from bon.config.base import reason
 from bon.config.filter_models import (
     Agreement,
     Decontaminate,
@@ -78,7 +79,7 @@ def parse_filter(spec: str | Mapping[str, Any]) -> FilterSettings:
 
     Raises:
         UnknownChoiceError: no such filter or key.
-        SettingsError: a value is out of range or of the wrong type.
+        SettingsError: a value is out of range or of the wrong type, or a key is there twice.
     """
     name, values = _split(spec) if isinstance(spec, str) else _from_table(spec)
     if name not in FILTERS:
@@ -110,13 +111,13 @@ def _refused(name: str, error: ValidationError) -> SettingsError:
     return SettingsError(
         what + given if key else f"the filter {name} cannot be used as given",
         where="--filter",
-        why=str(first["msg"]).removeprefix("Value error, "),
+        why=reason(first),
         next_step=f"its keys: {', '.join(FILTERS[name].model_fields)}",
     )
 
 
 def _from_table(spec: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    values = {str(key).replace("-", "_"): value for key, value in spec.items()}
+    values = _distinct((str(key), value) for key, value in spec.items())
     name = values.pop("name", None)
     if not isinstance(name, str):
         raise SettingsError(
@@ -129,7 +130,7 @@ def _from_table(spec: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _split(spec: str) -> tuple[str, dict[str, Any]]:
     name, _, rest = spec.partition(":")
-    values = {}
+    pairs = []
     for item in _items(rest):
         key, equals, value = item.partition("=")
         if not equals:
@@ -139,8 +140,23 @@ def _split(spec: str) -> tuple[str, dict[str, Any]]:
                 why=f"{item!r} is not KEY=VALUE",
                 next_step="write name:key=value,key=value; quote a value that has a comma as JSON",
             )
-        values[key.strip().replace("-", "_")] = value.strip()
-    return name.strip().replace("-", "_"), values
+        pairs.append((key.strip(), value.strip()))
+    return name.strip().replace("-", "_"), _distinct(pairs)
+
+
+def _distinct(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for said, value in pairs:
+        key = said.replace("-", "_")
+        if key in values:
+            raise SettingsError(
+                f"the key {key!r} of a filter is there twice",
+                where="--filter",
+                why=f"first {values[key]!r}, then {value!r}",
+                next_step="keep one; where both are wanted, give two filters",
+            )
+        values[key] = value
+    return values
 
 
 def _items(text: str) -> Iterator[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from bon.config.base import Flag, Settings
+from bon.config.base import Flag, Settings, number_as_text
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -25,6 +26,7 @@ DEFAULT_REWARD = "Skywork/Skywork-Reward-V2-Qwen3-0.6B"
 INSTALL_ADVICE = (
     "install an engine: pip install 'bon-cli[vllm]' on a GPU machine, 'bon-cli[cpu]' elsewhere"
 )
+_COUNT_OR_SHARE = re.compile(r"\d+|\d+(\.\d+)?%", re.ASCII)
 
 
 class InputSettings(Settings):
@@ -169,7 +171,15 @@ class RunSettings(Settings):
     part_size: int | None = Field(default=None, ge=1)
     """Input rows in one part: what is committed, and redone after a fault, at once; by default
     128, or what the pool has."""
-    max_drops: str | None = Field(default=None, pattern=r"^(\d+|\d+(\.\d+)?%)$")
+    max_drops: str | None = None
     """Drops above this count or share (`20`, `1.5%`) end the run with exit code 3."""
     engine: Literal["local"] = "local"
     """Where the models run."""
+
+    @field_validator("max_drops", mode="before")
+    @classmethod
+    def _is_count_or_share(cls, value: Any) -> Any:
+        value = number_as_text(value)
+        if value is not None and not (isinstance(value, str) and _COUNT_OR_SHARE.fullmatch(value)):
+            raise ValueError("give a count such as 20, or a share such as 1.5%")
+        return value

@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from bon.config import FilterCommandSettings, resolve
 from bon.config.filters import (
     FILTERS,
+    Agreement,
+    Diversity,
     ExactDedup,
     FinishReason,
     Length,
@@ -104,6 +107,17 @@ def test_filters_in_a_config_file_keep_their_order():
         ("language:allowed=[]", "bad value for allowed"),
         ("agreement:min_prob=0.4", "bad value for min_prob"),
         ("decontaminate", "needs files"),
+        ("length:min_chars=10,max_chars=5", "min_chars is 10, above max_chars, 5"),
+        ("length:min_words=2,max_words=1", "min_words is 2, above max_words, 1"),
+        ("length:min_tokens=2,max_tokens=1", "min_tokens is 2, above max_tokens, 1"),
+        ("reward:min=0.5,max=-1", "min is 0.5, above max, -1"),
+        ("difficulty:min=0.6,max=0.4", "min is 0.6, above max, 0.4"),
+        ("reward:min=1,min=2", "the key 'min' of a filter is there twice.*first '1', then '2'"),
+        ("length:min-chars=1,min_chars=1", "the key 'min_chars' of a filter is there twice"),
+        ({"name": "length", "min-chars": 1, "min_chars": 2}, "'min_chars' of a filter is there tw"),
+        ("reward:top_k=true", "bad value for top_k of filter reward: True.*give a number, not tr"),
+        ("reward:min=false", "give a number, not false"),
+        ({"name": "language", "allowed": "en", "min_prob": True}, "give a number, not true"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_advice(spec, message):
@@ -111,6 +125,33 @@ def test_what_cannot_be_meant_is_refused_with_advice(spec, message):
         parse_filter(spec)
     assert caught.value.next_step
     assert isinstance(caught.value, UnknownChoiceError) == ("unknown" in message)
+
+
+@pytest.mark.parametrize(
+    "spec", ["length:min_chars=5,max_chars=5", "reward:min=1,max=1", "difficulty:min=1"]
+)
+def test_bounds_may_meet(spec):
+    assert parse_filter(spec)
+
+
+@pytest.mark.parametrize(
+    ("flag", "model", "key"),
+    [("min_agreement_prob", Agreement, "min_prob"), ("diversity", Diversity, "threshold"),
+     ("min_reward", Reward, "min")],
+)  # fmt: skip
+@given(value=st.floats(-0.5, 1.5) | st.sampled_from([0.0, 0.5, 1.0]))
+def test_a_short_flag_takes_what_its_filter_takes_and_says_its_own_name(flag, model, key, value):
+    def refusal(act):
+        try:
+            act()
+        except SettingsError as error:
+            return error.what
+        return None
+
+    by_filter = refusal(lambda: parse_filter({"name": model.name, key: value}))
+    by_flag = refusal(lambda: resolve(FilterCommandSettings, {}, {flag: value}))
+    assert (by_flag is None) == (by_filter is None)
+    assert by_flag is None or f"--{flag.replace('_', '-')}" in by_flag
 
 
 def test_every_filter_is_described_key_by_key_and_frozen():
