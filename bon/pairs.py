@@ -8,7 +8,7 @@ pairs depend on its own candidates, not on the other prompts of the batch or the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -17,20 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
+from bon.margins import is_similar, widest_pairs
 
 __all__ = ["REASONS", "STRATEGIES", "Pairs", "draw_bits", "form_pairs"]
-
-STRATEGIES = (
-    "best-worst",
-    "best-random",
-    "best-second",
-    "best-median",
-    "max-margin",
-    "sigma",
-    "quantile",
-    "verified",
-    "k-vs-k",
-)
 
 REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -47,9 +36,6 @@ REASONS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Why a prompt has no pair, as a sentence for a person; the first that holds is the reason."""
-
-_BLOCK_MARGINS = 1 << 20
-"""Margins that max-margin holds at a time: all pairs of a batch would fill the memory."""
 
 _Floats: TypeAlias = NDArray[np.float64]
 _Ints: TypeAlias = NDArray[np.int64]
@@ -79,10 +65,13 @@ class Pairs:
     def margins(self, reward_PN: _Floats) -> _Floats:
         """Return chosen minus rejected reward, shape (Q,), NaN where one of them is missing.
 
-        Rounded to float32, as the output stores it: a guard sees what the reader will see.
+        Rounded to float32, as the output stores it: a guard sees what the reader will see. A margin
+        that float32 cannot hold is missing too.
         """
-        margin_Q: _Floats = self.of_chosen(reward_PN) - self.of_rejected(reward_PN)
-        return margin_Q.astype(np.float32).astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            margin_Q: _Floats = self.of_chosen(reward_PN) - self.of_rejected(reward_PN)
+            margin_Q = margin_Q.astype(np.float32).astype(np.float64)
+        return np.where(np.isfinite(margin_Q), margin_Q, np.nan)
 
 
 def form_pairs(
@@ -119,34 +108,23 @@ def form_pairs(
         ValueError: an array that is needed is missing or does not fit, or another option of the
             strategy is out of its range.
     """
-    if strategy not in STRATEGIES:
+    if strategy not in _FORMS:
         raise UnknownChoiceError(
-            f"unknown strategy {strategy!r}", next_step=did_you_mean(strategy, STRATEGIES)
+            f"unknown strategy {strategy!r}", next_step=did_you_mean(strategy, _FORMS)
         )
-    batch = _batch(reward_PN, count_P, length_PN, match_length)
-    match strategy:
-        case "max-margin":
-            return _max_margin(batch, min_preference_prob, preference_temperature, max_pairs)
-        case "k-vs-k":
-            return _k_vs_k(batch, k)
-        case "verified":
-            return _verified(batch, _fitting("right_PN", right_PN, np.shape(reward_PN)))
-        case "quantile":
-            return _quantile(batch, chosen_quantile, rejected_quantile)
-        case "sigma":
-            return _sigma(batch, num_sigmas)
-        case "best-random":
-            seed_P = _fitting("seed_P", seed_P, np.shape(count_P))
-            # One draw a candidate, the lowest wins: even among whichever may be rejected.
-            drawn_PN = draw_bits(seed_P, batch.reward_PN.shape[1])
-            return _below(batch, _best(batch), drawn_PN.astype(np.float64))
-        case "best-median":
-            median_P = _at(batch.ascending_PN, batch.last_P // 2)  # the lower of two middles
-            return _below(batch, _best(batch), batch.distance(median_P))
-        case "best-second":
-            return _below(batch, _best(batch), -batch.reward_PN)
-        case _:
-            return _below(batch, _best(batch), batch.reward_PN)
+    options = _Options(
+        right_PN,
+        seed_P,
+        np.shape(reward_PN),
+        min_preference_prob,
+        preference_temperature,
+        max_pairs,
+        num_sigmas,
+        chosen_quantile,
+        rejected_quantile,
+        k,
+    )
+    return _FORMS[strategy](_batch(reward_PN, count_P, length_PN, match_length), options)
 
 
 def draw_bits(seed_P: NDArray[np.integer[Any]], num_draws: int) -> NDArray[np.uint64]:
@@ -160,6 +138,22 @@ def draw_bits(seed_P: NDArray[np.integer[Any]], num_draws: int) -> NDArray[np.ui
     bits_PD = (bits_PD ^ (bits_PD >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits_PD = (bits_PD ^ (bits_PD >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits_PD ^ (bits_PD >> np.uint64(31))
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What single strategies need; `shape_PN` is that of the rewards as they were given."""
+
+    right_PN: _Floats | None
+    seed_P: NDArray[np.integer[Any]] | None
+    shape_PN: tuple[int, ...]
+    min_preference_prob: float
+    preference_temperature: float
+    max_pairs: int
+    num_sigmas: float
+    chosen_quantile: float
+    rejected_quantile: float
+    k: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +184,7 @@ class _Batch:
         if self.length_PN is None:
             return self.there_PN
         length_P = _at(self.length_PN, chosen_P)
-        return _is_similar(length_P[:, None], self.length_PN, self.match_length)
+        return is_similar(length_P[:, None], self.length_PN, self.match_length)
 
     def reasons(self, *further: tuple[_Mask, str]) -> NDArray[np.str_]:
         """The first reason that holds; `further` ones after those that all rewards share."""
@@ -232,13 +226,33 @@ def _below(batch: _Batch, chosen_P: _Ints, key_PN: _Floats) -> Pairs:
     return _one_each(chosen_P, _first_lowest(key_PN, open_PN), reason_P)
 
 
-def _sigma(batch: _Batch, num_sigmas: float) -> Pairs:
-    if not num_sigmas > 0.0:
-        raise ValueError(f"num_sigmas must be above 0, not {num_sigmas}")
+def _best_worst(batch: _Batch, _: _Options) -> Pairs:
+    return _below(batch, _best(batch), batch.reward_PN)
+
+
+def _best_random(batch: _Batch, options: _Options) -> Pairs:
+    seed_P = _fitting("seed_P", options.seed_P, options.shape_PN[:1])
+    # One draw a candidate, the lowest wins: even among whichever may be rejected.
+    drawn_PN = draw_bits(seed_P, batch.reward_PN.shape[1])
+    return _below(batch, _best(batch), drawn_PN.astype(np.float64))
+
+
+def _best_second(batch: _Batch, _: _Options) -> Pairs:
+    return _below(batch, _best(batch), -batch.reward_PN)
+
+
+def _best_median(batch: _Batch, _: _Options) -> Pairs:
+    median_P = _at(batch.ascending_PN, batch.last_P // 2)  # the lower of two middles
+    return _below(batch, _best(batch), batch.distance(median_P))
+
+
+def _sigma(batch: _Batch, options: _Options) -> Pairs:
+    if not options.num_sigmas > 0.0:
+        raise ValueError(f"num_sigmas must be above 0, not {options.num_sigmas}")
     num_P = np.maximum(batch.num_scored_P, 1)
     mean_P = _row_sums(batch.reward_PN) / num_P
     sigma_P = np.sqrt(_row_sums((batch.reward_PN - mean_P[:, None]) ** 2) / num_P)
-    return _below(batch, _best(batch), batch.distance(mean_P - num_sigmas * sigma_P))
+    return _below(batch, _best(batch), batch.distance(mean_P - options.num_sigmas * sigma_P))
 
 
 def _row_sums(values_PN: _Floats) -> _Floats:
@@ -246,16 +260,16 @@ def _row_sums(values_PN: _Floats) -> _Floats:
     return np.cumsum(np.where(np.isnan(values_PN), 0.0, values_PN), axis=1)[:, -1]
 
 
-def _quantile(batch: _Batch, chosen_quantile: float, rejected_quantile: float) -> Pairs:
-    if not 0.0 <= rejected_quantile < chosen_quantile <= 1.0:
+def _quantile(batch: _Batch, options: _Options) -> Pairs:
+    high, low = options.chosen_quantile, options.rejected_quantile
+    if not 0.0 <= low < high <= 1.0:
         raise SettingsError(
-            f"chosen_quantile {chosen_quantile:g} is not above "
-            f"rejected_quantile {rejected_quantile:g}",
+            f"chosen_quantile {high:g} is not above rejected_quantile {low:g}",
             next_step="give two quantiles from 0 to 1, the chosen one's the higher",
         )
-    off_chosen_PN = batch.distance(_interpolated(batch, chosen_quantile))
+    off_chosen_PN = batch.distance(_interpolated(batch, high))
     chosen_P = _first_lowest(off_chosen_PN, np.isfinite(batch.reward_PN))
-    return _below(batch, chosen_P, batch.distance(_interpolated(batch, rejected_quantile)))
+    return _below(batch, chosen_P, batch.distance(_interpolated(batch, low)))
 
 
 def _interpolated(batch: _Batch, quantile: float) -> _Floats:
@@ -269,8 +283,9 @@ def _interpolated(batch: _Batch, quantile: float) -> _Floats:
     return np.where(share_P < 0.5, low_P + gap_P * share_P, high_P - gap_P * (1.0 - share_P))
 
 
-def _verified(batch: _Batch, right_PN: _Floats) -> Pairs:
+def _verified(batch: _Batch, options: _Options) -> Pairs:
     """Pair the best-rewarded right with the worst-rewarded wrong one, unscored ones last."""
+    right_PN = _fitting("right_PN", options.right_PN, options.shape_PN)
     is_right_PN, is_wrong_PN = ((right_PN == x) & batch.there_PN for x in (1.0, 0.0))
     unscored_PN = np.isnan(batch.reward_PN)
     chosen_P = _first_lowest(np.where(unscored_PN, np.inf, -batch.reward_PN), is_right_PN)
@@ -286,51 +301,28 @@ def _verified(batch: _Batch, right_PN: _Floats) -> Pairs:
     return _one_each(chosen_P, rejected_P, reason_P)
 
 
-def _max_margin(batch: _Batch, min_prob: float, temperature: float, max_pairs: int) -> Pairs:
-    if not 0.5 <= min_prob < 1.0 or not temperature > 0.0 or max_pairs < 1:
+def _max_margin(batch: _Batch, options: _Options) -> Pairs:
+    min_prob, temperature = options.min_preference_prob, options.preference_temperature
+    if not 0.5 <= min_prob < 1.0 or not temperature > 0.0 or options.max_pairs < 1:
         raise ValueError(
             "max-margin needs min_preference_prob in [0.5, 1), preference_temperature > 0 and "
-            f"max_pairs >= 1, not {min_prob}, {temperature} and {max_pairs}"
+            f"max_pairs >= 1, not {min_prob}, {temperature} and {options.max_pairs}"
         )
-    num_prompts, width = batch.reward_PN.shape
     threshold = temperature * math.log(min_prob / (1.0 - min_prob))
-    is_above_P = np.zeros(num_prompts, dtype=bool)
-    blocks = [(np.empty(0, np.int64),) * 3]
-    step = max(1, _BLOCK_MARGINS // width**2)
-    for start in range(0, num_prompts, step):
-        rows = slice(start, start + step)
-        margin_BNN = batch.reward_PN[rows, :, None] - batch.reward_PN[rows, None]
-        open_BNN = margin_BNN > threshold
-        is_above_P[rows] = open_BNN.any(axis=(1, 2))
-        if batch.length_PN is not None:
-            length_BN = batch.length_PN[rows]
-            open_BNN &= _is_similar(length_BN[:, :, None], length_BN[:, None], batch.match_length)
-        prompt_Q, flat_Q = _widest(margin_BNN, open_BNN, max_pairs)
-        blocks.append((prompt_Q + start, flat_Q // width, flat_Q % width))
-    prompt_Q, chosen_Q, rejected_Q = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    widest_P = _at(batch.ascending_PN, batch.last_P) - batch.ascending_PN[:, 0]
+    prompt_Q, chosen_Q, rejected_Q = widest_pairs(
+        batch.reward_PN, batch.length_PN, threshold, batch.match_length, options.max_pairs
+    )
+    has_none_P = np.bincount(prompt_Q, minlength=len(widest_P)) == 0
     reason_P = batch.reasons(
-        (~is_above_P, "no_pair_above_probability"),
-        (np.bincount(prompt_Q, minlength=num_prompts) == 0, "no_similar_length"),
+        (~(widest_P > threshold), "no_pair_above_probability"), (has_none_P, "no_similar_length")
     )
     return Pairs(prompt_Q, chosen_Q, rejected_Q, reason_P)
 
 
-def _widest(margin_BNN: _Floats, open_BNN: _Mask, max_pairs: int) -> tuple[_Ints, _Ints]:
-    """Return prompt and flat position of each prompt's widest open margins, widest first."""
-    open_BM = open_BNN.reshape(len(open_BNN), -1)
-    margin_BM = np.where(open_BNN, margin_BNN, -np.inf).reshape(open_BM.shape)
-    last = max(open_BM.shape[1] - max_pairs, 0)
-    least_B = np.partition(margin_BM, last, axis=1)[:, last]
-    prompt_Q, flat_Q = np.nonzero(open_BM & (margin_BM >= least_B[:, None]))
-    # Flat positions ascend by chosen, then rejected number, and a stable sort leaves ties so.
-    order_Q = np.lexsort((-margin_BM[prompt_Q, flat_Q], prompt_Q))
-    prompt_Q, flat_Q = prompt_Q[order_Q], flat_Q[order_Q]
-    rank_Q = np.arange(len(prompt_Q)) - np.searchsorted(prompt_Q, prompt_Q)
-    return prompt_Q[rank_Q < max_pairs], flat_Q[rank_Q < max_pairs]
-
-
-def _k_vs_k(batch: _Batch, k: int) -> Pairs:
+def _k_vs_k(batch: _Batch, options: _Options) -> Pairs:
     """Give each of the best in turn the worst one that is left below it and similar."""
+    k = options.k
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
     reward_PN = batch.reward_PN
@@ -355,12 +347,6 @@ def _k_vs_k(batch: _Batch, k: int) -> Pairs:
     has_none_P = np.bincount(prompt_Q, minlength=num_prompts) == 0
     reason_P = batch.reasons((has_none_P, "no_similar_length"))
     return Pairs(prompt_Q[order_Q], chosen_Q[order_Q], rejected_Q[order_Q], reason_P)
-
-
-def _is_similar(chosen: _Floats, other: _Floats, share: float) -> _Mask:
-    # Divided, not multiplied: 29 / 100 is 0.29, but 0.29 * 100 is a little below 29.
-    with np.errstate(divide="ignore", invalid="ignore"):  # nothing is similar to an empty one
-        return np.abs(other - chosen) / chosen <= share
 
 
 def _first_lowest(key_PN: _Floats, open_PN: _Mask) -> _Ints:
@@ -398,3 +384,17 @@ def _fitting(name: str, values: NDArray[Any] | None, shape: tuple[int, ...]) -> 
         raise ValueError(f"{name} must have shape {shape}, got {got}")
     # The lowest of no columns is an error, the lowest of a missing value is not.
     return np.asarray(values) if shape[-1] or len(shape) == 1 else np.full((shape[0], 1), np.nan)
+
+
+_FORMS: Mapping[str, Callable[[_Batch, _Options], Pairs]] = {
+    "best-worst": _best_worst,
+    "best-random": _best_random,
+    "best-second": _best_second,
+    "best-median": _best_median,
+    "max-margin": _max_margin,
+    "sigma": _sigma,
+    "quantile": _quantile,
+    "verified": _verified,
+    "k-vs-k": _k_vs_k,
+}
+STRATEGIES = tuple(_FORMS)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import bon.pairs
 from bon.config import PairSettings
 from bon.errors import SettingsError, UnknownChoiceError
 from bon.pairs import REASONS, STRATEGIES, draw_bits, form_pairs
@@ -127,16 +126,6 @@ def test_max_margin_keeps_the_widest_and_of_equal_ones_the_lowest_numbers():
     assert len(form_one(list(range(9)), "max-margin", max_pairs=99, **options)) == 36
 
 
-def test_max_margin_is_the_same_in_blocks(monkeypatch):
-    rewards = np.random.default_rng(0).normal(size=(7, 4)).tolist()
-    whole = form(rewards, "max-margin", min_preference_prob=0.5)
-    monkeypatch.setattr(bon.pairs, "_BLOCK_MARGINS", 40)  # two prompts each
-    blocks = form(rewards, "max-margin", min_preference_prob=0.5)
-    assert len(whole.prompt_Q) == 28
-    for name in ("prompt_Q", "chosen_Q", "rejected_Q", "reason_P"):
-        assert getattr(whole, name).tolist() == getattr(blocks, name).tolist()
-
-
 def test_k_vs_k_never_overlaps_and_leaves_no_tie():
     assert form_one([1.0, 1.0, 1.0, 0.0], "k-vs-k") == [(0, 3)]
     assert form_one([2.0, 1.0, 1.0, 1.0], "k-vs-k") == [(0, 1)]
@@ -248,6 +237,15 @@ def test_values_of_pairs():
     assert pairs.of_rejected(reward_PN).tolist() == [0.1, -1.0]
     assert pairs.margins(reward_PN).tolist() == [np.float32(0.3 - 0.1), 3.0]
     assert pairs.reason_P.tolist() == ["", "all_tied", ""]
+
+
+def test_a_margin_that_float32_cannot_hold_is_missing():
+    reward_PN = np.array([[3e38, -3e38], [1.5e38, -1.5e38], [1.7e308, -1.7e308]])
+    pairs = form_pairs(reward_PN, np.array([2, 2, 2]), strategy="best-worst")
+    assert pairs.prompt_Q.tolist() == [0, 1, 2]
+    margin_Q = pairs.margins(reward_PN)
+    assert np.isnan(margin_Q).tolist() == [True, False, True]
+    assert margin_Q[1] == np.float32(3e38)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
