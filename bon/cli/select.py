@@ -65,14 +65,12 @@ def select(call: Invocation) -> None:
     root = Path(call.source) if from_pool else call.settings(RunSettings).pool
     root = root or default_pool(call.source, output)
     check_apart(root, *written_to)
-    places = output_paths(output, form, export)
-    check_apart(root, *places)
     if from_pool:
         idle = (InputSettings, GenerateSettings, ScoreSettings, RunSettings)
         call.refuse_for_pool({"limit", "seed", "max_drops", "engine"}, *idle)
         scorer = ranking_scorer(Pool.open(root), settings.rank_by)
     else:
-        check_places(call.source, root, *places)
+        check_places(call.source, root, *written_to)
         scorer = _scorer_to_be(call, root, settings.rank_by)
     if call.dry_run:
         steps = [] if from_pool else making_steps(call, root)

@@ -561,7 +561,7 @@ def test_dry_run_says_what_it_would_do_and_writes_nothing(given: Path, pool: Pat
     assert "top_p" not in done.stdout, "nothing is sampled"
     flags = ("--rank-by", "other", "--dry-run", "--json")
     told = json.loads(bon("build-dpo", "p.pool", *flags, cwd=pool).stdout)
-    assert told["steps"] == ["pair best-worst to p.pool.dpo.parquet"]
+    assert told["steps"] == ["pair best-worst to p.dpo.parquet"]
     assert told["settings"]["rank_by"] == "other"
     assert told["parts"]["scores/other"] == 3
     assert names(given) == ["given.jsonl"]
