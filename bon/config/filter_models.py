@@ -367,8 +367,8 @@ class Decontaminate(FilterSettings):
     ngram: int = Field(default=8, ge=1)
     """Words in an n-gram."""
     max_share: float = Field(default=0.5, ge=0.0, lt=1.0)
-    """Largest share of words that may lie in n-grams shared with one evaluation text; 0 drops on any
-    shared n-gram."""
+    """Largest share of words that may lie in n-grams shared with one evaluation text; 0 drops on
+    any shared n-gram."""
     share_of: Literal["evaluation", "text", "either"] = "evaluation"
     """Whose words the share is of: the evaluation text's, as in Tulu 3, the row's text's, or those
     of whichever of the two has the larger share."""

@@ -8,7 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bon.pipeline.filtering.minhash import Hasher, band_buckets, clusters, diverse, jaccard
+from bon.pipeline.filtering.minhash import (
+    MAX_PIVOTS,
+    Hasher,
+    band_buckets,
+    clusters,
+    diverse,
+    jaccard,
+)
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
@@ -111,6 +118,83 @@ def test_clusters_are_linked_rows(threshold):
             expected = [low if root == high else root for root in expected]
     assert clusters(signatures, threshold, bands, rows).tolist() == expected
     assert (threshold == 1.0) or len(set(expected)) < 80
+
+
+def templated(count: int, changes: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Signatures of texts that share a long template, and pairs that share the rest nearly too."""
+    rng = np.random.default_rng(5)
+    template = " ".join(f"t{i}" for i in range(80))
+    own = [[f"o{i}" for i in rng.integers(0, 10**6, 25)] for _ in range(count)]
+    planted = [(count // 2 - 1 - place, count - 1 - place) for place in range(count // 20)]
+    for one, other in planted:
+        own[other] = [*own[one]]
+        for change in range(changes):
+            own[other][25 - 1 - 6 * change] = "changed"
+    texts = [f"{template} {' '.join(words)}" for words in own]
+    return signed(texts, 5, 128), planted
+
+
+@pytest.mark.parametrize(("changes", "least"), [(0, 100), (1, 100), (2, 95)])
+def test_copies_are_found_in_buckets_too_large_to_compare(changes, least):
+    # Of 101 n-grams one change at the end leaves 100 of 102, a second one 95 of 107.
+    signatures, planted = templated(2000, changes)
+    buckets = list(band_buckets(signatures, 25, 5))
+    largest = [np.diff(start, append=len(members)).max() for members, start in buckets]
+    assert np.median(largest) > 4 * MAX_PIVOTS
+    roots = clusters(signatures, 0.8, 25, 5)
+    assert sum(roots[one] == roots[other] for one, other in planted) >= least
+    assert len(set(roots.tolist())) >= 2000 - 100 - 5  # hardly any other looks alike by chance
+    chosen = diverse(signatures, np.arange(2000), 0.8, 25, 5)
+    assert sum(chosen[other] == one for one, other in planted) >= least
+    assert (chosen == np.arange(2000)).sum() >= 2000 - 100 - 5
+
+
+@pytest.mark.parametrize("changes", [0, 1, 2, 3])
+def test_copies_whose_only_bucket_is_too_large_are_found(changes):
+    signatures, planted = templated(2000, changes)  # a pair's rows lie far behind the pivots
+    commonest = [np.unique(column, return_counts=True)[1].max() for column in signatures.T]
+    signatures = np.roll(signatures, -int(np.argmax(commonest)), axis=1)
+    assert max(commonest) > 1900
+    alike = [
+        (one, other)
+        for one, other in planted
+        if signatures[one, 0] == signatures[other, 0]
+        and (signatures[one] == signatures[other]).mean() >= 0.8
+    ]
+    assert len(alike) > 40
+    roots = clusters(signatures, 0.8, 1, 1)
+    assert sum(roots[one] == roots[other] for one, other in alike) >= 0.95 * len(alike)
+    chosen = diverse(signatures, np.arange(2000), 0.8, 1, 1)
+    assert sum(chosen[other] == one for one, other in alike) >= 0.95 * len(alike)
+
+
+def test_work_grows_with_the_rows_and_not_with_their_square(monkeypatch):
+    compared = []
+
+    def counted(one, others):
+        compared.append(len(others))
+        return jaccard(one, others)
+
+    monkeypatch.setattr("bon.pipeline.filtering.minhash.jaccard", counted)
+    signatures, _ = templated(4000, 0)
+    work = []
+    for count in (1000, 4000):
+        compared.clear()
+        clusters(signatures[:count], 0.8, 25, 5)
+        diverse(signatures[:count], np.arange(count), 0.8, 25, 5)
+        work.append(sum(compared) / count)
+    assert work[1] < 1.5 * work[0]  # twice and more where every row of a bucket is compared
+
+
+def test_left_over_rows_of_other_groups_stay_apart():
+    signatures, planted = templated(2000, 0)
+    groups = np.zeros(2000, np.int64)
+    groups[1000:] = 1
+    roots = clusters(signatures, 0.8, 25, 5, groups)
+    assert not any(roots[one] == roots[other] for one, other in planted)
+    groups[[other for _, other in planted]] = 0
+    roots = clusters(signatures, 0.8, 25, 5, groups)
+    assert all(roots[one] == roots[other] for one, other in planted)
 
 
 def test_groups_keep_copies_apart():
