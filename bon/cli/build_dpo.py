@@ -63,45 +63,38 @@ def build_dpo(call: Invocation) -> None:
     from bon.cli.closing import describe, finish
     from bon.cli.curation import (
         card_facts,
-        check_upload,
         note_unused_answers,
-        output_paths,
         pair_tokenizer,
         publish,
         ready_pool,
         run_seed,
         step_texts,
     )
-    from bon.cli.places import check_apart, check_places, default_pool, input_stem, source_kind
-    from bon.exports.formats import choose_format
-    from bon.exports.target import check_output
+    from bon.cli.output import plan_output
+    from bon.cli.places import check_apart, check_places, default_pool, source_kind
     from bon.pipeline.build_dpo import PairBuilder, check_pairs
     from bon.pipeline.export import write_set
 
-    settings, export = call.settings(PairSettings), call.settings(ExportSettings)
+    settings = call.settings(PairSettings)
     check_pairs(settings)
     _refuse_other_strategies(call, settings.strategy)
-    form = choose_format(export.format, "pairs")
-    output = call.output or Path(f"{input_stem(call.source)}.dpo{form.suffixes[0]}")
-    check_output(output, form)
-    check_upload(export, output)
-    written_to = output_paths(output, form, export)
+    output = plan_output(call, "pairs", "dpo")
     kind = source_kind(call)
     root = Path(call.source) if kind == "pool" else call.settings(RunSettings).pool
-    root = root or default_pool(call.source, output)
+    root = root or default_pool(call.source, output.path)
     if kind == "pool":
         idle = (InputSettings, ResponseSettings, GenerateSettings, ScoreSettings, RunSettings)
         allowed = {"limit", "seed", "max_drops", "engine", "rule_answer_column", "rule_timeout_s"}
         call.refuse_for_pool(allowed, *idle)
     else:
-        check_places(call.source, *written_to, root)
+        check_places(call.source, *output.places, root)
         note_unused_answers(call, kind)
-    check_apart(root, *written_to)
+    check_apart(root, *output.places)
     with_scores = _needs_rewards(call, kind)
     ranks = _ranks_to_be(call, settings, kind, root, with_scores=with_scores)
     if call.dry_run:
         steps = step_texts(call, kind, root, with_scores=with_scores)
-        steps += [f"pair {settings.strategy} to {output}"]
+        steps += [f"pair {settings.strategy} to {output.path}"]
         describe(call, root, _read_groups(kind, with_scores=with_scores), steps)
         return
     tokenize = pair_tokenizer(settings)
@@ -123,15 +116,15 @@ def build_dpo(call: Invocation) -> None:
     written = write_set(
         builder.tables(),
         builder.schema,
-        "pairs",
-        form,
-        export,
-        output=output,
+        output.kind,
+        output.form,
+        output.export,
+        output=output.path,
         seed=seed,
         books=builder.report.accounting,
         card=lambda: card_facts(call, made, builder.report.as_json(), _method(settings)),
     )
-    result = {**builder.report.as_json(), **publish(call, export, output, written)}
+    result = {**builder.report.as_json(), **publish(call, output.export, output.path, written)}
     by = " and ".join(filter(None, (scorer, rule)))
     title = f"{settings.strategy} pairs" + (f" by {by}" if by else "")
     finish(call, made, title, builder.report.accounting, result)

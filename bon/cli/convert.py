@@ -51,13 +51,12 @@ def convert(call: Invocation) -> None:
     Every row is read, checked and counted as in the other commands; no model is loaded.
     """
     from bon.cli.closing import describe, finish
-    from bon.cli.curation import card_facts, check_upload, output_paths, publish
-    from bon.cli.places import check_apart, check_places, input_stem, source_kind
+    from bon.cli.curation import card_facts, publish
+    from bon.cli.output import plan_output
+    from bon.cli.places import check_apart, check_places, source_kind
     from bon.durable import scratch_folder
-    from bon.exports.target import check_output
     from bon.pipeline.export import write_set
 
-    export = call.settings(ExportSettings)
     rows = source_kind(call)
     if rows == "pool":
         raise SettingsError(
@@ -66,32 +65,28 @@ def convert(call: Invocation) -> None:
             next_step="make a set of it: `bon filter POOL --format FORMAT`, `bon select POOL` or "
             "`bon build-dpo POOL --format FORMAT`",
         )
-    form = _choose_format(call, export.format, rows)
-    suffix = form.suffixes[0]
-    output = call.output or Path(f"{input_stem(call.source)}.{form.name}{suffix}")
-    check_output(output, form)
-    check_upload(export, output)
-    places = output_paths(output, form, export)
+    form = _choose_format(call, call.settings(ExportSettings).format, rows)
+    output = plan_output(call, rows, form.name, form)
     root = call.settings(RunSettings).pool
     is_scratch = root is None
-    check_places(call.source, *places, *([] if root is None else [root]))
+    check_places(call.source, *output.places, *([] if root is None else [root]))
     if root is not None:
-        check_apart(root, *places)
+        check_apart(root, *output.places)
     if call.dry_run:
-        steps = [f"read {rows} from {call.source}", f"write them as {form.name} to {output}"]
+        steps = [f"read {rows} from {call.source}", f"write them as {form.name} to {output.path}"]
         describe(call, root, list(GROUPS), steps)
         return
     with ExitStack() as stack:
         if root is None:
-            root = stack.enter_context(scratch_folder(output)) / "pool"
+            root = stack.enter_context(scratch_folder(output.path)) / "pool"
         made, schema, tables, books = _read(call, rows, root)
         written = write_set(
             tables,
             schema,
             rows,
             form,
-            export,
-            output=output,
+            output.export,
+            output=output.path,
             seed=0,
             books=books,
             card=lambda: card_facts(call, made, books.as_json(), {}),
@@ -100,7 +95,7 @@ def convert(call: Invocation) -> None:
         **books.as_json(),
         "kind": rows,
         "format": form.name,
-        **publish(call, export, output, written),
+        **publish(call, output.export, output.path, written),
     }
     finish(call, made, f"{rows} as {form.name}", books, result, is_scratch=is_scratch)
 

@@ -63,7 +63,7 @@ def filter_(call: Invocation) -> None:
     with ExitStack() as stack:
         root = plan.root
         if plan.is_scratch:
-            root = stack.enter_context(scratch_folder(plan.output)) / "pool"
+            root = stack.enter_context(scratch_folder(plan.output.path)) / "pool"
         made = ready_pool(call, plan.kind, root, group=False, with_scores=plan.with_scores)
         seed = run_seed(call, made)
         decision = run_filters(
@@ -76,7 +76,7 @@ def filter_(call: Invocation) -> None:
         )
         written = _write(call, plan, made, decision, seed)
     report = decision.report
-    result = {**report.as_json(), **publish(call, plan.export, plan.output, written)}
+    result = {**report.as_json(), **publish(call, plan.output.export, plan.output.path, written)}
     if plan.settings.dropped is not None:
         result["dropped"] = str(plan.settings.dropped)
     title = f"filtered {rows_of(plan.units)}" + (
@@ -96,7 +96,7 @@ def _describe(call: Invocation, plan: FilterPlan) -> None:
     steps += [
         f"filter by {one.name}: {one.model_dump_json(exclude_unset=True)}" for one in plan.filters
     ]
-    steps.append(f"write what is left to {plan.output}")
+    steps.append(f"write what is left to {plan.output.path}")
     if plan.settings.dropped is not None:
         steps.append(f"write what is not to {plan.settings.dropped}")
     idle: set[type[Settings]] = set() if plan.with_scores else {ScoreSettings}
@@ -139,9 +139,9 @@ def _write(
         kept_tables(pool, decision, columns),
         columns.schema,
         rows,
-        plan.form,
-        plan.export,
-        output=plan.output,
+        plan.output.form,
+        plan.output.export,
+        output=plan.output.path,
         seed=seed,
         books=books,
         card=lambda: card_facts(call, made, decision.report.as_json(), method),

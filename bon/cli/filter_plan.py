@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from bon.cli.flags import Invocation
 from bon.config import (
-    ExportSettings,
     FilterCommandSettings,
     GenerateSettings,
     InputSettings,
@@ -19,6 +18,7 @@ from bon.config import (
 from bon.errors import SettingsError, did_you_mean
 
 if TYPE_CHECKING:
+    from bon.cli.output import OutputPlan
     from bon.cli.places import SourceKind
     from bon.config.filters import FilterSettings
     from bon.exports.formats import Format, Kind
@@ -32,13 +32,11 @@ class FilterPlan:
     """What one call is going to do, checked before any work."""
 
     settings: FilterCommandSettings
-    export: ExportSettings
     kind: SourceKind
     units: UnitKind
     filters: list[FilterSettings]
-    form: Format
     native: Format
-    output: Path
+    output: OutputPlan
     root: Path
     with_scores: bool
     is_scratch: bool
@@ -47,36 +45,32 @@ class FilterPlan:
 
 def plan_filters(call: Invocation) -> FilterPlan:
     """Find before any work what would stop the run."""
-    from bon.cli.curation import check_upload
-    from bon.cli.places import default_pool, input_stem, source_kind
+    from bon.cli.output import plan_output
+    from bon.cli.places import default_pool, source_kind
     from bon.exports.formats import choose_format
     from bon.exports.target import check_output
 
-    settings, export = call.settings(FilterCommandSettings), call.settings(ExportSettings)
+    settings = call.settings(FilterCommandSettings)
     kind = source_kind(call)
     if kind == "prompts":
         _refuse_answered(call)
     pairs = kind == "pairs" or (kind == "pool" and _holds_pairs(Path(call.source)))
     units: UnitKind = "pairs" if pairs else "candidates"
     filters = _filters(call, settings)
-    form, native = (choose_format(name, rows_of(units)) for name in (export.format, "bon"))
-    output = call.output or Path(f"{input_stem(call.source)}.filtered{form.suffixes[0]}")
-    check_output(output, form)
-    check_upload(export, output)
+    output = plan_output(call, rows_of(units), "filtered")
+    native = choose_format("bon", rows_of(units))
     if settings.dropped is not None:
         check_output(settings.dropped, native)
     with_scores = _wants_scores(call, kind, filters)
     given_root = Path(call.source) if kind == "pool" else call.settings(RunSettings).pool
     plan = FilterPlan(
         settings=settings,
-        export=export,
         kind=kind,
         units=units,
         filters=filters,
-        form=form,
         native=native,
         output=output,
-        root=given_root or default_pool(call.source, output),
+        root=given_root or default_pool(call.source, output.path),
         with_scores=with_scores,
         is_scratch=given_root is None and kind != "prompts" and not with_scores,
     )
@@ -129,10 +123,9 @@ def _wants_scores(call: Invocation, kind: SourceKind, filters: list[FilterSettin
 
 def _check_places(call: Invocation, plan: FilterPlan) -> None:
     """Refuse files that would overwrite each other, the input or the pool."""
-    from bon.cli.curation import output_paths
     from bon.cli.places import check_apart, check_places
 
-    written = output_paths(plan.output, plan.form, plan.export)
+    written = plan.output.places
     dropped = plan.settings.dropped
     if dropped is not None:
         kept = [path.resolve() for path in written]

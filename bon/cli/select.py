@@ -43,34 +43,29 @@ def select(call: Invocation) -> None:
     only: trying another strategy costs no GPU time.
     """
     from bon.cli.closing import describe, finish, making_steps
-    from bon.cli.curation import card_facts, check_upload, output_paths, publish, run_seed
-    from bon.cli.places import check_apart, check_places, default_pool, input_stem, is_pool
+    from bon.cli.curation import card_facts, publish, run_seed
+    from bon.cli.output import plan_output
+    from bon.cli.places import check_apart, check_places, default_pool, is_pool
     from bon.cli.stages import Made, make_pool
-    from bon.exports.formats import choose_format
-    from bon.exports.target import check_output
     from bon.pipeline.export import write_set
     from bon.pipeline.ranked import ranking_scorer
     from bon.pipeline.select import Selector, check_selection
     from bon.pool.pool import Pool
 
-    settings, export = call.settings(SelectSettings), call.settings(ExportSettings)
+    settings = call.settings(SelectSettings)
     from_pool = is_pool(call.source)
-    form = choose_format(export.format, "responses")
-    output = call.output or Path(f"{input_stem(call.source)}.best{form.suffixes[0]}")
     check_selection(settings)
-    check_output(output, form)
-    check_upload(export, output)
     _refuse_other_strategies(call, settings.strategy)
-    written_to = output_paths(output, form, export)
+    output = plan_output(call, "responses", "best")
     root = Path(call.source) if from_pool else call.settings(RunSettings).pool
-    root = root or default_pool(call.source, output)
-    check_apart(root, *written_to)
+    root = root or default_pool(call.source, output.path)
+    check_apart(root, *output.places)
     if from_pool:
         idle = (InputSettings, GenerateSettings, ScoreSettings, RunSettings)
         call.refuse_for_pool({"limit", "seed", "max_drops", "engine"}, *idle)
         scorer = ranking_scorer(Pool.open(root), settings.rank_by)
     else:
-        check_places(call.source, root, *written_to)
+        check_places(call.source, root, *output.places)
         scorer = _scorer_to_be(call, root, settings.rank_by)
     if call.dry_run:
         steps = [] if from_pool else making_steps(call, root)
@@ -78,7 +73,7 @@ def select(call: Invocation) -> None:
         groups: list[type[Settings]] = (
             [SelectSettings, ExportSettings] if from_pool else list(GROUPS)
         )
-        describe(call, root, groups, [*steps, f"select {settings.strategy} to {output}"])
+        describe(call, root, groups, [*steps, f"select {settings.strategy} to {output.path}"])
         return
     made = Made(Pool.open(root)) if from_pool else make_pool(call, root, with_scores=True)
     seed = run_seed(call, made)
@@ -88,17 +83,17 @@ def select(call: Invocation) -> None:
     written = write_set(
         selector.tables(),
         selector.schema,
-        "responses",
-        form,
-        export,
-        output=output,
+        output.kind,
+        output.form,
+        output.export,
+        output=output.path,
         seed=seed,
         books=report.accounting,
         card=lambda: card_facts(
             call, made, report.as_json(), settings.model_dump(mode="json", exclude_unset=True)
         ),
     )
-    result = {**report.as_json(), **publish(call, export, output, written)}
+    result = {**report.as_json(), **publish(call, output.export, output.path, written)}
     finish(call, made, f"{report.strategy} by {report.scorer}", report.accounting, result)
 
 
