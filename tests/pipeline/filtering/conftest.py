@@ -131,7 +131,7 @@ def _at(values: Sequence[Any] | None, place: int) -> Any:
 Filter = Callable[..., Filtered]
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def frame_for_every_part() -> Iterator[None]:
     """Cut pools into as many frames as they have parts, so that frames' borders are tested."""
     with pytest.MonkeyPatch.context() as patch:
