@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def suffix_of(path: Path) -> str | None:
     return next((s for s in sorted(SUFFIXES, key=len)[::-1] if path.name.endswith(s)), None)
 
 
-class RowFile:
+class RowFile(ABC):
     """A file of rows that is being written; each table becomes one row group, where it has any."""
 
     def __init__(self, path: Path) -> None:
@@ -41,9 +42,9 @@ class RowFile:
         """Bytes on disk so far."""
         return int(self._raw.tell())
 
+    @abstractmethod
     def write(self, table: pa.Table) -> None:
         """Append rows; the file must not stay without any table."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Finish the file."""
