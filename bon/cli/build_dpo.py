@@ -77,7 +77,7 @@ def build_dpo(call: Invocation) -> None:
 
     settings = call.settings(PairSettings)
     check_pairs(settings)
-    _refuse_other_strategies(call, settings.strategy)
+    call.refuse_for_strategy(_OWN_FLAGS, settings.strategy)
     output = plan_output(call, "pairs", "dpo")
     kind = source_kind(call)
     root = Path(call.source) if kind == "pool" else call.settings(RunSettings).pool
@@ -142,16 +142,6 @@ def _needs_rewards(call: Invocation, kind: SourceKind) -> bool:
         return False
     asked = call.given("reward")
     return asked or (kind == "prompts" and call.settings(PairSettings).strategy != "verified")
-
-
-def _refuse_other_strategies(call: Invocation, strategy: str) -> None:
-    for owner, flags in _OWN_FLAGS.items():
-        for flag in flags:
-            if flag in call.typed and strategy != owner:
-                raise SettingsError(
-                    f"--{flag.replace('_', '-')} does nothing for --strategy {strategy}",
-                    next_step=f"leave it out, or give --strategy {owner}",
-                )
 
 
 def _read_groups(kind: SourceKind, *, with_scores: bool) -> list[type[Settings]]:

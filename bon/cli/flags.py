@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import types
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -58,6 +58,22 @@ class Invocation:
                 next_step="leave them out, or give the prompt file as the source; "
                 f"`bon score {self.source} -r NAME=SPEC` adds a scorer",
             )
+
+    def refuse_for_strategy(self, own: Mapping[str, Collection[str]], strategy: str) -> None:
+        """Refuse flags that were typed though only another strategy reads them.
+
+        `own` holds, by strategy, the settings that it alone has a use for.
+
+        Raises:
+            SettingsError: with the first of them and its strategy.
+        """
+        for owner, names in own.items():
+            for name in names:
+                if name in self.typed and strategy != owner:
+                    raise SettingsError(
+                        f"--{name.replace('_', '-')} does nothing for --strategy {strategy}",
+                        next_step=f"leave it out, or give --strategy {owner}",
+                    )
 
     def given(self, name: str) -> bool:
         """Tell whether a setting was said, on the command line or in the file."""

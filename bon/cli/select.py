@@ -19,6 +19,8 @@ from bon.config import (
 from bon.errors import SettingsError, did_you_mean
 
 GROUPS = COMMAND_GROUPS["select"]
+_OWN_FLAGS = {"top-k": ("k",), "threshold": ("threshold",), "soft": ("soft_lambda",)}
+"""Flags that one strategy alone has a use for."""
 
 
 @command(
@@ -55,7 +57,7 @@ def select(call: Invocation) -> None:
     settings = call.settings(SelectSettings)
     from_pool = is_pool(call.source)
     check_selection(settings)
-    _refuse_other_strategies(call, settings.strategy)
+    call.refuse_for_strategy(_OWN_FLAGS, settings.strategy)
     output = plan_output(call, "responses", "best")
     root = Path(call.source) if from_pool else call.settings(RunSettings).pool
     root = root or default_pool(call.source, output.path)
@@ -99,16 +101,6 @@ def select(call: Invocation) -> None:
 
 def _rewards(call: Invocation) -> tuple[str, ...]:
     return call.settings(ScoreSettings).reward
-
-
-def _refuse_other_strategies(call: Invocation, strategy: str) -> None:
-    for flag, owner in (("k", "top-k"), ("threshold", "threshold"), ("soft_lambda", "soft")):
-        if flag in call.typed and strategy != owner:
-            name = f"--{flag.replace('_', '-')}"
-            raise SettingsError(
-                f"{name} does nothing for --strategy {strategy}",
-                next_step=f"leave it out, or give --strategy {owner}",
-            )
 
 
 def _scorer_to_be(call: Invocation, root: Path, rank_by: str | None) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bon.errors import UnknownChoiceError, UnknownLayoutError, did_you_mean
+from bon.config import InputSettings
+from bon.errors import SettingsError, UnknownChoiceError, UnknownLayoutError, did_you_mean
 from bon.sources.messages import (
     Conversation,
     read_column,
@@ -25,6 +26,7 @@ __all__ = [
     "choose",
     "choose_layout",
     "column_layout",
+    "named_layout",
     "recognise",
     "refuse_unknown_column",
 ]
@@ -172,6 +174,24 @@ def column_layout(column: str) -> Layout:
         return read_prompt(read_column(values, column), column)
 
     return Layout("prompt-column", (column,), read, f"`{column}`", frozenset({column}))
+
+
+def named_layout(settings: InputSettings) -> Layout | None:
+    """Return the layout that --layout names, none where it names none.
+
+    Raises:
+        SettingsError: a prompt column is named too.
+        UnknownChoiceError: there is no such layout.
+    """
+    if settings.layout is None:
+        return None
+    if settings.prompt_column is not None:
+        raise SettingsError(
+            "--layout and --prompt-column cannot be used together",
+            why="both say where the prompt is",
+            next_step="leave one of them out",
+        )
+    return choose(settings.layout)
 
 
 def choose_layout(

@@ -11,12 +11,11 @@ from typing import Any
 from bon.config import InputSettings
 from bon.errors import (
     InputError,
-    SettingsError,
 )
 from bon.records import Drop, Prompt
 from bon.sources.files import read_rows
 from bon.sources.ids import Ids, choose_id_column, read_id
-from bon.sources.layouts import Layout, choose, choose_layout
+from bon.sources.layouts import Layout, choose_layout, named_layout
 from bon.sources.locate import find_files
 from bon.sources.rows import Fault, RowFault, SourceRow
 
@@ -46,13 +45,7 @@ class PromptReader:
     def __init__(self, source: str, settings: InputSettings) -> None:
         self._source, self._settings = source, settings
         self._plan: _Plan | None = None
-        if settings.layout is not None and settings.prompt_column is not None:
-            raise SettingsError(
-                "--layout and --prompt-column cannot be used together",
-                why="both say where the prompt is",
-                next_step="leave one of them out",
-            )
-        self._layout = choose(settings.layout) if settings.layout is not None else None
+        self._layout = named_layout(settings)
 
     @property
     def layout_name(self) -> str | None:

@@ -9,12 +9,12 @@ from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 from bon.config import InputSettings, ResponseSettings
-from bon.errors import InputError, SettingsError, UnknownLayoutError
+from bon.errors import InputError, UnknownLayoutError
 from bon.records import GIVEN_ID, Drop, GivenResponses, Prompt
 from bon.sources.files import read_rows
 from bon.sources.groups import ReadRow, join_rows
 from bon.sources.ids import Ids, choose_id_column, content_id, read_id
-from bon.sources.layouts import Layout, choose, refuse_unknown_column
+from bon.sources.layouts import Layout, named_layout, refuse_unknown_column
 from bon.sources.pairs import recognise_pairs
 from bon.sources.response_layouts import recognise_responses
 from bon.sources.response_prompts import choose_prompt, read_prompt_before
@@ -63,13 +63,7 @@ class ResponseReader:
         self._group = group
         self._plan: _Plan | None = None
         self._num_rows = self._num_items = 0
-        if inputs.layout is not None and inputs.prompt_column is not None:
-            raise SettingsError(
-                "--layout and --prompt-column cannot be used together",
-                why="both say where the prompt is",
-                next_step="leave one of them out",
-            )
-        self._layout = choose(inputs.layout) if inputs.layout is not None else None
+        self._layout = named_layout(inputs)
         self._is_named = inputs.layout is not None or inputs.prompt_column is not None
 
     @property
