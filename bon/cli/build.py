@@ -17,10 +17,11 @@ from bon.config import (
 from bon.errors import SettingsError
 from bon.generators.vllm import VllmGenerator
 from bon.pipeline.given import GivenPlan
-from bon.pipeline.models import check_reward_config, resolve_adapter, resolve_model
+from bon.pipeline.models import read_config, resolve_adapter, resolve_model
 from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
+from bon.scorers.families import find_family
+from bon.scorers.reward_model import RewardModelScorer
 from bon.scorers.rules import PREFIX, RuleScorer, find_rule
-from bon.scorers.sequence_classification import SequenceClassificationScorer
 from bon.sources.prompts import PromptReader, input_digest
 from bon.sources.responses import ResponseReader
 
@@ -108,14 +109,15 @@ def _rule_plan(settings: ScorerSettings) -> ScoringPlan:
 
 def _model_plan(settings: ScorerSettings) -> ScoringPlan:
     model = resolve_model(settings.spec, settings.revision)
-    check_reward_config(model)
+    config = read_config(model)
+    family = find_family(config, model.path)
     template = _read(settings.template, "--reward-template")
     fingerprint = settings.fingerprint() | {
         "spec": model.name,
         "digest": model.digest,
         "template": _hash(template),
     }
-    scorer = SequenceClassificationScorer(settings, model.path, template)
+    scorer = RewardModelScorer(settings, model.path, family, config, template)
     return ScoringPlan(settings.name, scorer, fingerprint)
 
 
@@ -151,6 +153,9 @@ def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:
                 template=settings.reward_template,
                 batch_tokens=settings.reward_batch_tokens,
                 device=settings.reward_device,
+                engine=settings.scorer_engine,
+                step_separator=settings.step_separator,
+                step_aggregate=settings.step_aggregate,
                 answer_column=settings.rule_answer_column,
                 rule_timeout_s=settings.rule_timeout_s,
             )

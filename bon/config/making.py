@@ -116,10 +116,17 @@ class ScoreSettings(Settings):
     """Which end of a longer conversation is cut off: left keeps the response."""
     reward_template: Path | None = None
     """File with a Jinja chat template, in place of the reward model's own."""
-    reward_batch_tokens: int = Field(default=16_384, ge=1)
-    """Tokens in one batch, padding included."""
+    reward_batch_tokens: int | None = Field(default=None, ge=1)
+    """Tokens computed in one forward pass; by default as many as are fast and fit into memory."""
     reward_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the reward model runs."""
+    scorer_engine: Literal["auto", "transformers", "vllm"] = "auto"
+    """What runs reward models; auto takes the faster one of those that can, and says which."""
+    step_separator: str | None = None
+    """Text between the steps of a response, for process reward models; by default the family's
+    own: an empty line for Qwen2.5-Math-PRM, a line break for models that TRL trained."""
+    step_aggregate: Literal["min", "product", "last", "mean"] = "min"
+    """How a process reward model's step rewards become one."""
     rule_answer_column: str = "answer"
     """Input column with the right answer, for rules; where there is no answer, ground_truth."""
     rule_timeout_s: float = Field(default=5.0, gt=0.0)
@@ -129,7 +136,7 @@ class ScoreSettings(Settings):
 class ScorerSettings(Settings):
     """One scorer, resolved."""
 
-    runtime_fields: ClassVar[frozenset[str]] = frozenset({"batch_tokens", "device"})
+    runtime_fields: ClassVar[frozenset[str]] = frozenset({"batch_tokens", "device", "engine"})
     rule_fields: ClassVar[frozenset[str]] = frozenset({"answer_column", "rule_timeout_s"})
     """Fields that only rules read; a rule's fingerprint is made by `RuleScorer`."""
 
@@ -147,10 +154,16 @@ class ScorerSettings(Settings):
     """Which end of a longer conversation is cut off."""
     template: Path | None = None
     """File with a Jinja chat template."""
-    batch_tokens: int = 16_384
-    """Tokens in one batch, padding included."""
+    batch_tokens: int | None = None
+    """Tokens computed in one forward pass; none: found by the scorer."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs."""
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    """What runs it."""
+    step_separator: str | None = None
+    """Text between the steps of a response."""
+    step_aggregate: Literal["min", "product", "last", "mean"] = "min"
+    """How step rewards become one."""
     answer_column: str = "answer"
     """Input column with the right answer."""
     rule_timeout_s: float = 5.0

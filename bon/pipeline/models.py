@@ -14,7 +14,7 @@ from typing import Any
 from bon.config import INSTALL_ADVICE
 from bon.errors import ModelError, ModelNotFoundError, first_line
 
-__all__ = ["ResolvedModel", "check_reward_config", "resolve_adapter", "resolve_model"]
+__all__ = ["ResolvedModel", "read_config", "resolve_adapter", "resolve_model"]
 
 _CACHED_ABOVE_BYTES = 16 << 20
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
@@ -54,33 +54,12 @@ def resolve_adapter(spec: str) -> ResolvedModel:
     return model
 
 
-def check_reward_config(model: ResolvedModel) -> None:
-    """Refuse early, from its config.json alone, what is not a Bradley-Terry reward model.
+def read_config(model: ResolvedModel) -> dict[str, Any]:
+    """Read a model's config.json.
 
     Raises:
-        ModelError: it is no sequence classifier, has more labels than one, or cannot be read.
+        ModelError: it is no JSON object.
     """
-    config = _read_config(model)
-    name = str((config.get("architectures") or ["none"])[0])
-    if not name.endswith("ForSequenceClassification"):
-        raise ModelError(
-            f"{name} is not a reward model that bon can load",
-            where=model.path,
-            why="known: …ForSequenceClassification of transformers with one label, decoder or "
-            f"encoder (its type is {config.get('model_type')})",
-            next_step="give -r a reward model, not the generator",
-        )
-    num_labels = _num_labels(config)
-    if num_labels != 1:
-        raise ModelError(
-            f"the reward model has {num_labels} labels",
-            where=model.path,
-            why="a Bradley-Terry reward model gives one number; of several, none is the reward",
-            next_step="give -r a model with num_labels=1",
-        )
-
-
-def _read_config(model: ResolvedModel) -> dict[str, Any]:
     try:
         config = json.loads((Path(model.path) / "config.json").read_text(encoding="utf-8"))
         if not isinstance(config, dict):
@@ -93,14 +72,6 @@ def _read_config(model: ResolvedModel) -> dict[str, Any]:
             next_step="give a folder saved with save_pretrained",
         ) from error
     return config
-
-
-def _num_labels(config: dict[str, Any]) -> Any:
-    """Count labels as transformers does: `num_labels` is believed over the labels' names."""
-    if "num_labels" in config:
-        return config["num_labels"]
-    names = config.get("id2label")
-    return 2 if names is None else len(names)
 
 
 def _resolve(spec: str, revision: str | None) -> ResolvedModel:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from bon.chat import ChatTemplate
 from bon.errors import first_line
 from bon.records import CandidateGroup, Drop, Message
 
-__all__ = ["ConversationEncoder", "Encoded"]
+__all__ = ["ConversationEncoder", "Encoded", "Form", "WholeConversation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,40 @@ class Encoded:
 
     tokens: tuple[int, ...]
     truncated: bool
+    reads: tuple[int, ...]
+    """Positions whose hidden states the model's head reads, ascending; at least one."""
+
+
+class Form(Protocol):
+    """How a family of reward models wants a conversation, and where its head reads it."""
+
+    @property
+    def suffix(self) -> tuple[int, ...]:
+        """Tokens that must come last, after truncation too; often none."""
+        ...
+
+    def tokens(self, chat: ChatTemplate, messages: Sequence[Message], response: str) -> list[int]:
+        """Return the conversation's token ids; raises whatever the template raises."""
+        ...
+
+    def reads(self, tokens: Sequence[int]) -> tuple[int, ...] | Drop:
+        """Return the positions that the head reads, or why there are none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WholeConversation:
+    """The templated conversation; the head reads its last token."""
+
+    suffix: tuple[int, ...] = ()
+
+    def tokens(self, chat: ChatTemplate, messages: Sequence[Message], response: str) -> list[int]:
+        """Template the messages with the response as the assistant's turn."""
+        return chat.tokens([*messages, {"role": "assistant", "content": response}])
+
+    def reads(self, tokens: Sequence[int]) -> tuple[int, ...] | Drop:
+        """Return the last position."""
+        return (len(tokens) - 1,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +64,7 @@ class ConversationEncoder:
     truncation_side: Literal["left", "right"]
     vocab_size: int
     """Rows of the model's embedding; a token beyond them would end the run."""
+    form: Form = WholeConversation()
 
     def encode(self, group: CandidateGroup) -> list[Encoded | Drop]:
         """Encode a group's conversations, one for each response."""
@@ -36,7 +72,7 @@ class ConversationEncoder:
 
     def _encode(self, messages: tuple[Message, ...], response: str) -> Encoded | Drop:
         try:
-            tokens = self.chat.tokens([*messages, {"role": "assistant", "content": response}])
+            tokens = self.form.tokens(self.chat, messages, response)
         except Exception as error:
             # Jinja's own errors and those that a template raises; the conversation is at fault
             return Drop("template_error", first_line(error))
@@ -47,8 +83,18 @@ class ConversationEncoder:
                 "unknown_token",
                 f"token {max(tokens)} is not in the model's vocabulary of {self.vocab_size}",
             )
-        if len(tokens) <= self.max_length:
-            return Encoded(tuple(tokens), False)
+        kept, truncated = self._cut(tokens)
+        reads = self.form.reads(kept)
+        return reads if isinstance(reads, Drop) else Encoded(tuple(kept), truncated, reads)
+
+    def _cut(self, tokens: list[int]) -> tuple[list[int], bool]:
+        """Cut to the limit, the suffix included, which stands at the end once."""
+        suffix = list(self.form.suffix)
+        if suffix and tokens[-len(suffix) :] == suffix:
+            tokens = tokens[: -len(suffix)]
+        room = max(self.max_length - len(suffix), 0)
+        if len(tokens) <= room:
+            return tokens + suffix, False
         left = self.truncation_side == "left"
-        kept = tokens[-self.max_length :] if left else tokens[: self.max_length]
-        return Encoded(tuple(kept), True)
+        kept = tokens[len(tokens) - room :] if left else tokens[:room]
+        return kept + suffix, True

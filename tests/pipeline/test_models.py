@@ -15,7 +15,7 @@ import pytest
 from bon.config import GenerateSettings
 from bon.errors import ModelError, ModelNotFoundError
 from bon.generators.vllm import VllmGenerator
-from bon.pipeline.models import ResolvedModel, check_reward_config, resolve_adapter, resolve_model
+from bon.pipeline.models import ResolvedModel, read_config, resolve_adapter, resolve_model
 
 MIB = 1 << 20
 INSTALL = (
@@ -319,59 +319,13 @@ def reward(model: Path, **config: Any) -> ResolvedModel:
     return resolve_model(str(model), None)
 
 
-@pytest.mark.parametrize(
-    "labels",
-    [
-        {"num_labels": 1},
-        {"id2label": {"0": "LABEL_0"}},
-        {"num_labels": 1, "id2label": {"0": "a", "1": "b"}},  # transformers believes num_labels
-    ],
-)
-def test_reward_model_with_one_label(model: Path, labels: dict[str, Any]) -> None:
-    check_reward_config(reward(model, **labels))
-
-
-@pytest.mark.parametrize(
-    ("labels", "number"),
-    [
-        ({}, 2),
-        ({"num_labels": 5}, 5),
-        ({"id2label": {"0": "a", "1": "b", "2": "c"}}, 3),
-        ({"num_labels": 2, "id2label": {"0": "a"}}, 2),
-        ({"id2label": None}, 2),
-        ({"id2label": {}}, 0),
-    ],
-)
-def test_reward_model_with_several_labels(model: Path, labels: dict[str, Any], number: int) -> None:
-    with pytest.raises(ModelError, match=f"the reward model has {number} labels") as caught:
-        check_reward_config(reward(model, **labels))
-    assert caught.value.where == str(model)
-    assert caught.value.next_step == "give -r a model with num_labels=1"
-    assert complete(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("architectures", "name"),
-    [(["XForCausalLM"], "XForCausalLM"), ([], "none"), (None, "none")],
-)
-def test_generator_in_place_of_a_reward_model(
-    model: Path, architectures: list[str] | None, name: str
-) -> None:
-    with pytest.raises(ModelError) as caught:
-        check_reward_config(reward(model, architectures=architectures, num_labels=1))
-    assert caught.value.what == f"{name} is not a reward model that bon can load"
-    assert caught.value.where == str(model)
-    assert caught.value.why.endswith("(its type is x)")
-    assert caught.value.next_step == "give -r a reward model, not the generator"
-
-
 @pytest.mark.parametrize("content", ["{", "[]", b"\xff"])
 def test_reward_configuration_that_cannot_be_read(model: Path, content: str | bytes) -> None:
     found = reward(model)
     raw = content.encode() if isinstance(content, str) else content
     (model / "config.json").write_bytes(raw)
     with pytest.raises(ModelError, match="cannot read the reward model's config") as caught:
-        check_reward_config(found)
+        read_config(found)
     assert complete(caught.value)
 
 

@@ -46,7 +46,8 @@ def test_the_ids_are_those_of_the_templated_conversation() -> None:
     )
     (result,) = encode(encoder(tokens), messages, "fine\n\n")
     text = "".join(turn(message["role"], message["content"]) for message in messages)
-    assert result == Encoded(by_hand(tokens, text + turn("assistant", "fine\n\n")), False)
+    ids = by_hand(tokens, text + turn("assistant", "fine\n\n"))
+    assert result == Encoded(ids, False, (len(ids) - 1,))
 
 
 def test_no_generation_prompt_follows_the_response() -> None:
@@ -92,7 +93,7 @@ def test_a_longer_conversation_loses_the_end_that_was_said(side: str) -> None:
             encoder(tokens, max_length=max_length, truncation_side=side), USER, "abcdefgh"
         )
         kept = whole.tokens[-max_length:] if side == "left" else whole.tokens[:max_length]
-        assert cut == Encoded(kept, True)
+        assert cut == Encoded(kept, True, (max_length - 1,))
 
 
 def test_a_conversation_of_exactly_the_limit_is_whole() -> None:

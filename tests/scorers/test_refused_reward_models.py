@@ -7,21 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scoring import reward_scorer
 from support.tiny_models import edit_config, edit_weights, save_generator, save_reward, tokenizer
 
-from bon.config import ScorerSettings
 from bon.errors import ModelError
-from bon.scorers.sequence_classification import SequenceClassificationScorer
 
 torch = pytest.importorskip("torch")
 
 
 def refused(folder: Path, template: str | None = None) -> ModelError:
     """Enter a scorer that must not be entered and return what it says."""
-    settings = ScorerSettings(name="reward", spec=str(folder), device="cpu")
     with (
         pytest.raises(ModelError) as caught,
-        SequenceClassificationScorer(settings, str(folder), template),
+        reward_scorer(folder, template),
     ):
         pytest.fail("it was taken")
     assert caught.value.where == str(folder)
@@ -81,8 +79,7 @@ def test_layers_that_the_configuration_leaves_out_are_refused(tmp_path: Path) ->
 def test_what_no_score_needs_may_be_in_the_checkpoint(tmp_path: Path) -> None:
     folder = save_reward(tmp_path, kind="llama")
     edit_weights(folder, lambda weights: weights.update({"lm_head.weight": torch.ones(264, 64)}))
-    settings = ScorerSettings(name="reward", spec=str(folder), device="cpu")
-    with SequenceClassificationScorer(settings, str(folder)):
+    with reward_scorer(folder):
         pass
 
 
@@ -157,8 +154,7 @@ def test_a_tokenizer_is_not_made_up(kind: str, tmp_path: Path) -> None:
 def test_a_tokenizer_without_a_pad_token_is_none_the_worse(tmp_path: Path) -> None:
     assert tokenizer(pad=None).pad_token_id is None
     folder = save_reward(tmp_path, tokenizer_options={"pad": None})
-    settings = ScorerSettings(name="reward", spec=str(folder), device="cpu")
-    with SequenceClassificationScorer(settings, str(folder)):
+    with reward_scorer(folder):
         pass
 
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import random
 import weakref
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scoring import flat, groups, largest_difference
+from support.scoring import reward_scorer as scorer
 from support.tiny_models import BOS_CHATML, CHATML, edit_weights, save_reward
 
-from bon.config import ScorerSettings
-from bon.records import CandidateGroup, Message, Scores
-from bon.scorers.sequence_classification import SequenceClassificationScorer
+from bon.records import CandidateGroup, Scores
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -55,45 +53,9 @@ def save(tmp_path_factory: pytest.TempPathFactory) -> Save:
     return folder
 
 
-@cache
-def groups() -> tuple[CandidateGroup, ...]:
-    """Conversations of 30 to 500 tokens: one turn and several, with and without a system."""
-    letters = random.Random(0)
-
-    def text(length: int) -> str:
-        return "".join(letters.choices("abcdefgh ijkl é🙂\n", k=length))
-
-    def group(number: int, messages: tuple[Message, ...], *lengths: int) -> CandidateGroup:
-        return CandidateGroup(f"p{number}", messages, tuple(text(length) for length in lengths))
-
-    def say(role: str, length: int) -> Message:
-        return {"role": role, "content": text(length)}
-
-    return (
-        group(0, (say("user", 3),), 1, 0, 7, 90),
-        group(1, (say("system", 20), say("user", 40)), 5, 5, 300),
-        group(2, (say("user", 9), say("assistant", 30), say("user", 0)), 12),
-        group(3, (say("user", 200),), 0, 2, 64, 33),
-        group(4, (say("user", 1),), 1, 1),
-    )
-
-
-def scorer(
-    folder: Path, template: str | None = None, **settings: Any
-) -> SequenceClassificationScorer:
-    values = {"name": "reward", "spec": str(folder), "device": "cpu"} | settings
-    return SequenceClassificationScorer(ScorerSettings(**values), str(folder), template)
-
-
 def score(folder: Path, *, template: str | None = None, **settings: Any) -> list[Scores]:
     with scorer(folder, template, **settings) as entered:
         return entered.score(groups())
-
-
-def flat(results: list[Scores]) -> list[float]:
-    values = [value for result in results for value in result.scores]
-    assert None not in values
-    return [value for value in values if value is not None]
 
 
 def chatml_ids(folder: Path, group: CandidateGroup, response: str, end: str = "\n") -> list[int]:
@@ -130,10 +92,6 @@ def expected(folder: Path, dtype: str = "float32", end: str = "\n") -> list[floa
 
 def fill_embedding(folder: Path, token: int, value: float) -> None:
     edit_weights(folder, lambda weights: weights["model.embed_tokens.weight"][token].fill_(value))
-
-
-def largest_difference(left: list[float], right: list[float]) -> float:
-    return max(abs(a - b) for a, b in zip(left, right, strict=True))
 
 
 @pytest.mark.parametrize("kind", [*DECODERS, *ENCODERS])
@@ -322,9 +280,9 @@ def test_bfloat16_batches_stay_within_the_models_own_rounding(kind: str, save: S
 @pytest.mark.parametrize("saved", ["float32", "bfloat16"])
 def test_auto_is_the_checkpoints_own_type(saved: str, save: Save) -> None:
     with scorer(save(dtype=saved)) as entered:
-        assert str(entered._model.dtype) == f"torch.{saved}"
+        assert str(entered._model.body.dtype) == f"torch.{saved}"
     with scorer(save(dtype=saved), dtype="float32") as entered:
-        assert entered._model.dtype == torch.float32
+        assert entered._model.body.dtype == torch.float32
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -332,8 +290,8 @@ def test_leaving_frees_the_model(fails: bool, save: Save) -> None:
     entered = scorer(save())
     with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext(), entered:
         entered.score(groups())
-        model = weakref.ref(entered._model)
-        weight = weakref.ref(entered._model.score.weight)
+        model = weakref.ref(entered._model.body)
+        weight = weakref.ref(entered._model.module.score.weight)
         if fails:
             raise ZeroDivisionError
     gc.collect()

@@ -1,0 +1,155 @@
+"""Loading what families share: configuration, weights, tokenizer, limits; no remote code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from bon.chat import check_vocabulary
+from bon.errors import ModelError, first_line
+
+__all__ = [
+    "load_config",
+    "load_pretrained",
+    "load_tokenizer",
+    "longest_conversation",
+    "read_tensors",
+    "refuse_misfits",
+]
+
+_EAGER_ONLY = frozenset({"gemma2"})  # soft-capped attention: sdpa leaves the cap out
+_POSITIONS_BEHIND_PAD = frozenset({"camembert", "roberta", "xlm-roberta"})
+_HARMLESS = re.compile(r"lm_head|pooler|rotary_emb|position_ids|masked_bias|attn\.bias|^cls\.")
+"""Weights that a checkpoint may have and a scorer need not use."""
+_UNLIMITED = 1 << 30
+
+
+def load_config(path: str) -> Any:
+    """Load transformers' configuration object.
+
+    Raises:
+        ModelError: transformers has no such model type, or the file is damaged.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # its checks raise kinds of their own
+        raise ModelError(
+            "cannot read the reward model's configuration",
+            where=path,
+            why=first_line(error),
+            next_step="give a folder saved with save_pretrained; models whose code lives only in "
+            "their repository are not supported",
+        ) from error
+
+
+def load_pretrained(
+    model_class: Any, path: str, config: Any, dtype: str, unused: str | None = None
+) -> Any:
+    """Load a model of transformers in evaluation mode; refuse a checkpoint that does not fit.
+
+    `unused` is a regular expression of weights that the caller reads by itself.
+
+    Raises:
+        ModelError: files are damaged, weights are missing, or some would be left out.
+    """
+    attention = "eager" if config.model_type in _EAGER_ONLY else None  # none: its own default
+    try:
+        model, info = model_class.from_pretrained(
+            path, config=config, dtype=dtype, attn_implementation=attention,
+            output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False,
+        )  # fmt: skip
+    except Exception as error:  # damaged files raise kinds of their own (SafetensorError)
+        raise _damaged(path, error) from error
+    refuse_misfits(path, info, unused)
+    return model.eval()
+
+
+def read_tensors(path: str, pattern: str) -> dict[str, Any]:
+    """Read the checkpoint's tensors whose whole name matches a regular expression, on the CPU.
+
+    Raises:
+        ModelError: files are damaged.
+    """
+    matches = re.compile(pattern).fullmatch
+    found: dict[str, Any] = {}
+    try:
+        for file in sorted(Path(path).glob("*.safetensors")):
+            from safetensors import safe_open
+
+            with safe_open(file, framework="pt") as tensors:
+                found |= {n: tensors.get_tensor(n) for n in tensors.keys() if matches(n)}  # noqa: SIM118
+        for file in [] if found else sorted(Path(path).glob("pytorch_model*.bin")):
+            import torch
+
+            tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            found |= {name: tensor for name, tensor in tensors.items() if matches(name)}
+    except Exception as error:
+        raise _damaged(path, error) from error
+    return found
+
+
+def _damaged(path: str, error: Exception) -> ModelError:
+    return ModelError(
+        "cannot load the reward model",
+        where=path,
+        why=first_line(error),
+        next_step="copy or download the whole folder again; see the worker's log",
+    )
+
+
+def refuse_misfits(path: str, info: dict[str, Any], unused: str | None = None) -> None:
+    """Refuse a checkpoint that leaves weights random, or has some that would be left out."""
+    wrong = sorted(info["missing_keys"]) + sorted(str(k[0]) for k in info["mismatched_keys"])
+    if wrong:
+        raise ModelError(
+            "the reward model's checkpoint leaves weights random",
+            where=path,
+            why=f"missing or of another shape: {', '.join(wrong[:5])}",
+            next_step="give the folder that training saved, with its head (a base model has none)",
+        )
+    left_out = sorted(
+        key
+        for key in info["unexpected_keys"]
+        if not _HARMLESS.search(key) and not (unused and re.fullmatch(unused, key))
+    )
+    if left_out:
+        raise ModelError(
+            "the reward model's checkpoint has weights that its class does not use",
+            where=path,
+            why=f"left out, the scores would be another model's: {', '.join(left_out[:5])}",
+            next_step="its architecture is another than config.json says; correct it or give "
+            "another model",
+        )
+
+
+def load_tokenizer(path: str) -> Any:
+    """Load the tokenizer; where its files are missing, transformers makes an empty one up.
+
+    Raises:
+        ModelError: it cannot be loaded, or knows no words.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # damaged files raise many kinds
+        raise ModelError(
+            "cannot load the reward model's tokenizer",
+            where=path,
+            why=first_line(error),
+            next_step="give a folder that holds the model's tokenizer as well as its weights",
+        ) from error
+    check_vocabulary(tokenizer, "reward model", path)
+    return tokenizer
+
+
+def longest_conversation(config: Any, tokenizer: Any) -> int:
+    """Return the longest conversation, in tokens, that the model and its tokenizer allow."""
+    text = config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None) or _UNLIMITED
+    if config.model_type in _POSITIONS_BEHIND_PAD:
+        positions -= (config.pad_token_id or 0) + 1
+    return min(int(positions), int(min(tokenizer.model_max_length, _UNLIMITED)))

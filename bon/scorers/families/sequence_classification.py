@@ -1,0 +1,92 @@
+"""Bradley-Terry reward models: `…ForSequenceClassification` of transformers with one label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bon.config import ScorerSettings
+from bon.errors import ModelError
+from bon.scorers.families.base import Family, RewardModel, VllmUse, refuse_label_count
+from bon.scorers.families.loading import (
+    load_config,
+    load_pretrained,
+    load_tokenizer,
+    longest_conversation,
+)
+
+__all__ = ["FAMILY"]
+
+_ENCODERS = frozenset(
+    {"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "eurobert"}
+    | {"megatron-bert", "modernbert", "nomic_bert", "rembert", "roberta", "roformer"}
+    | {"xlm-roberta"}
+)
+"""Measured to score a padded row as they score it alone (convbert, fnet and others do not)."""
+
+
+def _check(config: dict[str, Any], path: str) -> None:
+    why = "a Bradley-Terry reward model gives one number; of several, none is the reward"
+    refuse_label_count(config, path, 1, why)
+
+
+def _load(path: str, settings: ScorerSettings) -> RewardModel:
+    from transformers import AutoModelForSequenceClassification
+
+    config = load_config(path)
+    _refuse_foreign(config, path)
+    tokenizer = load_tokenizer(path)
+    model = load_pretrained(AutoModelForSequenceClassification, path, config, settings.dtype)
+    longest = longest_conversation(config, tokenizer)
+    if not hasattr(model, "score"):  # an encoder pools by itself
+        _refuse_unmeasured(model, path)
+
+        def logits(**inputs: Any) -> Any:
+            return model(**inputs).logits[:, 0]
+
+        return RewardModel(model, model, _unused, tokenizer, longest, logits)
+
+    def rewards(hidden_RD: Any, counts: Sequence[int]) -> Any:
+        return model.score(hidden_RD)[:, 0]
+
+    return RewardModel(model, model.base_model, rewards, tokenizer, longest)
+
+
+def _unused(hidden_RD: Any, counts: Sequence[int]) -> Any:
+    raise AssertionError("an encoder pools by itself")
+
+
+def _refuse_foreign(config: Any, path: str) -> None:
+    """Refuse what transformers itself would load as something else, and encoders not measured."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSES,
+    )
+
+    name = config.architectures[0]
+    if name != CLASSES.get(config.model_type, "") or config.is_encoder_decoder:
+        raise ModelError(
+            f"{name} is not a reward model that bon can load",
+            where=path,
+            why="known: …ForSequenceClassification of transformers with one label, decoder or "
+            f"encoder (its type is {config.model_type})",
+            next_step="give -r a reward model, not the generator",
+        )
+
+
+def _refuse_unmeasured(model: Any, path: str) -> None:
+    if model.config.model_type not in _ENCODERS:
+        raise ModelError(
+            f"{type(model).__name__} is not a reward model that bon can load",
+            where=path,
+            why="padding may change its scores; known encoders: " + ", ".join(sorted(_ENCODERS)),
+            next_step="give -r a decoder or one of these",
+        )
+
+
+FAMILY = Family(
+    name="sequence classification",
+    architectures=("*ForSequenceClassification",),
+    load=_load,
+    check=_check,
+    vllm=VllmUse("classify"),
+)
