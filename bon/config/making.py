@@ -122,9 +122,10 @@ class ScoreSettings(Settings):
     """Where the reward model runs."""
     scorer_engine: Literal["auto", "transformers", "vllm"] = "auto"
     """What runs reward models; auto takes the faster one of those that can, and says which."""
-    step_separator: str | None = None
-    """Text between the steps of a response, for process reward models; by default the family's
-    own: an empty line for Qwen2.5-Math-PRM, a line break for models that TRL trained."""
+    step_separator: str | None = Field(default=None, min_length=1)
+    r"""Text between the steps of a response, for process reward models (\n is a line break); by
+    default the family's own: an empty line for Qwen2.5-Math-PRM, a line break for models that TRL
+    trained."""
     step_aggregate: Literal["min", "product", "last", "mean"] = "min"
     """How a process reward model's step rewards become one."""
     rule_answer_column: str = "answer"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from bon.chat import ChatTemplate
 from bon.errors import first_line
 from bon.records import CandidateGroup, Drop, Message
 
-__all__ = ["ConversationEncoder", "Encoded", "Form", "WholeConversation"]
+__all__ = ["ConversationEncoder", "Encoded", "Form", "SteppedForm", "WholeConversation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,18 @@ class Form(Protocol):
         ...
 
 
+@runtime_checkable
+class SteppedForm(Protocol):
+    """A form whose head reads places that only whoever puts the conversation together knows."""
+
+    def stepped_tokens(
+        self, chat: ChatTemplate, messages: Sequence[Message], response: str
+    ) -> tuple[list[int], list[int]] | Drop:
+        """Return the token ids and the positions of the steps' ends, ascending, or why there are
+        none; raises whatever the template raises."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class WholeConversation:
     """The templated conversation; the head reads its last token."""
@@ -64,7 +76,7 @@ class ConversationEncoder:
     truncation_side: Literal["left", "right"]
     vocab_size: int
     """Rows of the model's embedding; a token beyond them would end the run."""
-    form: Form = WholeConversation()
+    form: Form | SteppedForm = WholeConversation()
 
     def encode(self, group: CandidateGroup) -> list[Encoded | Drop]:
         """Encode a group's conversations, one for each response."""
@@ -72,10 +84,13 @@ class ConversationEncoder:
 
     def _encode(self, messages: tuple[Message, ...], response: str) -> Encoded | Drop:
         try:
-            tokens = self.form.tokens(self.chat, messages, response)
+            found = self._tokens(messages, response)
         except Exception as error:
             # Jinja's own errors and those that a template raises; the conversation is at fault
             return Drop("template_error", first_line(error))
+        if isinstance(found, Drop):
+            return found
+        tokens, ends = found
         if not tokens:
             return Drop("template_error", "the template gives no tokens")
         if max(tokens) >= self.vocab_size:
@@ -84,12 +99,29 @@ class ConversationEncoder:
                 f"token {max(tokens)} is not in the model's vocabulary of {self.vocab_size}",
             )
         kept, truncated = self._cut(tokens)
-        reads = self.form.reads(kept)
+        reads = self._reads(kept, ends, len(tokens))
         return reads if isinstance(reads, Drop) else Encoded(tuple(kept), truncated, reads)
+
+    def _tokens(
+        self, messages: tuple[Message, ...], response: str
+    ) -> tuple[list[int], list[int]] | Drop:
+        if isinstance(self.form, SteppedForm):
+            return self.form.stepped_tokens(self.chat, messages, response)
+        return self.form.tokens(self.chat, messages, response), []
+
+    def _reads(
+        self, kept: Sequence[int], ends: Sequence[int], length: int
+    ) -> tuple[int, ...] | Drop:
+        """Return the positions read in what was kept of a conversation of `length` tokens."""
+        if not isinstance(self.form, SteppedForm):
+            return self.form.reads(kept)
+        cut = length - len(kept) if self.truncation_side == "left" else 0
+        reads = tuple(end - cut for end in ends if 0 <= end - cut < len(kept))
+        return reads or Drop("no_steps", "no step's end is left of the conversation that was cut")
 
     def _cut(self, tokens: list[int]) -> tuple[list[int], bool]:
         """Cut to the limit, the suffix included, which stands at the end once."""
-        suffix = list(self.form.suffix)
+        suffix = [] if isinstance(self.form, SteppedForm) else list(self.form.suffix)
         if suffix and tokens[-len(suffix) :] == suffix:
             tokens = tokens[: -len(suffix)]
         room = max(self.max_length - len(suffix), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -165,3 +166,42 @@ def test_no_template_is_refused_with_advice() -> None:
     assert caught.value.where == "some/folder"
     encoder(tokenizer(template=None), CHATML).chat.check("some/folder")
     encoder(tokenizer()).chat.check("some/folder")
+
+
+@dataclass
+class _Stepped:
+    """Ten tokens 0..9, read at the places given."""
+
+    ends: list[int]
+
+    def stepped_tokens(self, chat: Any, messages: Any, response: str) -> Any:
+        return Drop("no_steps", "empty") if not response else (list(range(10)), self.ends)
+
+
+@pytest.mark.parametrize(
+    ("side", "limit", "reads"),
+    [
+        *[(side, 10, (2, 5, 9)) for side in ("left", "right")],
+        ("left", 8, (0, 3, 7)),
+        ("left", 7, (2, 6)),
+        ("left", 1, (0,)),
+        ("right", 9, (2, 5)),
+        ("right", 3, (2,)),
+        ("right", 2, None),
+    ],
+)
+def test_steps_that_are_cut_off_are_not_read(side: str, limit: int, reads: Any) -> None:
+    changes = {"form": _Stepped([2, 5, 9]), "truncation_side": side, "max_length": limit}
+    (result,) = encode(encoder(tokenizer(), **changes), USER, "yes")
+    if reads is None:
+        assert result.reason == "no_steps"
+    else:
+        whole = list(range(10))
+        kept = whole[-limit:] if side == "left" else whole[:limit]
+        assert result == Encoded(tuple(kept), limit < 10, reads)
+
+
+def test_a_response_without_steps_is_a_drop_of_its_own() -> None:
+    first, second = encode(encoder(tokenizer(), form=_Stepped([9])), USER, "", "yes")
+    assert first == Drop("no_steps", "empty")
+    assert second.reads == (9,)

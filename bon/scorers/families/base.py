@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from bon.config import ScorerSettings
 from bon.errors import ModelError
-from bon.scorers.encoding import Form, WholeConversation
+from bon.scorers.encoding import Form, SteppedForm, WholeConversation
 
 __all__ = ["Family", "RewardModel", "VllmUse", "refuse_label_count"]
 
@@ -66,7 +66,7 @@ class Family:
     load: Loader
     check: Callable[[dict[str, Any], str], None] = _no_check
     """From config.json and where it lies: raises ModelError for what cannot be a reward model."""
-    form: Callable[[dict[str, Any], Any, ScorerSettings], Form] = _whole
+    form: Callable[[dict[str, Any], Any, ScorerSettings], Form | SteppedForm] = _whole
     """From config.json, the tokenizer and the settings to how conversations are given to it."""
     vllm: VllmUse | None = None
     """None where vLLM cannot run it."""
