@@ -13,7 +13,20 @@ from bon.trie import Segment, pack, segments
 # Few tokens, so that sequences branch, repeat and are prefixes of others. The two large ones sort
 # the other way round if their bytes are compared in the wrong order.
 TOKEN = st.sampled_from([0, 1, 256])
-SEQUENCES = st.lists(st.lists(TOKEN, min_size=1, max_size=9), min_size=1, max_size=14)
+TOKENS = st.lists(TOKEN, min_size=1, max_size=6)
+
+
+@st.composite
+def continued(draw):
+    """Sequences each of which goes on from some place in an earlier one: deep tries."""
+    sequences = [draw(TOKENS)]
+    for _ in range(draw(st.integers(0, 12))):
+        earlier = draw(st.sampled_from(sequences))
+        sequences.append(earlier[: draw(st.integers(0, len(earlier)))] + draw(TOKENS))
+    return sequences
+
+
+SEQUENCES = st.lists(st.lists(TOKEN, min_size=1, max_size=9), min_size=1, max_size=14) | continued()
 COST = st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0, 3.0, math.inf])
 MAX_TOKENS = st.integers(1, 40)
 LARGE = 10**9
@@ -158,6 +171,16 @@ def test_segments_are_the_paths_between_branches(sequences, max_tokens, cost):
             assert left.end != right.end
 
 
+@given(SEQUENCES, MAX_TOKENS, COST)
+def test_a_run_hangs_in_a_run_that_starts_above_it(sequences, max_tokens, cost):
+    for batch in pack(sequences, max_tokens, sharing_cost=cost):
+        depth_above = np.append(batch.run_depth, -1)[batch.run_parent]
+        assert (
+            depth_above < batch.run_depth
+        ).all()  # so `index` takes a step a level
+        assert ((batch.run_parent == -1) == (batch.run_depth == 0)).all()
+
+
 def test_a_layout_by_hand():
     (batch,) = pack([[7, 8, 9], [5], [7, 8, 300, 1], [7, 8], [7, 8, 300, 2], [7, 8, 9]], 100)
     assert batch.tokens.tolist() == [5, 7, 8, 9, 300, 1, 2]
@@ -185,6 +208,11 @@ def test_a_cut_repeats_the_path_above_it():
     assert [len(batch.tokens) for batch in batches] == [3_200, 3_200, 3_200, 2_240]
     assert all(batch.tokens[:2_000].tolist() == prompt for batch in batches)
     assert sum(len(batch.run_start) for batch in batches) == 64  # memory: not candidates x tokens
+
+
+def test_large_pieces_are_placed_first():
+    sequences = [[token] * length for token, length in enumerate([3, 3, 3, 7, 7, 7])]
+    assert [len(batch.tokens) for batch in pack(sequences, 10)] == [10, 10, 10]
 
 
 def test_pieces_of_cut_prompts_share_batches():
