@@ -175,9 +175,7 @@ def test_segments_are_the_paths_between_branches(sequences, max_tokens, cost):
 def test_a_run_hangs_in_a_run_that_starts_above_it(sequences, max_tokens, cost):
     for batch in pack(sequences, max_tokens, sharing_cost=cost):
         depth_above = np.append(batch.run_depth, -1)[batch.run_parent]
-        assert (
-            depth_above < batch.run_depth
-        ).all()  # so `index` takes a step a level
+        assert (depth_above < batch.run_depth).all()  # so `index` takes a step a level
         assert ((batch.run_parent == -1) == (batch.run_depth == 0)).all()
 
 
