@@ -25,6 +25,7 @@ __all__ = ["Segment", "TrieBatch", "pack", "segments"]
 
 _Ints: TypeAlias = NDArray[np.int64]
 _Ranges: TypeAlias = list[tuple[int, int]]
+_REPEATED_SHARE = 8
 _Piece: TypeAlias = tuple[int, _Ranges]
 """Tokens with the path above them, and the leaves as ranges `[low, high)`."""
 
@@ -109,7 +110,11 @@ def segments(end: _Ints) -> list[Segment]:
 
 
 def pack(
-    sequences: Sequence[Iterable[int]], max_tokens: int, *, sharing_cost: float = 0.0
+    sequences: Sequence[Iterable[int]],
+    max_tokens: int,
+    *,
+    sharing_cost: float = 0.0,
+    aim_tokens: int | None = None,
 ) -> list[TrieBatch]:
     """Lay sequences out as token tries of at most `max_tokens` tokens, the largest first.
 
@@ -117,6 +122,9 @@ def pack(
     own, with those only that are prefixes of it. A subtree stays together where it fits, else it is
     cut at its branches and each piece repeats the path above the cut. Permuting the input permutes
     nothing but `TrieBatch.sequences`.
+
+    Batches are filled up to `aim_tokens` only, where that is less; a subtree that is larger is
+    still kept whole, up to `max_tokens`, if its pieces would repeat more than an eighth of it.
 
     Each level of sharing costs attention some time. A prefix of s tokens (not yet shared above
     it) with c branches at its end is shared only if the s x (c - 1) tokens that this saves exceed
@@ -138,7 +146,8 @@ def pack(
     rows = [np.frombuffer(keys[number], np.dtype(">u4")) for number in order]
     trie = _Sorted.of(np.array(order), rows)
     shared = _worth_sharing(trie.lengths, trie.shared, sharing_cost)
-    pieces = _cut(trie.lengths, shared, max_tokens)
+    aim_tokens = min(aim_tokens or max_tokens, max_tokens)
+    pieces = _cut(trie.lengths, shared, aim_tokens, max_tokens)
     pieces.sort(key=lambda piece: (-piece[0], piece[1]))
     return [_lay_out(trie, shared, _expand(ranges)) for _, ranges in pieces]
 
@@ -277,27 +286,29 @@ def _worth_sharing(lengths: _Ints, shared: _Ints, cost: float) -> _Ints:
     return np.append(0, np.array(taken)[nodes.gap[1:]])
 
 
-def _cut(lengths: _Ints, shared: _Ints, max_tokens: int) -> list[_Piece]:
+def _cut(lengths: _Ints, shared: _Ints, aim_tokens: int, max_tokens: int) -> list[_Piece]:
     """Divide the leaves into pieces that fit, from the lowest node that does not fit upward."""
     nodes = _Nodes.of(shared)
+    limits = np.where(nodes.depth * _REPEATED_SHARE <= aim_tokens, aim_tokens, max_tokens).tolist()
     totals = nodes.num_tokens(lengths, shared).tolist()
-    if totals[0] <= max_tokens:
+    fits = [total <= limit for total, limit in zip(totals, limits, strict=True)]
+    if fits[0]:
         return [(totals[0], [(0, len(lengths))])]
     items: list[list[_Piece]] = [[] for _ in totals]
     # A leaf hangs where it parts from its nearer neighbour.
     after = np.append(shared[1:], 0)
     above = np.where(shared >= after, nodes.gap, np.append(nodes.gap[1:], 0))
     for leaf, (node, length) in enumerate(zip(above.tolist(), lengths.tolist(), strict=True)):
-        if totals[node] > max_tokens:
+        if not fits[node]:
             items[node].append((length, [(leaf, leaf + 1)]))
     columns = (nodes.depth, nodes.low, nodes.high, nodes.parent)
     depth, low, high, parent = (column.tolist() for column in columns)
     for node in range(len(totals) - 1, 0, -1):
-        if totals[node] > max_tokens:
-            items[parent[node]] += _first_fit(items[node], depth[node], max_tokens)
-        elif totals[parent[node]] > max_tokens:
+        if not fits[node]:
+            items[parent[node]] += _first_fit(items[node], depth[node], limits[node])
+        elif not fits[parent[node]]:
             items[parent[node]].append((totals[node], [(low[node], high[node])]))
-    return _first_fit(items[0], 0, max_tokens)
+    return _first_fit(items[0], 0, limits[0])
 
 
 def _first_fit(items: list[_Piece], depth: int, max_tokens: int) -> list[_Piece]:

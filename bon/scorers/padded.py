@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bon.scorers.batching import length_sorted_batches
 from bon.scorers.encoding import Encoded
 from bon.scorers.families.base import RewardModel
 
-__all__ = ["padded_batches", "padded_rewards"]
-
-
-def padded_batches(items: Sequence[Encoded], max_tokens: int) -> list[list[int]]:
-    """Group positions of `items` into batches of like length, longest first."""
-    return length_sorted_batches([len(item.tokens) for item in items], max_tokens)
+__all__ = ["padded_rewards"]
 
 
 def padded_rewards(model: RewardModel, device: str, items: Sequence[Encoded]) -> Any:

@@ -13,7 +13,7 @@ from bon.config import ScorerSettings
 from bon.records import CandidateGroup, Drop, Scores
 from bon.scorers.encoding import ConversationEncoder, Encoded
 from bon.scorers.families.base import Family
-from bon.scorers.padded import padded_batches, padded_rewards
+from bon.scorers.running import ForwardRunner
 
 __all__ = ["RewardModelScorer", "reward_scores"]
 
@@ -32,25 +32,28 @@ class RewardModelScorer:
     """Jinja source in place of the model's own template."""
     alone: bool = False
     """One conversation at a time by a plain forward pass: the reference that others are held to."""
-    num_tokens_computed: int = 0
-    """Tokens that forward passes computed since the scorer was entered, padding included."""
+
+    @property
+    def num_tokens_computed(self) -> int:
+        """Tokens that forward passes computed since the scorer was entered, padding included."""
+        return self._runner.num_tokens_computed
 
     def __enter__(self) -> RewardModelScorer:
         import torch
 
         wanted = self.settings.device
         available = "cuda" if torch.cuda.is_available() else "cpu"
-        self._device = available if wanted == "auto" else wanted
+        device = self._device = available if wanted == "auto" else wanted
         self._model = self.family.load(self.model_path, self.settings)
-        self._model.module.to(self._device).eval()
+        self._model.module.to(device).eval()
+        self._runner = ForwardRunner(self._model, device, self.settings.batch_tokens, self.alone)
         self._encoder = self._make_encoder()
-        self.num_tokens_computed = 0
         return self
 
     def __exit__(self, *_: object) -> None:
         import torch
 
-        del self._model
+        del self._model, self._runner
         gc.collect()
         if self._device == "cuda":
             torch.cuda.empty_cache()
@@ -66,7 +69,7 @@ class RewardModelScorer:
         flat = [item for items in encoded for item in items]
         distinct = list(dict.fromkeys(item for item in flat if isinstance(item, Encoded)))
         with torch.inference_mode():
-            values = dict(zip(distinct, self._rewards(distinct), strict=True))
+            values = dict(zip(distinct, self._runner.rewards(distinct), strict=True))
         return [
             reward_scores(
                 group,
@@ -75,18 +78,6 @@ class RewardModelScorer:
             )
             for group, items in zip(groups, encoded, strict=True)
         ]
-
-    def _rewards(self, items: Sequence[Encoded]) -> list[float]:
-        """Return one raw reward for each conversation."""
-        rewards = [math.nan] * len(items)
-        budget = 1 if self.alone else self.settings.batch_tokens or 16_384
-        for batch in padded_batches(items, budget):
-            chosen = [items[index] for index in batch]
-            found = padded_rewards(self._model, self._device, chosen)
-            self.num_tokens_computed += len(chosen) * len(chosen[0].tokens)
-            for index, value in zip(batch, found.float().tolist(), strict=True):
-                rewards[index] = value
-        return rewards
 
     def _make_encoder(self) -> ConversationEncoder:
         model, wanted = self._model, self.settings.max_length

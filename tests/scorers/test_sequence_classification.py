@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scoring import flat, groups, largest_difference
+from support.scoring import flat, groups, largest_difference, root_mean_square
 from support.scoring import reward_scorer as scorer
 from support.tiny_models import BOS_CHATML, CHATML, edit_weights, save_reward
 
@@ -268,13 +268,15 @@ def test_a_broken_head_gives_no_scores_but_ends_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "llama", "gemma2", "modernbert"])
-def test_bfloat16_batches_stay_within_the_models_own_rounding(kind: str, save: Save) -> None:
+def test_bfloat16_is_as_near_to_float32_as_one_at_a_time(kind: str, save: Save) -> None:
     folder = save(kind, dtype="bfloat16")
     alone, exact = expected(folder, "bfloat16"), expected(folder, "float32")
     rounding = largest_difference(alone, exact)
     assert rounding > 1e-3
-    assert largest_difference(flat(score(folder)), alone) <= rounding
-    assert largest_difference(flat(score(folder)), exact) <= 2 * rounding
+    ours = flat(score(folder))
+    # two roundings of their own, each as far from the exact score
+    assert largest_difference(ours, alone) <= 2 * rounding
+    assert root_mean_square(ours, exact) <= 1.25 * root_mean_square(alone, exact)
 
 
 @pytest.mark.parametrize("saved", ["float32", "bfloat16"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from functools import cache
@@ -58,3 +59,9 @@ def flat(results: Sequence[Scores]) -> list[float]:
 def largest_difference(left: Sequence[float], right: Sequence[float]) -> float:
     """Return the largest difference of two lists of equal length."""
     return max(abs(a - b) for a, b in zip(left, right, strict=True))
+
+
+def root_mean_square(left: Sequence[float], right: Sequence[float]) -> float:
+    """Return the root of the mean squared difference of two lists of equal length."""
+    squares = [(a - b) ** 2 for a, b in zip(left, right, strict=True)]
+    return math.sqrt(sum(squares) / len(squares))

@@ -23,7 +23,7 @@ class RewardModel:
     """Its part whose `last_hidden_state` is `[B, T, D]`, called as transformers' models are."""
     rewards: Callable[[Any, Sequence[int]], Any]
     """From the hidden states that were read, `[R, D]`, and how many each of the B conversations
-    has, to B raw rewards, as a tensor."""
+    has, to B raw rewards, as a tensor. Heads work in float32."""
     tokenizer: Any
     max_length: int
     """Longest conversation in tokens, from the model's and the tokenizer's own limits."""
@@ -37,8 +37,15 @@ class VllmUse:
     """How vLLM's pooling engine gives the same number."""
 
     task: Literal["classify", "token_classify"]
-    hf_overrides: tuple[tuple[str, Any], ...] = ()
-    """Changes to the model's configuration under which vLLM finds its class."""
+    """`classify` gives one number; `token_classify` a row of labels for each token."""
+    decoder_types: frozenset[str] | None = None
+    """Model types measured to give the same scores; none: all of the family."""
+    encoder_types: frozenset[str] = frozenset()
+    """Those that read both ways, likewise: without prefix cache, a conversation in one pass."""
+    classes: tuple[tuple[str, str], ...] = ()
+    """Model types, and the architecture under whose name vLLM finds their class."""
+    per_step: bool = False
+    """The rows that are read are the two labels of steps; otherwise the last one is the reward."""
 
 
 def _whole(config: dict[str, Any], tokenizer: Any, settings: ScorerSettings) -> Form:

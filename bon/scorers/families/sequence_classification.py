@@ -23,6 +23,12 @@ _ENCODERS = frozenset(
     | {"xlm-roberta"}
 )
 """Measured to score a padded row as they score it alone (convbert, fnet and others do not)."""
+_VLLM_DECODERS = frozenset(
+    {"gemma2", "gemma3_text", "gpt2", "gpt_oss", "llama", "mistral", "opt", "phi3", "qwen2"}
+    | {"qwen3", "qwen3_moe"}
+)
+_VLLM_ENCODERS = frozenset({"bert", "modernbert", "roberta", "xlm-roberta"})
+"""Measured with vLLM 0.32 (its gpt_neox gives other scores)."""
 
 
 def _check(config: dict[str, Any], path: str) -> None:
@@ -46,8 +52,10 @@ def _load(path: str, settings: ScorerSettings) -> RewardModel:
 
         return RewardModel(model, model, _unused, tokenizer, longest, logits)
 
+    model.score.float()  # in bfloat16 it would round close scores to ties
+
     def rewards(hidden_RD: Any, counts: Sequence[int]) -> Any:
-        return model.score(hidden_RD)[:, 0]
+        return model.score(hidden_RD.float())[:, 0]
 
     return RewardModel(model, model.base_model, rewards, tokenizer, longest)
 
@@ -88,5 +96,10 @@ FAMILY = Family(
     architectures=("*ForSequenceClassification",),
     load=_load,
     check=_check,
-    vllm=VllmUse("classify"),
+    vllm=VllmUse(
+        "classify",
+        decoder_types=_VLLM_DECODERS,
+        encoder_types=_VLLM_ENCODERS,
+        classes=(("gemma3_text", "Gemma3ForCausalLM"),),
+    ),
 )

@@ -1,0 +1,200 @@
+"""Which conversations share a forward pass, and what happens when memory runs out."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from bon.errors import ModelError, first_line
+from bon.scorers.batching import length_sorted_batches
+from bon.scorers.encoding import Encoded
+from bon.scorers.families.base import RewardModel
+from bon.scorers.flex_attention import window_of
+from bon.scorers.packed import PACKED_TYPES, PackedForward
+from bon.scorers.padded import padded_rewards
+from bon.trie import pack
+
+__all__ = ["ForwardRunner", "can_pack"]
+
+_CPU_TOKENS = 16_384
+_CPU_AIM_TOKENS = 2_048
+"""On a CPU, batches of about this size are the fastest: what they compute stays in the cache."""
+_CPU_SHARING_COST = 0.05
+_PROBE_TOKENS = 2_048
+_MOST_TOKENS = 1 << 17
+_MEMORY_SHARE = 0.8
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def can_pack(config: dict[str, Any]) -> bool:
+    """Tell from a body's configuration whether it takes token tries."""
+    bidirectional = config.get("use_bidirectional_attention") is True
+    return config.get("model_type") in PACKED_TYPES and not bidirectional
+
+
+@dataclass
+class ForwardRunner:
+    """Runs a loaded reward model over conversations, whatever batches that takes."""
+
+    model: RewardModel
+    device: str
+    max_tokens: int | None
+    """Tokens of one forward pass; none: found by measuring."""
+    alone: bool = False
+    """One conversation at a time, by plain forward passes."""
+    num_tokens_computed: int = field(default=0, init=False)
+    """So far, padding included."""
+
+    def __post_init__(self) -> None:
+        config = self.model.body.config
+        packs = self.model.logits is None and not self.alone and can_pack(config.to_dict())
+        self._packed = PackedForward(self.model, self.device) if packs else None
+        # a sliding window counts along the path: on a CPU, tries have only paths that it covers
+        window = window_of(config) if self.device == "cpu" else None
+        self._longest_packed = window or math.inf
+        self._long_from = _rope_boundary(config)
+        self._given = self.max_tokens is not None
+        self._tokens = self.max_tokens or (_CPU_TOKENS if self.device == "cpu" else 0)
+
+    @property
+    def way(self) -> str:
+        """How batches are made, for people."""
+        return "token tries" if self._packed else "padded batches of like length"
+
+    def rewards(self, items: Sequence[Encoded]) -> list[float]:
+        """Return one raw reward for each conversation, in order."""
+        found = [math.nan] * len(items)
+        for places, packed in self._kinds(items):
+            run = self._run_packed if packed else self._run_padded
+            for place, value in run(items, places):
+                found[place] = value
+        return found
+
+    def _kinds(self, items: Sequence[Encoded]) -> Iterator[tuple[list[int], bool]]:
+        """Divide conversations by what may not share a batch."""
+        kinds: dict[tuple[bool, bool], list[int]] = {}
+        for place, item in enumerate(items):
+            length = len(item.tokens)
+            packed = self._packed is not None and length <= self._longest_packed
+            kinds.setdefault((length > self._long_from, packed), []).append(place)
+        for (_, packed), places in sorted(kinds.items(), reverse=True):
+            yield places, packed
+
+    def _run_packed(
+        self, items: Sequence[Encoded], places: list[int]
+    ) -> Iterator[tuple[int, float]]:
+        assert self._packed is not None
+        cpu = self.device == "cpu"
+        batches = pack(
+            [items[place].tokens for place in places],
+            self._budget(),
+            aim_tokens=_CPU_AIM_TOKENS if cpu and not self._given else None,
+            sharing_cost=_CPU_SHARING_COST if cpu else 0.0,
+        )
+        for batch in batches:
+            chosen = [places[row] for row in batch.sequences.tolist()]
+            rewards = self._attempt(
+                partial(self._packed.rewards, batch, [items[place] for place in chosen]),
+                len(batch.tokens),
+                len(chosen),
+            )
+            if rewards is None:
+                yield from self._run_packed(items, chosen)
+            else:
+                yield from zip(chosen, rewards, strict=True)
+
+    def _run_padded(
+        self, items: Sequence[Encoded], places: list[int]
+    ) -> Iterator[tuple[int, float]]:
+        lengths = [len(items[place].tokens) for place in places]
+        for batch in length_sorted_batches(lengths, 1 if self.alone else self._budget()):
+            chosen = [places[row] for row in batch]
+            rewards = self._attempt(
+                partial(padded_rewards, self.model, self.device, [items[p] for p in chosen]),
+                len(batch) * lengths[batch[0]],
+                len(chosen),
+            )
+            if rewards is None:
+                yield from self._run_padded(items, chosen)
+            else:
+                yield from zip(chosen, rewards, strict=True)
+
+    def _attempt(
+        self, forward: Callable[[], Any], num_tokens: int, num_conversations: int
+    ) -> list[float] | None:
+        """Run a batch; none if it did not fit into memory, and smaller ones are now the rule."""
+        try:
+            rewards: list[float] = forward().float().tolist()
+        except (RuntimeError, MemoryError) as error:
+            self._halve(error, num_tokens, num_conversations)
+        else:
+            self.num_tokens_computed += num_tokens
+            return rewards
+        gc.collect()  # only now does nothing hold the batch's tensors
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+        return None
+
+    def _budget(self) -> int:
+        if not self._tokens:
+            self._tokens = _MOST_TOKENS
+            self._tokens = self._measured_budget()
+        return self._tokens
+
+    def _measured_budget(self) -> int:
+        """Find how many tokens fit into the GPU's memory from what a small batch takes."""
+        import torch
+
+        length = min(_PROBE_TOKENS // 8, self.model.max_length)
+        probe = Encoded((0,) * length, False, (length - 1,))
+        probes = [
+            Encoded((number, *probe.tokens[1:]), False, probe.reads)
+            for number in range(_PROBE_TOKENS // length)
+        ]
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        counted = self.num_tokens_computed
+        self.rewards(probes)
+        num_tokens, self.num_tokens_computed = self.num_tokens_computed - counted, counted
+        a_token = max(1, (torch.cuda.max_memory_allocated() - before) // num_tokens)
+        free = torch.cuda.mem_get_info()[0]
+        fitting = int(_MEMORY_SHARE * free / a_token)
+        # a power of two, so that a little more or less free memory changes no batch
+        return min(_MOST_TOKENS, max(_PROBE_TOKENS, 1 << (fitting.bit_length() - 1)))
+
+    def _halve(self, error: Exception, num_tokens: int, num_conversations: int) -> None:
+        """Allow half of what did not fit; anything but a lack of memory is raised again."""
+        if not _is_lack_of_memory(error):
+            raise error
+        if num_conversations == 1:
+            raise ModelError(
+                f"a conversation of {num_tokens} tokens does not fit into memory alone",
+                why=first_line(error),
+                next_step="give --reward-max-length a smaller number, or --reward-dtype bfloat16",
+            ) from error
+        self._tokens = max(1, min(self._tokens, num_tokens) // 2)
+        self._given = True
+        print(f"out of memory with {num_tokens} tokens in a batch: from here on {self._tokens}")
+
+
+def _rope_boundary(config: Any) -> float:
+    """Return the length above which positions are rotated otherwise (longrope, as in Phi3)."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return math.inf
+    default = getattr(config, "original_max_position_embeddings", None)
+    return float(rope.get("original_max_position_embeddings") or default or math.inf)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _MEMORY_WORDS)

@@ -1,0 +1,247 @@
+"""Attention over a token trie on a CPU, computing only what the mask lets through.
+
+In a trie laid out depth-first, a segment's keys are seen by the queries of its own subtree, which
+follow it directly. So attention is a few dense blocks: for every segment with branches below it
+(a prompt), its keys against all queries of its subtree; for all that end a path (responses), each
+against itself. A query's result is the sum of its blocks, weighted by their sums of exponentials
+(as in flash attention, Dao et al. 2022, arXiv 2205.14135).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bon.trie import TrieBatch, segments
+
+__all__ = ["AttentionPlan", "Block", "plan_attention", "trie_attention"]
+
+_BLOCK_SCORES = 2 << 20
+"""Scores of one block that are in memory at once: a few megabytes, which stay in the cache."""
+_SAMPLED_KEYS = 32
+_LARGEST_CAP = 60.0
+_FAR_ABOVE = 6.0
+"""Logarithm of a query's sum of weights beyond which bfloat16 rounds its large scores too much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Path ends of like length, side by side: n of them, padded to W tokens each."""
+
+    index: Any
+    """[n * W] where each one's tokens lie in the layout; its last token fills it up."""
+    rows: Any
+    """[sum of lengths] which of the n * W are real."""
+    num: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """The blocks of one batch; made once and used in every layer."""
+
+    trunks: tuple[tuple[int, int, int, int], ...]
+    """Segments with branches below: start, stop, end, and how many segments are above."""
+    ends: tuple[Block, ...]
+
+
+def plan_attention(batch: TrieBatch) -> AttentionPlan:
+    """Divide a batch into blocks."""
+    found = segments(batch.end)
+    trunks = tuple((s.start, s.stop, s.end, s.depth) for s in found if s.end > s.stop)
+    ends = sorted(
+        ((s.stop - s.start, s.start) for s in found if s.end == s.stop), key=lambda end: -end[0]
+    )
+    return AttentionPlan(trunks, tuple(_blocks(ends)))
+
+
+def _blocks(ends: list[tuple[int, int]]) -> Iterator[Block]:
+    """Put ends of like length together, longest first, so that little of a block is padding."""
+    import torch
+
+    low = 0
+    while low < len(ends):
+        width = ends[low][0]
+        high = low + 1
+        while (
+            high < len(ends)
+            and ends[high][0] * 5 >= width * 4
+            and (high + 1 - low) * width * width <= _BLOCK_SCORES // 8
+        ):
+            high += 1
+        length_N, start_N = torch.tensor(ends[low:high]).unbind(1)
+        column_W = torch.arange(width)
+        index_NW = start_N[:, None] + torch.minimum(column_W, length_N[:, None] - 1)
+        is_real = (column_W < length_N[:, None]).reshape(-1)
+        yield Block(index_NW.reshape(-1), is_real.nonzero()[:, 0], high - low, width)
+        low = high
+
+
+def trie_attention(
+    query: Any, key: Any, value: Any, plan: AttentionPlan, scale: float, softcap: float | None
+) -> Any:
+    """Return the attention's output, `[1, T, H, D]`.
+
+    `query` is `[1, H, T, D]`, `key` and `value` are `[1, G, T, D]`, H a multiple of G. bfloat16
+    goes through matrix products, which are several times faster than torch's own kernel for it
+    on a CPU; where an exponential overflows, and for other types, that kernel does the work.
+    """
+    import torch
+
+    heads = query.shape[1]
+    key, value = (_per_head(x[0], heads) for x in (key, value))
+    if softcap is not None:
+        if softcap > _LARGEST_CAP:
+            raise ValueError(f"scores capped at {softcap} overflow; known: up to {_LARGEST_CAP}")
+        query_HTD, key, value = query[0].float(), key.float(), value.float()
+        output = _output(_weighted_sums(query_HTD, key, value, plan, scale, softcap))
+    elif query.dtype == torch.bfloat16:
+        output = _by_products(query[0], key, value, plan, scale)
+    else:
+        output = None
+    if output is None or not torch.isfinite(output).all():
+        return _by_kernel(query, key[None], value[None], plan, scale)
+    return output.to(query.dtype)
+
+
+def _by_products(query: Any, key: Any, value: Any, plan: AttentionPlan, scale: float) -> Any:
+    """Attention by matrix products: exp(score - reference), summed and weighted over all blocks.
+
+    The reference of a query should be near its largest score: then nothing overflows, and rounding
+    counts least where the weights are. It is estimated from a few keys; heads in which some
+    query's was too low are computed once more, with the sum that was found as reference.
+    """
+    reference_HT = _references(query, key, plan)
+    total = _weighted_sums(*_centred(query, key, reference_HT), value, plan, scale)
+    above_HT = total[..., -1].log()
+    sharp = (above_HT.amax(-1) > _FAR_ABOVE).nonzero()[:, 0]
+    if len(sharp):
+        better_HT = (reference_HT[sharp] + above_HT[sharp] / scale).to(query.dtype)
+        centred = _centred(query[sharp], key[sharp], better_HT)
+        total[sharp] = _weighted_sums(*centred, value[sharp], plan, scale)
+    return _output(total)
+
+
+def _centred(query: Any, key: Any, reference_HT: Any) -> tuple[Any, Any]:
+    """Let the product of queries and keys give scores less the reference: one more column."""
+    import torch
+
+    one = key.new_ones(*key.shape[:2], 1)
+    return torch.cat([query, -reference_HT[..., None]], -1), torch.cat([key, one], -1)
+
+
+def _output(total_HTD1: Any) -> Any:
+    return (total_HTD1[..., :-1] / total_HTD1[..., -1:]).transpose(0, 1)[None]
+
+
+def _weighted_sums(
+    query: Any, key: Any, value: Any, plan: AttentionPlan, scale: float,
+    softcap: float | None = None,
+) -> Any:  # fmt: skip
+    """Return each query's sum of values weighted by exp(score), `[H, T, D]`, and of the weights.
+
+    The latter is one more column: it comes out of the product with the values.
+    """
+    import torch
+
+    value = torch.cat([value, value.new_ones(*value.shape[:2], 1)], -1)
+    heads, length, width = value.shape
+    total = value.new_zeros(heads, length, width, dtype=torch.float32)
+    longest = max([1, *(stop - start for start, stop, _, _ in plan.trunks)])
+    scratch = query.new_empty(_BLOCK_SCORES + 32 * heads * longest)
+
+    def weights(query_BRD: Any, key_BKD: Any) -> Any:
+        size = (query_BRD.shape[0], query_BRD.shape[1], key_BKD.shape[1])
+        count = size[0] * size[1] * size[2]
+        room = scratch[:count] if count <= len(scratch) else query.new_empty(count)
+        scores = room.view(size)
+        # the scale goes in before anything is rounded
+        torch.baddbmm(scores, query_BRD, key_BKD.transpose(1, 2), beta=0, alpha=scale, out=scores)
+        if softcap is not None:
+            scores.div_(softcap).tanh_().mul_(softcap)
+        return scores.exp_()
+
+    for start, stop, end, depth in plan.trunks:
+        for low, high in _row_ranges(start, stop, end, heads):
+            scores = weights(query[:, low:high], key[:, start:stop])
+            if low < stop:  # within the segment itself
+                scores.tril_(low - start)
+            part = torch.bmm(scores, value[:, start:stop])
+            if depth:
+                total[:, low:high] += part
+            else:
+                total[:, low:high] = part
+    for block in plan.ends:
+        shape = (heads * block.num, block.width, -1)
+        parts = (x.index_select(1, block.index).view(shape) for x in (query, key, value))
+        block_query, block_key, block_value = parts
+        scores = weights(block_query, block_key).tril_()
+        part = torch.bmm(scores, block_value).view(heads, block.num * block.width, width)
+        total.index_add_(1, block.index[block.rows], part.index_select(1, block.rows).float())
+    return total
+
+
+def _references(query: Any, key: Any, plan: AttentionPlan) -> Any:
+    """Estimate each query's largest score, before scaling.
+
+    It is the largest of those with its own key and with a few keys of each segment above.
+    """
+    import torch
+
+    reference_HT = (query * key).sum(-1)
+    for start, stop, end, _ in plan.trunks:
+        step = max(1, (stop - start) // _SAMPLED_KEYS)
+        scores = torch.bmm(query[:, start:end], key[:, start:stop:step].transpose(1, 2))
+        sampled = torch.arange(start, stop, step)
+        hidden = sampled > torch.arange(start, stop)[:, None]
+        scores[:, : stop - start].masked_fill_(hidden, -torch.inf)
+        seen = reference_HT[:, start:end]
+        torch.maximum(seen, scores.amax(-1), out=seen)
+    return reference_HT
+
+
+def _row_ranges(start: int, stop: int, end: int, heads: int) -> Iterator[tuple[int, int]]:
+    """Cut a segment's queries, its own first, so that their scores stay in the cache."""
+    step = max(32, _BLOCK_SCORES // (heads * (stop - start)))
+    for first, last in ((start, stop), (stop, end)):
+        yield from ((low, min(low + step, last)) for low in range(first, last, step))
+
+
+def _by_kernel(query: Any, key: Any, value: Any, plan: AttentionPlan, scale: float) -> Any:
+    """Attention by torch's fused kernel, which also gives the logarithms of the sums.
+
+    Its causal mask counts from the first key, which is just a segment's own triangle followed by
+    queries that see it whole.
+    """
+    import torch
+
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    output = torch.zeros_like(query)
+    logsum = torch.full(query.shape[:3], -torch.inf)
+
+    def add(index: Any, part: Any, part_logsum: Any) -> None:
+        share = torch.sigmoid(part_logsum - logsum[:, :, index])[..., None].to(part.dtype)
+        output[:, :, index] = torch.lerp(output[:, :, index], part, share)
+        logsum[:, :, index] = torch.logaddexp(logsum[:, :, index], part_logsum)
+
+    for start, stop, end, _ in plan.trunks:
+        rows, keys = slice(start, end), slice(start, stop)
+        parts = (query[:, :, rows], key[:, :, keys], value[:, :, keys])
+        add(rows, *kernel(*parts, 0.0, True, scale=scale))
+    for block in plan.ends:
+        shape = (query.shape[1], block.num, block.width, -1)
+        blocks = (
+            x[0].index_select(1, block.index).view(shape).transpose(0, 1)
+            for x in (query, key, value)
+        )
+        part, part_logsum = kernel(*blocks, 0.0, True, scale=scale)
+        part = part.transpose(0, 1).flatten(1, 2).index_select(1, block.rows)[None]
+        part_logsum = part_logsum.transpose(0, 1).flatten(1, 2).index_select(1, block.rows)[None]
+        add(block.index[block.rows], part, part_logsum)
+    return output.transpose(1, 2)
+
+
+def _per_head(x: Any, heads: int) -> Any:
+    """Repeat keys or values, `[G, T, D]`, for the query heads that share them: `[H, T, D]`."""
+    return x if x.shape[0] == heads else x.repeat_interleave(heads // x.shape[0], 0)
