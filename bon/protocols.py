@@ -6,9 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from bon.records import CandidateGroup, GenerationRequest, GenerationResult, Scores
+from bon.records import CandidateGroup, GenerationRequest, GenerationResult, Rescored, Scores
 
-__all__ = ["Engine", "Event", "Generator", "PartDone", "PartWork", "Progress", "Ready", "Scorer"]
+__all__ = [
+    "Engine",
+    "Event",
+    "Generator",
+    "PartDone",
+    "PartWork",
+    "Progress",
+    "Ready",
+    "Scorer",
+    "Verified",
+]
 
 
 class Resource(Protocol):
@@ -30,6 +40,11 @@ class Generator(Resource, Protocol):
 class Scorer(Resource, Protocol):
     """Gives every candidate one float, higher is better."""
 
+    @property
+    def num_tokens_computed(self) -> int:
+        """Tokens computed since the scorer was entered, padding included; 0 where it reads none."""
+        ...
+
     def score(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
         """Score part-sized or larger work; results are in the order of `groups`."""
         ...
@@ -49,16 +64,27 @@ class Progress:
     num_prompts: int = 0
     num_candidates: int = 0
     num_tokens: int = 0
+    """Tokens given, or sampled."""
+    num_tokens_computed: int = 0
+    """Tokens that a scorer computed for them, padding included; 0 where nobody counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Candidates of a part were scored again by the reference; nothing is committed."""
+
+    part: int
+    prompts: tuple[Rescored, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PartDone:
-    """A part is committed."""
+    """A part is committed, or needs nothing more."""
 
     part: int
 
 
-Event = Ready | Progress | PartDone
+Event = Ready | Progress | Verified | PartDone
 
 
 class PartWork(Protocol):

@@ -27,6 +27,7 @@ __all__ = [
     "GivenResponses",
     "Message",
     "Prompt",
+    "Rescored",
     "Scores",
 ]
 
@@ -152,6 +153,17 @@ class Scores:
     truncated: tuple[bool, ...]
     reasons: dict[int, Drop] = field(default_factory=dict)
     """Why a score is none, by position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """A prompt's stored scores, and what a reference gave some of its candidates."""
+
+    prompt_id: str
+    scores: tuple[float | None, ...]
+    """All of the prompt's, by candidate number."""
+    references: dict[int, float | Drop]
+    """By candidate number: the reference's score, or why there is none."""
 
 
 GIVEN_ID = "__prompt_id__"

@@ -17,7 +17,7 @@ HEAVY += ("datasketch", "py3langid", "math_verify", "scipy", "sympy", "pandas")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
 PURE = {"chat", "selection", "answers", "aggregation", "pairs", "guards", "filters"}
-PURE |= {"estimators", "margins", "trie"}
+PURE |= {"estimators", "margins", "trie", "verification"}
 SHARED = VOCABULARY | PURE
 STORAGE = {"sources", "exports", "pool"}
 ALLOWED: dict[str, set[str]] = {

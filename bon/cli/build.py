@@ -118,7 +118,8 @@ def _model_plan(settings: ScorerSettings) -> ScoringPlan:
         "template": _hash(template),
     }
     scorer = RewardModelScorer(settings, model.path, family, config, template)
-    return ScoringPlan(settings.name, scorer, fingerprint)
+    reference = RewardModelScorer(settings, model.path, family, config, template, alone=True)
+    return ScoringPlan(settings.name, scorer, fingerprint, reference)
 
 
 def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:

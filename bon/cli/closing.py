@@ -94,6 +94,8 @@ def finish(
         "pool": None if is_scratch else str(made.pool.layout.root),
         "stages": [stage.as_json() for stage in made.stages],
     }
+    if made.verified is not None:
+        result["verified"] = {name: one.as_json() for name, one in made.verified.items()}
     if not call.quiet:
         closing_table(title, result)
     print(json.dumps(result, indent=2) if call.as_json else result.get("output", result["pool"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bon.cli.app import app, guarded
 from bon.cli.flags import Invocation, command
@@ -13,7 +14,11 @@ from bon.config import (
     ResponseSettings,
     RunSettings,
     ScoreSettings,
+    VerifySettings,
 )
+
+if TYPE_CHECKING:
+    from bon.cli.stages import Made
 
 GROUPS = COMMAND_GROUPS["score"]
 
@@ -27,6 +32,7 @@ GROUPS = COMMAND_GROUPS["score"]
         "bon score prompts.pool -r Skywork/Skywork-Reward-V2-Qwen3-0.6B",
         "bon score prompts.pool -r second=./my-reward-model --reward-max-length 4096",
         "bon score answers.jsonl -r Skywork/Skywork-Reward-V2-Qwen3-0.6B",
+        "bon score prompts.pool -r Skywork/Skywork-Reward-V2-Qwen3-0.6B --verify 50",
     ],
     panel="Stages",
     run=guarded,
@@ -45,9 +51,11 @@ def score(call: Invocation) -> None:
     kind = source_kind(call)
     root = Path(call.source) if kind == "pool" else call.settings(RunSettings).pool
     root = root or default_pool(call.source, None)
+    num_verified = call.settings(VerifySettings).verify or 0
     if kind == "pool":
         idle = (InputSettings, ResponseSettings, GenerateSettings, RunSettings)
-        call.refuse_for_pool({"limit", "max_drops", "engine"}, *idle)
+        seed = {"seed"} if num_verified else set()  # it draws what is verified
+        call.refuse_for_pool({"limit", "max_drops", "engine"} | seed, *idle)
     else:
         check_places(call.source, root)
         note_unused_answers(call, kind)
@@ -55,6 +63,8 @@ def score(call: Invocation) -> None:
     if call.dry_run:
         steps = step_texts(call, kind, root, with_scores=False)
         steps += [f"score {root} with {one.spec} as {one.name}" for one in scorers]
+        if num_verified:
+            steps.append(f"score {num_verified} random candidates again, one at a time")
         groups = [one for one in GROUPS if one is not GenerateSettings or kind == "prompts"]
         describe(call, root, groups, steps)
         return
@@ -62,4 +72,26 @@ def score(call: Invocation) -> None:
         made = score_pool(call, root)
     else:
         made = ready_pool(call, kind, root, group=True, with_scores=True)
+    if num_verified:
+        _verify(call, made, num_verified)
     finish_pool(call, made, [one.name for one in scorers])
+
+
+def _verify(call: Invocation, made: Made, num_candidates: int) -> None:
+    """Hold the stored scores of each reward model to its reference."""
+    from bon.cli.console import StageProgress, note
+    from bon.cli.curation import run_seed
+    from bon.engines.local import LocalEngine
+    from bon.pipeline.verify import VerifyPlan, verify
+    from bon.pool.lock import PoolLock
+
+    made.verified = {}
+    limit, layout = call.settings(InputSettings).limit, made.pool.layout
+    engine = LocalEngine(None if call.verbose else layout.log)
+    with PoolLock(layout.lock), StageProgress(quiet=call.quiet) as progress:
+        for one in made.scorings:
+            if one.reference is None:
+                note(f"{one.name} is a rule: there is nothing to verify", quiet=call.quiet)
+                continue
+            plan = VerifyPlan(one.name, one.reference, num_candidates, run_seed(call, made))
+            made.verified[one.name] = verify(made.pool, plan, engine, limit, progress)

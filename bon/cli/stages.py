@@ -28,6 +28,7 @@ from bon.pipeline.run import (
     refuse_foreign,
     score,
 )
+from bon.pipeline.verify import VerifyReport
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import PoolLock
 from bon.pool.pool import Pool
@@ -41,6 +42,10 @@ class Made:
 
     pool: Pool
     stages: list[StageReport] = field(default_factory=list)
+    scorings: list[ScoringPlan] = field(default_factory=list)
+    """The scorers that this run has brought up to date."""
+    verified: dict[str, VerifyReport] | None = None
+    """By scorer; none where nobody asked."""
 
 
 def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
@@ -108,6 +113,7 @@ def _score(
     limit: int | None,
     progress: StageProgress,
 ) -> Made:
+    made.scorings += scorings
     for scoring in scorings:
         made.stages.append(score(made.pool, scoring, engine, limit, progress))
         made.pool = Pool.open(made.pool.layout.root)

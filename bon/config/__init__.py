@@ -21,6 +21,7 @@ from bon.config.making import (
     RunSettings,
     ScorerSettings,
     ScoreSettings,
+    VerifySettings,
 )
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "ScorerSettings",
     "SelectSettings",
     "Settings",
+    "VerifySettings",
     "known_keys",
     "read_config_file",
     "resolve",
@@ -55,7 +57,14 @@ GROUPS: dict[str, tuple[type[Settings], ...]] = {
         RunSettings,
     ),
     "generate": (InputSettings, GenerateSettings, RunSettings),
-    "score": (InputSettings, ResponseSettings, GenerateSettings, ScoreSettings, RunSettings),
+    "score": (
+        InputSettings,
+        ResponseSettings,
+        GenerateSettings,
+        ScoreSettings,
+        VerifySettings,
+        RunSettings,
+    ),
     "build-dpo": (
         InputSettings,
         ResponseSettings,

@@ -19,6 +19,7 @@ __all__ = [
     "RunSettings",
     "ScoreSettings",
     "ScorerSettings",
+    "VerifySettings",
 ]
 
 DEFAULT_MODEL = "Qwen/Qwen3-0.6B"
@@ -132,6 +133,17 @@ class ScoreSettings(Settings):
     """Input column with the right answer, for rules; where there is no answer, ground_truth."""
     rule_timeout_s: float = Field(default=5.0, gt=0.0)
     """Seconds of computing after which rule:math gives up on a candidate, which has no score."""
+
+
+class VerifySettings(Settings):
+    """The check of scores."""
+
+    panel: ClassVar[str] = "Scoring"
+    runtime_fields: ClassVar[frozenset[str]] = frozenset({"verify"})
+
+    verify: int | None = Field(default=None, ge=0)
+    """Score so many random candidates (by --seed) again, one at a time by a plain forward pass, and
+    tell the largest difference and whether a ranking would change; 0 is none."""
 
 
 class ScorerSettings(Settings):

@@ -80,6 +80,8 @@ class ScoringPlan:
     name: str
     scorer: Scorer
     fingerprint: dict[str, Any]
+    reference: Scorer | None = None
+    """The same model by a plain forward pass of one conversation at a time; rules have none."""
 
 
 @dataclass
@@ -92,13 +94,18 @@ class StageReport:
     """Parts made by this run; the others were there already."""
     num_candidates: int = 0
     num_tokens: int = 0
+    """Tokens given to the model, or sampled by it."""
+    num_tokens_computed: int = 0
+    """Tokens that a scorer computed for them, padding included; 0 where nobody counts."""
     load_s: float = 0.0
     run_s: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for `--json`."""
         rate = self.num_tokens / self.run_s if self.run_s else None
-        return {**vars(self), "tokens_per_s": rate}
+        computed, given = self.num_tokens_computed, self.num_tokens
+        saved = 1 - computed / given if computed and given else None
+        return {**vars(self), "tokens_per_s": rate, "share_saved": saved}
 
 
 def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> Pool:
@@ -264,6 +271,7 @@ def _run_stage(
         elif isinstance(event, Progress):
             report.num_candidates += event.num_candidates
             report.num_tokens += event.num_tokens
+            report.num_tokens_computed += event.num_tokens_computed
             now_s = time.monotonic()
             report.run_s, last_s = report.run_s + now_s - last_s, now_s
         elif isinstance(event, PartDone):

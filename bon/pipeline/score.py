@@ -37,9 +37,14 @@ class ScoreParts:
             for number in parts:
                 prompts = pool.prompts(number)
                 groups = _groups(prompts, pool.read(CANDIDATES, number))
+                computed_before = scorer.num_tokens_computed
                 results = scorer.score(groups) if groups else []
-                num_tokens = sum(sum(result.num_tokens) for result in results)
-                yield Progress(len(groups), sum(len(g.responses) for g in groups), num_tokens)
+                yield Progress(
+                    len(groups),
+                    sum(len(group.responses) for group in groups),
+                    sum(sum(result.num_tokens) for result in results),
+                    scorer.num_tokens_computed - computed_before,
+                )
                 by_id = {prompt.prompt_id: prompt for prompt in prompts}
                 pool.commit(
                     scores_kind(self.name),

@@ -24,6 +24,10 @@ def closing_table(title: str, result: dict[str, Any]) -> None:
     table.add_section()
     for stage in result["stages"]:
         _add_row(table, stage["name"], _stage_text(stage))
+        if stage.get("num_tokens_computed"):
+            _add_row(table, "  computed", _computed_text(stage))
+    table.add_section()
+    _verified_rows(table, result)
     table.add_section()
     _reward_rows(table, result)
     table.add_section()
@@ -73,6 +77,31 @@ def _stage_text(stage: dict[str, Any]) -> str:
     return f"{stage['num_tokens']:,} tokens in {stage['run_s']:.1f} s, {rate:,.0f} tokens/s"
 
 
+def _share_text(verified: dict[str, Any]) -> str:
+    return f"{verified['num_rankings_changed']:,} of {verified['num_prompts']:,}"
+
+
+def _computed_text(stage: dict[str, Any]) -> str:
+    """Prompts that are shared save tokens, padding adds some."""
+    computed, saved = stage["num_tokens_computed"], stage["share_saved"]
+    if saved is None:
+        return f"{computed:,} tokens"
+    percent = round(100 * saved)
+    said = f"saved {percent} %" if percent >= 0 else f"{-percent} % more than given"
+    return f"{computed:,} tokens, {said}"
+
+
+def _verified_rows(table: Table, result: dict[str, Any]) -> None:
+    for name, one in result.get("verified", {}).items():
+        counts = f"{one['num_candidates']:,} candidates of {one['num_prompts']:,} prompts"
+        _add_row(table, f"verified {name}", counts)
+        if one["num_failed"]:
+            _add_row(table, "  not scored by the reference", f"{one['num_failed']:,}")
+        if one["largest_difference"] is not None:
+            _add_row(table, "  largest difference", f"{one['largest_difference']:.2g}")
+            _add_row(table, "  rankings that would change", _share_text(one))
+
+
 def _reward_rows(table: Table, result: dict[str, Any]) -> None:
     if result.get("lift") is not None:
         _add_row(table, "mean reward, all", f"{result['mean_reward_all']:.4f}")
@@ -116,6 +145,38 @@ def _filter_rows(table: Table, result: dict[str, Any]) -> None:
         )
 
 
+def _verified_lines(result: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, one in result.get("verified", {}).items():
+        if one["largest_difference"]:
+            at = one["largest_at"]
+            lines.append(
+                f"verified {name}: the largest difference is that of id={at['prompt_id']} "
+                f"candidate {at['candidate']}: {at['score']:.9g} stored, "
+                f"{at['reference']:.9g} alone"
+            )
+        if one["num_rankings_changed"]:
+            lines += _ranking_warning(name, one)
+        for failed in one["failures"][:3]:
+            place = f"id={failed['prompt_id']} candidate {failed['candidate']}"
+            why = f"{failed['reason']}: {failed['detail']}"
+            lines.append(f"verified {name}: no score alone for {place}: {why}")
+    return lines
+
+
+def _ranking_warning(name: str, verified: dict[str, Any]) -> list[str]:
+    shown, count = verified["rankings_changed"][:3], verified["num_rankings_changed"]
+    prompts = ", ".join(f"id={prompt_id}" for prompt_id in shown)
+    more = f" and {count - len(shown):,} more" if count > len(shown) else ""
+    return [
+        f"warning: scored alone, candidates of {name} would rank otherwise: {prompts}{more}",
+        "  if the difference is the data type's rounding: score with --reward-dtype float32 under "
+        "another name, -r NAME=SPEC",
+        f"  if it is larger, these are not the model's scores: delete scores/{name} in the pool "
+        "and score it again",
+    ]
+
+
 def _lines(result: dict[str, Any]) -> list[str]:
     lines = [_drop_text(drop) for drop in result["drop_examples"]]
     more = sum(result["drops"].values()) + sum(result["candidate_drops"].values()) - len(lines)
@@ -124,6 +185,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
         where = f"{result['pool']}/drops"
         if result["pool"] is not None and Path(where).is_dir():  # not if all fell in this command
             lines.append(f"what could not be read, sampled or scored is listed in {where}")
+    lines += _verified_lines(result)
     if "dropped" in result:
         lines.append(f"what was filtered out is in {result['dropped']}")
     if "output" in result:

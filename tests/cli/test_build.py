@@ -10,6 +10,7 @@ from bon.cli.build import scorer_settings, scoring_plans
 from bon.config import ScoreSettings
 from bon.errors import SettingsError, UnknownChoiceError
 from bon.pool.pool import Pool, scores_kind
+from bon.scorers.reward_model import RewardModelScorer
 from bon.scorers.rules import RULES, RuleScorer
 
 
@@ -30,6 +31,10 @@ def test_a_rule_is_a_scorer_like_any_other() -> None:
     }  # fmt: skip
     assert model.name == "helpful"
     assert model.fingerprint["dtype"] == "float32"
+    assert isinstance(model.reference, RewardModelScorer)
+    assert model.reference.alone
+    assert model.reference.settings.dtype == "float32"
+    assert rule.reference is None
     assert not {"answer_column", "rule_timeout_s", "rule_version"} & model.fingerprint.keys()
 
 

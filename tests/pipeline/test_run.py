@@ -171,3 +171,14 @@ def test_stage_report(root: Path) -> None:
     told = json.loads(json.dumps(report.as_json()))
     assert told["tokens_per_s"] > 0
     assert StageReport("x").as_json()["tokens_per_s"] is None
+    assert told["num_tokens"] == told["num_tokens_computed"] > 0
+    assert told["share_saved"] == 0.0
+
+
+def test_tokens_that_were_not_computed_are_saved_and_padding_is_not() -> None:
+    report = StageReport("score r", num_tokens=1000, num_tokens_computed=390)
+    assert report.as_json()["share_saved"] == pytest.approx(0.61)
+    report.num_tokens_computed = 1120
+    assert report.as_json()["share_saved"] == pytest.approx(-0.12)
+    report.num_tokens_computed = 0  # a generator, or a rule: nobody counts
+    assert report.as_json()["share_saved"] is None

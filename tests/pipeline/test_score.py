@@ -61,7 +61,9 @@ def test_events(tmp_path: Path) -> None:
     pool = Run(input_rows(6)).candidates(tmp_path / "p")
     events = list(ScoreParts(pool.layout.root, FakeScorer(), "r").run([1, 0]))
     assert [type(e) for e in events] == [Ready, Progress, PartDone, Progress, PartDone]
-    assert events[1] == Progress(2, 6, events[1].num_tokens)  # type: ignore[union-attr]
+    num_tokens = sum(len(text.split()) for text in pool.read(CANDIDATES, 1)["response"].to_pylist())
+    assert events[1] == Progress(2, 6, num_tokens, num_tokens), "what this part alone took"
+    assert events[3] != events[1]
     assert [e.part for e in events if isinstance(e, PartDone)] == [1, 0]
 
 

@@ -86,6 +86,74 @@ def test_stages_rewards_and_accuracy(capsys: pytest.CaptureFixture[str]) -> None
     ]
 
 
+@pytest.mark.parametrize(
+    ("computed", "saved", "text"),
+    [
+        (1170, 0.61, "1,170 tokens, saved 61 %"),
+        (3000, 0.0, "3,000 tokens, saved 0 %"),
+        (3360, -0.12, "3,360 tokens, 12 % more than given"),
+        (5, None, "5 tokens"),
+    ],
+)
+def test_computed_tokens(
+    capsys: pytest.CaptureFixture[str], computed: int, saved: float | None, text: str
+) -> None:
+    stage = {
+        "name": "score", "num_parts_done": 2, "num_tokens": 3000, "run_s": 1.5,
+        "tokens_per_s": 2000.0, "num_tokens_computed": computed, "share_saved": saved,
+    }  # fmt: skip
+    lines = printed(capsys, stages=[stage])
+    assert cells(lines)[3:] == [
+        ("score", "3,000 tokens in 1.5 s, 2,000 tokens/s"),
+        ("  computed", text),
+    ]
+
+
+VERIFIED: dict[str, Any] = {
+    "seed": 0, "num_candidates": 20, "num_failed": 0, "num_prompts": 12,
+    "largest_difference": 0.0123,
+    "largest_at": {"prompt_id": "p3", "candidate": 2, "score": 1.5, "reference": 1.4877},
+    "num_rankings_changed": 0, "rankings_changed": [], "failures": [],
+}  # fmt: skip
+
+
+def test_verified_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, verified={"reward": VERIFIED})
+    assert cells(lines)[3:] == [
+        ("verified reward", "20 candidates of 12 prompts"),
+        ("  largest difference", "0.012"),
+        ("  rankings that would change", "0 of 12"),
+    ]
+    assert after(lines) == [
+        "  verified reward: the largest difference is that of id=p3 candidate 2: 1.5 stored, "
+        "1.4877 alone"
+    ]
+
+
+def test_a_ranking_that_would_change_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    changed = {"num_rankings_changed": 4, "rankings_changed": ["p3", "p1", "p7", "p8"]}
+    lines = printed(capsys, verified={"reward": VERIFIED | changed})
+    assert cells(lines)[-1] == ("  rankings that would change", "4 of 12")
+    _, warning, small, large = after(lines)
+    assert warning.startswith("  warning: ")
+    assert warning.endswith("id=p3, id=p1, id=p7 and 1 more")
+    assert "--reward-dtype float32" in small
+    assert "delete scores/reward" in large
+
+
+def test_a_reference_that_failed_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    failure = {"prompt_id": "p3", "candidate": 2, "reason": "template_error", "detail": "no user"}
+    nothing = {"num_failed": 1, "failures": [failure], "largest_difference": None}
+    lines = printed(capsys, verified={"reward": VERIFIED | nothing})
+    assert cells(lines)[3:] == [
+        ("verified reward", "20 candidates of 12 prompts"),
+        ("  not scored by the reference", "1"),
+    ]
+    assert after(lines) == [
+        "  verified reward: no score alone for id=p3 candidate 2: template_error: no user"
+    ]
+
+
 def test_pairs(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(
         capsys, pairs=1300, pair_drops={"tie": 101}, mean_margin=0.25, output="p.parquet"
@@ -163,6 +231,13 @@ def test_nobody_is_sent_to_a_list_of_drops_that_is_not_there(
         {"pairs": 0, "pair_drops": {EVIL: 1}},
         {"filters": [{"name": EVIL, "num_in": 1, "num_kept": 1, "num_dropped": 0}]},
         {"stages": [{"name": EVIL, "num_parts_done": 0}]},
+        {"verified": {EVIL: VERIFIED}},
+        {
+            "verified": {
+                "r": VERIFIED | {"largest_at": VERIFIED["largest_at"] | {"prompt_id": EVIL}}
+            }
+        },
+        {"verified": {"r": VERIFIED | {"num_rankings_changed": 1, "rankings_changed": [EVIL]}}},
         {"output": EVIL},
         {"output": "x", "written_rows": {EVIL: 1}},
         {"dropped": EVIL},

@@ -6,7 +6,7 @@ All are deterministic, picklable, and import nothing heavy.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -135,9 +135,10 @@ def by_length(group: CandidateGroup, number: int) -> float | None:
 class FakeScorer:
     """Scores by `table[prompt_id][candidate]` where given, else by length; none is a failure."""
 
-    table: dict[str, Sequence[float | None]] = field(default_factory=dict)
+    table: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     groups: list[CandidateGroup] = field(default_factory=list)
     num_entered: int = 0
+    num_tokens_computed: int = 0
 
     def __enter__(self) -> Self:
         self.num_entered += 1
@@ -149,7 +150,9 @@ class FakeScorer:
     def score(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
         assert self.num_entered == 1
         self.groups += groups
-        return [self._score(group) for group in groups]
+        results = [self._score(group) for group in groups]
+        self.num_tokens_computed += sum(sum(result.num_tokens) for result in results)
+        return results
 
     def _score(self, group: CandidateGroup) -> Scores:
         numbers = range(len(group.responses))

@@ -51,6 +51,8 @@ class RuleScorer:
 
     settings: ScorerSettings
     rule: type[Rule]
+    num_tokens_computed: int = 0
+    """A rule reads text."""
 
     def __enter__(self) -> RuleScorer:
         self._rule = self.rule(self.settings).__enter__()
