@@ -9,12 +9,24 @@ from __future__ import annotations
 from typing import Any
 
 from bon.errors import ModelError
-from bon.scorers.families import sequence_classification
+from bon.scorers.families import (
+    armorm,
+    internlm2,
+    qwen2_process,
+    qwen2_reward,
+    sequence_classification,
+)
 from bon.scorers.families.base import Family, RewardModel, VllmUse
 
 __all__ = ["FAMILIES", "Family", "RewardModel", "VllmUse", "find_family"]
 
-FAMILIES: tuple[Family, ...] = (sequence_classification.FAMILY,)
+FAMILIES: tuple[Family, ...] = (
+    sequence_classification.FAMILY,
+    internlm2.FAMILY,
+    qwen2_reward.FAMILY,
+    qwen2_process.FAMILY,
+    armorm.FAMILY,
+)
 """The first that has the architecture is taken."""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ from bon.errors import ModelError, first_line
 
 __all__ = [
     "load_config",
+    "load_head",
+    "load_mapped",
     "load_pretrained",
     "load_tokenizer",
     "longest_conversation",
+    "misfits",
     "read_tensors",
     "refuse_misfits",
 ]
@@ -57,14 +62,67 @@ def load_pretrained(
     """
     attention = "eager" if config.model_type in _EAGER_ONLY else None  # none: its own default
     try:
-        model, info = model_class.from_pretrained(
-            path, config=config, dtype=dtype, attn_implementation=attention,
-            output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False,
-        )  # fmt: skip
+        with _without_warnings() if unused else nullcontext():
+            model, info = model_class.from_pretrained(
+                path, config=config, dtype=dtype, attn_implementation=attention,
+                output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False,
+            )  # fmt: skip
     except Exception as error:  # damaged files raise kinds of their own (SafetensorError)
         raise _damaged(path, error) from error
     refuse_misfits(path, info, unused)
     return model.eval()
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep transformers from a report of weights that the caller reads by itself."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def load_mapped(model_class: Any, path: str, config: Any, dtype: str, tensors: Any) -> Any:
+    """Make a model of transformers from tensors under its own names; equal types are not copied.
+
+    Raises:
+        ModelError: weights are missing, of another shape or left out.
+    """
+    model, info = model_class.from_pretrained(
+        None, config=config, state_dict=tensors, dtype=dtype,
+        output_loading_info=True, ignore_mismatched_sizes=True,
+    )  # fmt: skip
+    refuse_misfits(path, info)
+    return model.eval()
+
+
+def load_head(head: Any, path: str, tensors: dict[str, Any], dtype: Any) -> Any:
+    """Fill a head of ours, whose parameters are named as the checkpoint's, in a data type.
+
+    Raises:
+        ModelError: weights are missing, of another shape or left out.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
+    refuse_misfits(path, misfits(shapes, tensors))
+    head.load_state_dict({name: tensors[name] for name in shapes})
+    return head.to(dtype).eval()
+
+
+def misfits(shapes: dict[str, tuple[int, ...]], tensors: dict[str, Any]) -> dict[str, Any]:
+    """Compare the shapes that a class wants with a checkpoint's tensors, as transformers does."""
+    return {
+        "missing_keys": set(shapes) - set(tensors),
+        "unexpected_keys": set(tensors) - set(shapes),
+        "mismatched_keys": {
+            (name, tuple(tensors[name].shape), shape)
+            for name, shape in shapes.items()
+            if name in tensors and tuple(tensors[name].shape) != shape
+        },
+    }
 
 
 def read_tensors(path: str, pattern: str) -> dict[str, Any]:
