@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "misfits",
     "read_tensors",
     "refuse_misfits",
+    "without_weights",
 ]
 
 _EAGER_ONLY = frozenset({"gemma2"})  # soft-capped attention: sdpa leaves the cap out
@@ -28,6 +30,17 @@ _POSITIONS_BEHIND_PAD = frozenset({"camembert", "roberta", "xlm-roberta"})
 _HARMLESS = re.compile(r"lm_head|pooler|rotary_emb|position_ids|masked_bias|attn\.bias|^cls\.")
 """Weights that a checkpoint may have and a scorer need not use."""
 _UNLIMITED = 1 << 30
+_device_map: ContextVar[str | None] = ContextVar("_device_map", default=None)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Have models of transformers checked and made, but their weights not read, in this block."""
+    before = _device_map.set("meta")
+    try:
+        yield
+    finally:
+        _device_map.reset(before)
 
 
 def load_config(path: str) -> Any:
@@ -66,6 +79,7 @@ def load_pretrained(
             model, info = model_class.from_pretrained(
                 path, config=config, dtype=dtype, attn_implementation=attention,
                 output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False,
+                device_map=_device_map.get(),
             )  # fmt: skip
     except Exception as error:  # damaged files raise kinds of their own (SafetensorError)
         raise _damaged(path, error) from error

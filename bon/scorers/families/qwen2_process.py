@@ -105,5 +105,5 @@ FAMILY = Family(
     architectures=("Qwen2ForProcessRewardModel",),
     load=_load,
     form=_form,
-    vllm=VllmUse("token_classify"),
+    vllm=VllmUse("token_classify", per_step=True),
 )

@@ -1,0 +1,85 @@
+"""From groups to their scores, whatever computes them: encoding, equal ones once, assembly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bon.chat import ChatTemplate
+from bon.config import ScorerSettings
+from bon.records import CandidateGroup, Drop, Scores
+from bon.scorers.encoding import ConversationEncoder, Encoded
+from bon.scorers.families.base import Family, RewardModel
+
+__all__ = ["make_encoder", "reward_scores", "score_conversations"]
+
+
+def make_encoder(
+    model: RewardModel,
+    family: Family,
+    config: dict[str, Any],
+    settings: ScorerSettings,
+    template: str | None,
+    path: str,
+) -> ConversationEncoder:
+    """Return what turns conversations into a loaded model's token ids.
+
+    `config` is the model's config.json, `path` its folder.
+
+    Raises:
+        ModelError: there is no chat template, or it is not valid.
+    """
+    chat = ChatTemplate(model.tokenizer, template, "reward model", "--reward-template")
+    chat.check(path)
+    wanted = settings.max_length
+    return ConversationEncoder(
+        chat,
+        min(model.max_length, wanted) if wanted else model.max_length,
+        settings.truncation_side,
+        model.body.get_input_embeddings().weight.shape[0],
+        family.form(config, model.tokenizer, settings),
+    )
+
+
+def score_conversations(
+    encoder: ConversationEncoder,
+    groups: Sequence[CandidateGroup],
+    rewards: Callable[[Sequence[Encoded]], Sequence[float | Drop]],
+) -> list[Scores]:
+    """Score every response of every group; a failed one is none, with its reason.
+
+    `rewards` gives one raw reward, or why there is none, for each of the conversations that it is
+    given. Equal conversations are computed once, so equal responses get equal scores to the bit.
+    """
+    encoded = [encoder.encode(group) for group in groups]
+    flat = [item for items in encoded for item in items]
+    distinct = list(dict.fromkeys(item for item in flat if isinstance(item, Encoded)))
+    values = dict(zip(distinct, rewards(distinct) if distinct else (), strict=True))
+    return [
+        reward_scores(
+            group, items, [item if isinstance(item, Drop) else values[item] for item in items]
+        )
+        for group, items in zip(groups, encoded, strict=True)
+    ]
+
+
+def reward_scores(
+    group: CandidateGroup, items: Sequence[Encoded | Drop], values: Sequence[float | Drop]
+) -> Scores:
+    """Put a group's rewards together; one that is not finite is none, with its reason."""
+    reasons: dict[int, Drop] = {}
+    scores: list[float | None] = []
+    for index, value in enumerate(values):
+        if not isinstance(value, Drop) and not math.isfinite(value):
+            value = Drop("non_finite_score", f"the reward model gave {value}")
+        if isinstance(value, Drop):
+            reasons[index] = value
+        scores.append(None if isinstance(value, Drop) else value)
+    return Scores(
+        group.prompt_id,
+        tuple(scores),
+        tuple(len(item.tokens) if isinstance(item, Encoded) else 0 for item in items),
+        tuple(isinstance(item, Encoded) and item.truncated for item in items),
+        reasons,
+    )
