@@ -1,0 +1,196 @@
+"""Forward passes over token tries against plain forward passes of one conversation at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.scoring import flat, groups, largest_difference, reward_scorer, root_mean_square
+from support.tiny_models import save_reward
+
+from bon.errors import ModelError
+from bon.records import CandidateGroup
+from bon.scorers import running
+from bon.scorers.encoding import Encoded
+from bon.scorers.packed import PACKED_TYPES
+
+torch = pytest.importorskip("torch")
+
+WIDE: dict[str, Any] = {"sliding_window": 4096}
+WINDOWED = ("gemma2", "gemma3_text", "mistral", "phi3")
+
+Save = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def save(tmp_path_factory: pytest.TempPathFactory) -> Save:
+    """Saves a reward model once for every set of options and gives its folder."""
+    saved: dict[str, Path] = {}
+
+    def folder(kind: str = "qwen3", **options: Any) -> Path:
+        key = f"{kind} {sorted(options.items())}"
+        if key not in saved:
+            saved[key] = save_reward(tmp_path_factory.mktemp("reward"), kind=kind, **options)
+        return saved[key]
+
+    return folder
+
+
+def scores(folder: Path, *, alone: bool = False, **settings: Any) -> tuple[list[float], int]:
+    """Return all scores and how many tokens were computed."""
+    with reward_scorer(folder, alone=alone, **settings) as scorer:
+        return flat(scorer.score(groups())), scorer.num_tokens_computed
+
+
+def num_distinct(folder: Path) -> tuple[int, int]:
+    """Count the tokens given, of distinct conversations, and the distinct prefixes."""
+    with reward_scorer(folder) as scorer:
+        items = [one for group in groups() for one in scorer._encoder.encode(group)]
+    sequences = {item.tokens for item in items if isinstance(item, Encoded)}
+    prefixes = {tokens[:end] for tokens in sequences for end in range(1, len(tokens) + 1)}
+    return sum(map(len, sequences)), len(prefixes)
+
+
+@pytest.mark.parametrize("kind", sorted(PACKED_TYPES))
+def test_scores_are_those_of_one_conversation_at_a_time(kind: str, save: Save) -> None:
+    folder = save(kind, **(WIDE if kind in WINDOWED else {}))
+    alone, computed_alone = scores(folder, alone=True)
+    packed, computed = scores(folder)
+    assert largest_difference(packed, alone) < 1e-4
+    given, distinct = num_distinct(folder)
+    assert computed_alone == given
+    assert distinct <= computed < 0.8 * given
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "qwen3"])
+def test_bfloat16_is_as_near_to_float32_as_one_at_a_time(kind: str, save: Save) -> None:
+    folder = save(kind, dtype="bfloat16", **(WIDE if kind in WINDOWED else {}))
+    exact, _ = scores(folder, alone=True, dtype="float32")
+    alone, _ = scores(folder, alone=True)
+    packed, _ = scores(folder)
+    assert root_mean_square(packed, exact) <= 1.25 * root_mean_square(alone, exact)
+    assert largest_difference(packed, alone) <= 2 * largest_difference(alone, exact)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gemma2"])
+def test_budget_and_order_change_no_score(kind: str, save: Save) -> None:
+    folder = save(kind, **(WIDE if kind in WINDOWED else {}))
+    want, least = scores(folder)
+    for tokens in (1, 150, 700, 1 << 20):
+        found, computed = scores(folder, batch_tokens=tokens)
+        assert largest_difference(found, want) < 1e-5
+        assert computed >= least
+    with reward_scorer(folder) as scorer:
+        backwards = flat(scorer.score(tuple(reversed(groups())))[::-1])
+    assert largest_difference(backwards, want) < 1e-5
+
+
+@pytest.mark.parametrize("kind", WINDOWED)
+def test_conversations_beyond_a_window_are_padded(
+    kind: str, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(kind, sliding_window=150)
+    lengths: list[int] = []
+    padded = running.padded_rewards
+
+    def noting(model: Any, device: str, items: Sequence[Encoded]) -> Any:
+        lengths.extend(len(item.tokens) for item in items)
+        return padded(model, device, items)
+
+    alone, _ = scores(folder, alone=True)
+    monkeypatch.setattr(running, "padded_rewards", noting)
+    found, _ = scores(folder)
+    assert largest_difference(found, alone) < 1e-4
+    assert lengths
+    assert min(lengths) > 150
+
+
+def test_long_and_short_rotations_never_share_a_batch(save: Save) -> None:
+    factors = [1.0 + 0.5 * index for index in range(16)]
+    rope = {
+        "rope_type": "longrope", "rope_theta": 10_000.0, "short_factor": [1.0] * 16,
+        "long_factor": factors, "original_max_position_embeddings": 100,
+    }  # fmt: skip
+    folder = save("phi3", **WIDE, rope_parameters=rope, original_max_position_embeddings=100)
+    alone, _ = scores(folder, alone=True)
+    found, _ = scores(folder)
+    assert largest_difference(found, alone) < 1e-4
+
+
+def test_the_last_mlp_is_computed_only_where_it_is_read(save: Save) -> None:
+    rows = []
+    with reward_scorer(save()) as scorer:
+        inner = scorer._model.body.layers[-1].mlp.gate_proj
+        inner.register_forward_hook(lambda _, inputs, output: rows.append(output.shape[1]))
+        scorer.score(groups())
+        computed = scorer.num_tokens_computed
+        items = [one for group in groups() for one in scorer._encoder.encode(group)]
+    assert sum(rows) == len(set(items)) < computed / 10
+
+
+def test_a_model_that_takes_no_tries_says_so(save: Save) -> None:
+    for kind, way in (("qwen3", "token tries"), ("bert", "padded batches of like length")):
+        with reward_scorer(save(kind)) as scorer:
+            assert scorer._runner.way == way
+
+
+def limit_memory(scorer: Any, most: int, seen: list[int]) -> None:
+    """Have forward passes of more tokens than `most` fail as a device without memory does."""
+    forward = scorer._model.body.forward
+
+    def limited(*arguments: Any, input_ids: Any, **rest: Any) -> Any:
+        seen.append(input_ids.numel())
+        if input_ids.numel() > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB")
+        return forward(*arguments, input_ids=input_ids, **rest)
+
+    scorer._model.body.forward = limited
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "qwen3_5_text"])
+def test_out_of_memory_halves_the_budget_and_goes_on(
+    kind: str, save: Save, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save(kind)
+    want, _ = scores(folder)
+    seen: list[int] = []
+    with reward_scorer(folder) as scorer:
+        limit_memory(scorer, 600, seen)
+        assert largest_difference(flat(scorer.score(groups())), want) < 1e-5
+        first, seen[:] = list(seen), []
+        assert largest_difference(flat(scorer.score(groups())), want) < 1e-5
+    assert max(first) > 600
+    assert max(seen) <= 600  # the smaller budget is kept
+    assert "out of memory" in capsys.readouterr().out
+
+
+def test_one_conversation_that_does_not_fit_ends_the_run_with_advice(save: Save) -> None:
+    with reward_scorer(save()) as scorer:
+        limit_memory(scorer, 100, [])
+        with pytest.raises(ModelError, match="does not fit into memory alone") as caught:
+            scorer.score(groups())
+    assert "--reward-max-length" in caught.value.next_step
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(save: Save) -> None:
+    def fail(*arguments: Any, **rest: Any) -> Any:
+        raise RuntimeError("shapes do not fit")
+
+    with reward_scorer(save()) as scorer:
+        scorer._model.body.forward = fail
+        with pytest.raises(RuntimeError, match="shapes do not fit"):
+            scorer.score(groups())
+
+
+def test_nothing_one_and_equal_conversations(save: Save) -> None:
+    user: Any = ({"role": "user", "content": "hi"},)
+    with reward_scorer(save()) as scorer:
+        assert scorer.score([]) == []
+        assert scorer.score([CandidateGroup("none", user, ())])[0].scores == ()
+        (one,) = scorer.score([CandidateGroup("one", user, ("a",))])
+        (many,) = scorer.score([CandidateGroup("many", user, ("a", "a", "a"))])
+    assert not math.isnan(one.scores[0] or math.nan)
+    assert set(many.scores) == set(one.scores)
