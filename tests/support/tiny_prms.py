@@ -48,6 +48,29 @@ def save_qwen2_process(
     return folder
 
 
+def save_token_classifier(
+    folder: Path, *, kind: str = "qwen3", seed: int = 5, dtype: str = "float32",
+    num_labels: int = 2, tokenizer_options: dict[str, Any] | None = None, **changes: Any,
+) -> Path:  # fmt: skip
+    """Save a random model as TRL saves its process reward models."""
+    import torch
+    from transformers import AutoModelForTokenClassification
+
+    torch.manual_seed(seed)
+    settings = config(kind, num_labels=num_labels, **changes)
+    model = AutoModelForTokenClassification.from_config(settings)
+    _spread(model)
+    tokens = tokenizer(**(tokenizer_options or {}))
+    (line_break,) = tokens.encode("\n", add_special_tokens=False)[-1:]
+    with torch.no_grad():  # what is read there is its context, not itself
+        model.get_input_embeddings().weight[line_break] *= 0.05
+        if hasattr(model, "score"):
+            model.score.bias.copy_(torch.linspace(0.2, -0.2, num_labels))  # zero would hide it
+    model.to(getattr(torch, dtype)).save_pretrained(folder)
+    tokens.save_pretrained(folder)
+    return folder
+
+
 def _spread(model: Any) -> None:
     """Enlarge matrices, so that rewards are not all alike."""
     import torch

@@ -15,6 +15,7 @@ from bon.scorers.families import (
     qwen2_process,
     qwen2_reward,
     sequence_classification,
+    token_classification,
 )
 from bon.scorers.families.base import Family, RewardModel, VllmUse
 
@@ -25,6 +26,7 @@ FAMILIES: tuple[Family, ...] = (
     internlm2.FAMILY,
     qwen2_reward.FAMILY,
     qwen2_process.FAMILY,
+    token_classification.FAMILY,
     armorm.FAMILY,
 )
 """The first that has the architecture is taken."""
