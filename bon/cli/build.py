@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ from bon.generators.vllm import VllmGenerator
 from bon.pipeline.given import GivenPlan
 from bon.pipeline.models import read_config, resolve_adapter, resolve_model
 from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
+from bon.scorers.engine_choice import choose_engine
 from bon.scorers.families import find_family
 from bon.scorers.reward_model import RewardModelScorer
 from bon.scorers.rules import PREFIX, RuleScorer, find_rule
+from bon.scorers.running import can_pack
+from bon.scorers.vllm import VllmRewardScorer
 from bon.sources.prompts import PromptReader, input_digest
 from bon.sources.responses import ResponseReader
 
@@ -117,9 +121,17 @@ def _model_plan(settings: ScorerSettings) -> ScoringPlan:
         "digest": model.digest,
         "template": _hash(template),
     }
-    scorer = RewardModelScorer(settings, model.path, family, config, template)
+    choice = choose_engine(
+        settings,
+        family,
+        config,
+        takes_tries=can_pack(config),
+        has_vllm=find_spec("vllm") is not None,
+    )
+    kind = VllmRewardScorer if choice.engine == "vllm" else RewardModelScorer
+    scorer = kind(settings, model.path, family, config, template)
     reference = RewardModelScorer(settings, model.path, family, config, template, alone=True)
-    return ScoringPlan(settings.name, scorer, fingerprint, reference)
+    return ScoringPlan(settings.name, scorer, fingerprint, reference, choice.engine, choice.why)
 
 
 def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:

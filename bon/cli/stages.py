@@ -31,7 +31,7 @@ from bon.pipeline.run import (
 from bon.pipeline.verify import VerifyReport
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import PoolLock
-from bon.pool.pool import Pool
+from bon.pool.pool import Pool, scores_kind
 
 __all__ = ["Made", "given_pool", "judge_pool", "make_pool", "score_pool"]
 
@@ -66,19 +66,18 @@ def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
         pool = _read(pool, prompts, call)
         engine = LocalEngine(None if call.verbose else pool.layout.log)
         made = Made(pool, [generate(pool, generation, engine, inputs.limit, progress)])
-        return _score(made, scorings, engine, inputs.limit, progress)
+        return _score(call, made, scorings, engine, progress)
 
 
 def score_pool(call: Invocation, root: Path) -> Made:
     """Score what is missing in an existing pool."""
     scorings = scoring_plans(call.settings(ScoreSettings))
-    limit = call.settings(InputSettings).limit
     with PoolLock(PoolLayout(root).lock), StageProgress(quiet=call.quiet) as progress:
         made = Made(Pool.open(root))
         for scoring in scorings:
             check_scorer(made.pool, scoring)
         engine = LocalEngine(None if call.verbose else made.pool.layout.log)
-        return _score(made, scorings, engine, limit, progress)
+        return _score(call, made, scorings, engine, progress)
 
 
 def given_pool(call: Invocation, root: Path, *, group: bool, with_scores: bool) -> Made:
@@ -94,27 +93,30 @@ def given_pool(call: Invocation, root: Path, *, group: bool, with_scores: bool) 
         known = pool.manifest.input
         note(f"{plan.name}: {known['rows']:,} rows, {known['description']}", quiet=call.quiet)
         engine = LocalEngine(None if call.verbose else pool.layout.log)
-        return _score(Made(pool), scorings, engine, inputs.limit, progress)
+        return _score(call, Made(pool), scorings, engine, progress)
 
 
 def judge_pool(call: Invocation, made: Made, rule: str) -> Made:
     """Add a rule's verdicts where they are missing; loads no model."""
     settings = call.settings(ScoreSettings).model_copy(update={"reward": (rule,)})
-    limit = call.settings(InputSettings).limit
     with PoolLock(made.pool.layout.lock), StageProgress(quiet=call.quiet) as progress:
         engine = LocalEngine(None if call.verbose else made.pool.layout.log)
-        return _score(made, scoring_plans(settings), engine, limit, progress)
+        return _score(call, made, scoring_plans(settings), engine, progress)
 
 
 def _score(
+    call: Invocation,
     made: Made,
     scorings: list[ScoringPlan],
     engine: LocalEngine,
-    limit: int | None,
     progress: StageProgress,
 ) -> Made:
+    limit = call.settings(InputSettings).limit
     made.scorings += scorings
     for scoring in scorings:
+        if scoring.engine and made.pool.pending(scores_kind(scoring.name), limit):
+            text = f"{scoring.name}: {scoring.engine}, {scoring.engine_why}"
+            note(text, quiet=call.quiet)
         made.stages.append(score(made.pool, scoring, engine, limit, progress))
         made.pool = Pool.open(made.pool.layout.root)
     return made

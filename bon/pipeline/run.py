@@ -82,6 +82,10 @@ class ScoringPlan:
     fingerprint: dict[str, Any]
     reference: Scorer | None = None
     """The same model by a plain forward pass of one conversation at a time; rules have none."""
+    engine: str | None = None
+    """What runs a reward model: transformers or vllm."""
+    engine_why: str | None = None
+    """Why it does, for people."""
 
 
 @dataclass
@@ -99,6 +103,9 @@ class StageReport:
     """Tokens that a scorer computed for them, padding included; 0 where nobody counts."""
     load_s: float = 0.0
     run_s: float = 0.0
+    engine: str | None = None
+    """What ran a reward model, and why; none for rules and where nothing was to be done."""
+    engine_why: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for `--json`."""
@@ -214,7 +221,10 @@ def score(
         pool.manifest.model_copy(update={"scorers": {**scorers, plan.name: plan.fingerprint}})
     )
     work = ScoreParts(pool.layout.root, plan.scorer, plan.name)
-    return _run_stage(f"score {plan.name}", pool, kind, work, engine, limit, observe)
+    report = _run_stage(f"score {plan.name}", pool, kind, work, engine, limit, observe)
+    if report.num_parts_done:
+        report.engine, report.engine_why = plan.engine, plan.engine_why
+    return report
 
 
 def refuse_incomplete(pool: Pool, kind: str, limit: int | None) -> None:

@@ -50,7 +50,7 @@ def choose_engine(
     if takes_tries:
         return EngineChoice("transformers", "token tries are the faster way for this kind of model")
     if refusal is not None:
-        return EngineChoice("transformers", f"padded batches; vLLM's pooling: {refusal}")
+        return EngineChoice("transformers", f"vLLM's pooling cannot run it: {refusal}")
     if config.get("model_type") not in FASTER_IN_VLLM:
         return EngineChoice("transformers", "padded batches; vLLM's pooling is not known as faster")
     if not has_vllm:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bon.config import INSTALL_ADVICE, ScorerSettings
-from bon.errors import ModelError, first_line
+from bon.errors import EngineError, ModelError, first_line
 from bon.records import CandidateGroup, Drop, Scores
 from bon.scorers.conversations import make_encoder, score_conversations
 from bon.scorers.encoding import Encoded
@@ -122,16 +122,27 @@ class VllmRewardScorer:
                     try:
                         prompt = {"prompt_token_ids": list(item.tokens)}
                         engine.add_request(key, prompt, parameters)
-                    except (ValueError, TypeError) as error:  # this conversation is at fault
+                    except Exception as error:  # this conversation is at fault; kinds vary
                         yield index, Drop("vllm_error", first_line(error))
                         continue
                     in_flight[key] = index
-                for output in engine.step() if in_flight else ():
+                for output in self._step() if in_flight else ():
                     if output.finished:
                         yield in_flight.pop(output.request_id), self._checked(output)
         finally:  # an interrupted part must not go on running in the engine
             if in_flight:
                 engine.abort_request(list(in_flight))
+
+    def _step(self) -> list[Any]:
+        try:
+            return list(self._llm.llm_engine.step())
+        except Exception as error:  # the model's own kernels raise many kinds
+            raise EngineError(
+                "vLLM failed while scoring",
+                where=self.model_path,
+                why=first_line(error),
+                next_step="see the worker's log; or give --scorer-engine transformers",
+            ) from error
 
     def _checked(self, output: Any) -> Any:
         """Count what an output took; return it, or why there is none."""

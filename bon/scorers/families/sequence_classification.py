@@ -24,8 +24,7 @@ _ENCODERS = frozenset(
 )
 """Measured to score a padded row as they score it alone (convbert, fnet and others do not)."""
 _VLLM_DECODERS = frozenset(
-    {"gemma2", "gemma3_text", "gpt2", "gpt_oss", "llama", "mistral", "opt", "phi3", "qwen2"}
-    | {"qwen3", "qwen3_moe"}
+    {"gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3", "qwen3_moe"}
 )
 _VLLM_ENCODERS = frozenset({"bert", "modernbert", "roberta", "xlm-roberta"})
 """Measured with vLLM 0.32 (its gpt_neox gives other scores)."""
