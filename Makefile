@@ -21,7 +21,7 @@ BON_READY := $(READY)
 include pipelines.mk
 
 .PHONY: help setup demo test test-consumers check format example-dpo bench-generate bench-curation
-.PHONY: sample-models clean
+.PHONY: bench-score sample-models clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
@@ -73,6 +73,10 @@ bench-generate: $(READY) ## Measure generation against its peers
 
 bench-curation: $(READY) ## Measure pairing, filters and near-dedup against pyarrow and datasketch
 	$(BIN)/python benchmarks/bench_curation.py
+
+bench-score: $(READY) ## Measure reward scoring against padded batches and vLLM (half an hour)
+	$(BIN)/python benchmarks/bench_score.py
+	$(BIN)/python benchmarks/bench_score.py --dtype float32
 
 sample-models: $(READY) ## Make the tiny models of sample_data/ again
 	$(BIN)/python scripts/make_sample_models.py
