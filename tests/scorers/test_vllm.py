@@ -11,20 +11,21 @@ import pytest
 from support import vllm_scoring
 from support.scoring import flat, groups, largest_difference, reward_scorer
 from support.tiny_models import CHATML, edit_config, edit_weights, save_reward
-from support.tiny_prms import save_qwen2_process, step_groups
+from support.tiny_prms import save_qwen2_process, save_token_classifier, step_groups
 from support.vllm_scoring import Scored, vllm_scorer
 from support.vllm_worker import Worker
 
 from bon.config import INSTALL_ADVICE
 from bon.errors import ModelError
 from bon.records import CandidateGroup, Scores
-from bon.scorers.families.sequence_classification import FAMILY
+from bon.scorers.families import sequence_classification, token_classification
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 DECODERS = ("gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3", "qwen3_moe")
+STEP_DECODERS = ("llama", "qwen2", "qwen3")
 ENCODERS = ("bert", "modernbert", "roberta", "xlm-roberta")
 TOLERANCE = 1e-4
 CUT = vllm_scoring.CUT
@@ -84,10 +85,12 @@ def num_given(results: list[Scores]) -> int:
 
 
 def test_every_measured_type_is_tested() -> None:
-    use = FAMILY.vllm
+    use, step_use = sequence_classification.FAMILY.vllm, token_classification.FAMILY.vllm
     assert use is not None
     assert use.decoder_types == set(DECODERS)
     assert use.encoder_types == set(ENCODERS)
+    assert step_use is not None
+    assert step_use.decoder_types == set(STEP_DECODERS)
 
 
 @pytest.mark.parametrize("kind", [*DECODERS, *ENCODERS])
@@ -116,8 +119,14 @@ def test_an_outcome_head_of_two_layers(tmp_path: Path, score: Ask) -> None:
     assert again.num_tokens_computed < first.num_tokens_computed < num_given(want)
 
 
-def test_steps_are_read_where_they_end(tmp_path: Path, score: Ask) -> None:
-    folder, chosen = save_qwen2_process(tmp_path), step_groups("\n\n")
+@pytest.mark.parametrize("kind", ["process", *STEP_DECODERS])
+def test_steps_are_read_where_they_end(kind: str, tmp_path: Path, score: Ask) -> None:
+    separator = "\n\n" if kind == "process" else "\n"
+    chosen = step_groups(separator)
+    if kind == "process":
+        folder = save_qwen2_process(tmp_path)
+    else:
+        folder = save_token_classifier(tmp_path, kind=kind)
     want = alone(folder, chosen, step_aggregate="mean")
     means = [value for result in want for value in result.scores if value is not None]
     assert max(means) - min(means) > 0.1
