@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bon.errors import ModelError
-from bon.scorers.families import find_family
+from bon.scorers.families import FAMILIES, find_family
+from bon.scorers.families.sequence_classification import _ENCODERS
+from bon.scorers.families.token_classification import _DECODERS
+from bon.scorers.packed import PACKED_TYPES
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reward-models.md"
 
 
 def reward(**config: Any) -> dict[str, Any]:
@@ -58,3 +64,25 @@ def test_generator_in_place_of_a_reward_model(architectures: list[str] | None, n
     assert "(its model type is x)" in caught.value.why
     assert "give -r a reward model, not the generator" in caught.value.next_step
     assert "bon/scorers/families" in caught.value.next_step
+
+
+def test_every_architecture_has_a_row_in_the_docs() -> None:
+    rows = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    cells = [row.split("|")[2] for row in rows]
+    for family in FAMILIES:
+        for name in family.architectures:
+            assert any(f"`{name.replace('*', '…')}`" in cell for cell in cells), name
+
+
+@pytest.mark.parametrize(
+    ("start", "kinds"),
+    [
+        ("- **Token tries**", PACKED_TYPES),
+        ("- **Padded batches**", _ENCODERS),
+        ("- Process reward models of TRL", _DECODERS),
+    ],
+)
+def test_every_type_is_in_its_list_in_the_docs(start: str, kinds: frozenset[str]) -> None:
+    items = ("\n" + DOCUMENT.read_text(encoding="utf-8")).split("\n- ")
+    (item,) = (item.split("\n\n")[0] for item in items if f"- {item}".startswith(start))
+    assert {kind for kind in kinds if f"`{kind}`" not in item} == set()
