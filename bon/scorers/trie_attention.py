@@ -9,6 +9,7 @@ against itself. A query's result is the sum of its blocks, weighted by their sum
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,8 @@ _BLOCK_SCORES = 2 << 20
 """Scores of one block that are in memory at once: a few megabytes, which stay in the cache."""
 _SAMPLED_KEYS = 32
 _LARGEST_CAP = 60.0
-_FAR_ABOVE = 6.0
-"""Logarithm of a query's sum of weights beyond which bfloat16 rounds its large scores too much."""
+_FAR_ABOVE = 2.0
+"""Logarithm of a query's mean weight above which its reference was too low for bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,24 @@ class AttentionPlan:
     trunks: tuple[tuple[int, int, int, int], ...]
     """Segments with branches below: start, stop, end, and how many segments are above."""
     ends: tuple[Block, ...]
+    roots: tuple[tuple[int, int], ...]
+    """Those path ends that have nothing above them: start, stop."""
+    log_seen: Any
+    """[T] logarithm of how many keys each query sees."""
 
 
 def plan_attention(batch: TrieBatch) -> AttentionPlan:
     """Divide a batch into blocks."""
+    import torch
+
     found = segments(batch.end)
     trunks = tuple((s.start, s.stop, s.end, s.depth) for s in found if s.end > s.stop)
     ends = sorted(
         ((s.stop - s.start, s.start) for s in found if s.end == s.stop), key=lambda end: -end[0]
     )
-    return AttentionPlan(trunks, tuple(_blocks(ends)))
+    roots = tuple((s.start, s.stop) for s in found if s.end == s.stop and not s.depth)
+    log_seen = torch.from_numpy(batch.positions + 1).float().log()
+    return AttentionPlan(trunks, tuple(_blocks(ends)), roots, log_seen)
 
 
 def _blocks(ends: list[tuple[int, int]]) -> Iterator[Block]:
@@ -95,18 +104,19 @@ def trie_attention(
         if softcap > _LARGEST_CAP:
             raise ValueError(f"scores capped at {softcap} overflow; known: up to {_LARGEST_CAP}")
         query_HTD, key, value = query[0].float(), key.float(), value.float()
-        output = _output(_weighted_sums(query_HTD, key, value, plan, scale, softcap))
+        total = _weighted_sums(query_HTD, key, value, plan, scale, softcap)
     elif query.dtype == torch.bfloat16:
-        output = _by_products(query[0], key, value, plan, scale)
+        total = _by_products(query[0], key, value, plan, scale)
+        sums_HT = total[..., -1]
+        if not ((sums_HT > 0) & (sums_HT < torch.inf)).all():
+            return _by_kernel(query, key[None], value[None], plan, scale)
     else:
-        output = None
-    if output is None or not torch.isfinite(output).all():
         return _by_kernel(query, key[None], value[None], plan, scale)
-    return output.to(query.dtype)
+    return (total[..., :-1] / total[..., -1:]).to(query.dtype).transpose(0, 1)[None]
 
 
 def _by_products(query: Any, key: Any, value: Any, plan: AttentionPlan, scale: float) -> Any:
-    """Attention by matrix products: exp(score - reference), summed and weighted over all blocks.
+    """Return sums as `_weighted_sums` does, each query's weights being exp(score - reference).
 
     The reference of a query should be near its largest score: then nothing overflows, and rounding
     counts least where the weights are. It is estimated from a few keys; heads in which some
@@ -115,12 +125,12 @@ def _by_products(query: Any, key: Any, value: Any, plan: AttentionPlan, scale: f
     reference_HT = _references(query, key, plan)
     total = _weighted_sums(*_centred(query, key, reference_HT), value, plan, scale)
     above_HT = total[..., -1].log()
-    sharp = (above_HT.amax(-1) > _FAR_ABOVE).nonzero()[:, 0]
+    sharp = ((above_HT - plan.log_seen).amax(-1) > _FAR_ABOVE).nonzero()[:, 0]
     if len(sharp):
         better_HT = (reference_HT[sharp] + above_HT[sharp] / scale).to(query.dtype)
         centred = _centred(query[sharp], key[sharp], better_HT)
         total[sharp] = _weighted_sums(*centred, value[sharp], plan, scale)
-    return _output(total)
+    return total
 
 
 def _centred(query: Any, key: Any, reference_HT: Any) -> tuple[Any, Any]:
@@ -129,10 +139,6 @@ def _centred(query: Any, key: Any, reference_HT: Any) -> tuple[Any, Any]:
 
     one = key.new_ones(*key.shape[:2], 1)
     return torch.cat([query, -reference_HT[..., None]], -1), torch.cat([key, one], -1)
-
-
-def _output(total_HTD1: Any) -> Any:
-    return (total_HTD1[..., :-1] / total_HTD1[..., -1:]).transpose(0, 1)[None]
 
 
 def _weighted_sums(
@@ -146,18 +152,15 @@ def _weighted_sums(
     import torch
 
     value = torch.cat([value, value.new_ones(*value.shape[:2], 1)], -1)
-    heads, length, width = value.shape
-    total = value.new_zeros(heads, length, width, dtype=torch.float32)
-    longest = max([1, *(stop - start for start, stop, _, _ in plan.trunks)])
-    scratch = query.new_empty(_BLOCK_SCORES + 32 * heads * longest)
+    heads, _, width = value.shape
+    total = torch.empty(value.shape, dtype=torch.float32)
+    for start, stop in plan.roots:
+        total[:, start:stop] = 0
 
     def weights(query_BRD: Any, key_BKD: Any) -> Any:
-        size = (query_BRD.shape[0], query_BRD.shape[1], key_BKD.shape[1])
-        count = size[0] * size[1] * size[2]
-        room = scratch[:count] if count <= len(scratch) else query.new_empty(count)
-        scores = room.view(size)
+        scores = _scratch(query.dtype, (*query_BRD.shape[:2], key_BKD.shape[1]))
         # the scale goes in before anything is rounded
-        torch.baddbmm(scores, query_BRD, key_BKD.transpose(1, 2), beta=0, alpha=scale, out=scores)
+        scores.baddbmm_(query_BRD, key_BKD.transpose(1, 2), beta=0, alpha=scale)
         if softcap is not None:
             scores.div_(softcap).tanh_().mul_(softcap)
         return scores.exp_()
@@ -180,6 +183,19 @@ def _weighted_sums(
         part = torch.bmm(scores, block_value).view(heads, block.num * block.width, width)
         total.index_add_(1, block.index[block.rows], part.index_select(1, block.rows).float())
     return total
+
+
+_scratches: dict[Any, Any] = {}
+
+
+def _scratch(dtype: Any, size: tuple[int, ...]) -> Any:
+    """Return memory for a block's scores, the same every time: new memory costs more than them."""
+    import torch
+
+    count = math.prod(size)
+    if dtype not in _scratches or len(_scratches[dtype]) < count:
+        _scratches[dtype] = torch.empty(count, dtype=dtype)
+    return _scratches[dtype][:count].view(size)
 
 
 def _references(query: Any, key: Any, plan: AttentionPlan) -> Any:
