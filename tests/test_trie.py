@@ -179,6 +179,96 @@ def test_a_run_hangs_in_a_run_that_starts_above_it(sequences, max_tokens, cost):
         assert ((batch.run_parent == -1) == (batch.run_depth == 0)).all()
 
 
+def common_prefix(sequences):
+    return next((d for d in range(99) if len({tuple(s[: d + 1]) for s in sequences}) > 1), None)
+
+
+@given(SEQUENCES, MAX_TOKENS, MAX_TOKENS, COST)
+@settings(max_examples=200)
+def test_an_aim_is_passed_only_for_a_long_path_and_within_the_budget(
+    sequences, aim, max_tokens, cost
+):
+    batches = pack(sequences, max_tokens, aim_tokens=aim, sharing_cost=cost)
+    numbers = np.concatenate([batch.sequences for batch in batches])
+    assert sorted(numbers.tolist()) == list(range(len(sequences)))
+    sizes = [len(batch.tokens) for batch in batches]
+    assert sizes == sorted(sizes, reverse=True)
+    for batch in batches:
+        whole = not_carried(members(batch, sequences))
+        if len(whole) > 1:
+            assert len(batch.tokens) <= max_tokens
+            # what the batch has in common is the path that its pieces would have repeated
+            assert len(batch.tokens) <= aim or 8 * common_prefix(whole) > aim
+    assert all(sum(pair) > min(aim, max_tokens) for pair in combinations(sizes, 2))
+
+
+@given(SEQUENCES, MAX_TOKENS, MAX_TOKENS)
+@settings(max_examples=200)
+def test_a_subtree_above_the_aim_is_whole_where_cutting_repeats_much(sequences, aim, max_tokens):
+    batch_of = {}
+    for number, batch in enumerate(pack(sequences, max_tokens, aim_tokens=aim)):
+        batch_of |= dict.fromkeys(batch.sequences.tolist(), number)
+        # so no batch has a token twice either
+        assert len(batch.tokens) == len(prefixes(members(batch, sequences)))
+    for prefix in prefixes(sequences):
+        inside = [i for i, s in enumerate(sequences) if tuple(s[: len(prefix)]) == prefix]
+        limit = max_tokens if 8 * len(prefix) > aim else min(aim, max_tokens)
+        if len(prefixes([sequences[i] for i in inside])) <= limit:
+            assert len({batch_of[i] for i in inside}) == 1
+
+
+@given(SEQUENCES, MAX_TOKENS, MAX_TOKENS, COST, st.randoms(use_true_random=False))
+def test_with_an_aim_too_the_order_of_the_input_changes_only_the_numbers(
+    sequences, aim, max_tokens, cost, random
+):
+    shuffled = random.sample(sequences, len(sequences))
+    before = pack(sequences, max_tokens, aim_tokens=aim, sharing_cost=cost)
+    after = pack(shuffled, max_tokens, aim_tokens=aim, sharing_cost=cost)
+    assert len(before) == len(after)
+    for one, other in zip(before, after, strict=True):
+        for name in ("tokens", "positions", "end", "last", "lengths"):
+            assert getattr(one, name).tolist() == getattr(other, name).tolist()
+        assert members(one, sequences) == members(other, shuffled)
+
+
+@st.composite
+def answered(draw):
+    """Prompts of their own first token, each with candidates of one length: in any order."""
+    sequences = []
+    for prompt in range(draw(st.integers(1, 4))):
+        length, answer = draw(st.integers(1, 12)), draw(st.integers(1, 12))
+        for number in range(draw(st.integers(1, 8))):
+            sequences.append([prompt] * length + [100 + number] * answer)
+    return draw(st.permutations(sequences))
+
+
+@given(answered(), st.integers(24, 120), st.integers(0, 60))
+@settings(max_examples=200)
+def test_no_more_tokens_than_batches_in_order_of_arrival(sequences, aim, more):
+    """Candidates of one length: of many lengths, first fit may need a piece more than the best."""
+    arrived = [[]]
+    for sequence in sequences:
+        if len(prefixes([*arrived[-1], sequence])) > aim:
+            arrived.append([])
+        arrived[-1].append(sequence)
+    batches = pack(sequences, aim + more, aim_tokens=aim)
+    packed = sum(len(batch.tokens) for batch in batches)
+    assert packed <= sum(len(prefixes(group)) for group in arrived)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sizes"),
+    [
+        (256, [2_016, 2_016, 736]),  # 256 * 8 = 2048: cut, 256 + 22 * 80 in a batch
+        (257, [257 + 50 * 80]),  # one more: kept whole
+    ],
+)
+def test_an_eighth_of_the_aim_decides_whether_a_prompt_is_cut(prompt, sizes):
+    sequences = [[1] * prompt + [2 + number] * 80 for number in range(50)]
+    batches = pack(sequences, 16_384, aim_tokens=2_048)
+    assert [len(batch.tokens) for batch in batches] == sizes
+
+
 def test_a_layout_by_hand():
     (batch,) = pack([[7, 8, 9], [5], [7, 8, 300, 1], [7, 8], [7, 8, 300, 2], [7, 8, 9]], 100)
     assert batch.tokens.tolist() == [5, 7, 8, 9, 300, 1, 2]
