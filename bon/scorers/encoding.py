@@ -98,9 +98,9 @@ class ConversationEncoder:
                 "unknown_token",
                 f"token {max(tokens)} is not in the model's vocabulary of {self.vocab_size}",
             )
-        kept, truncated = self._cut(tokens)
-        reads = self._reads(kept, ends, len(tokens))
-        return reads if isinstance(reads, Drop) else Encoded(tuple(kept), truncated, reads)
+        kept, gap = self._cut(tokens)
+        reads = self._reads(kept, ends, gap)
+        return reads if isinstance(reads, Drop) else Encoded(tuple(kept), len(gap) > 0, reads)
 
     def _tokens(
         self, messages: tuple[Message, ...], response: str
@@ -110,23 +110,34 @@ class ConversationEncoder:
         return self.form.tokens(self.chat, messages, response), []
 
     def _reads(
-        self, kept: Sequence[int], ends: Sequence[int], length: int
+        self, kept: Sequence[int], ends: Sequence[int], gap: range
     ) -> tuple[int, ...] | Drop:
-        """Return the positions read in what was kept of a conversation of `length` tokens."""
+        """Return the positions read in what was kept of a conversation."""
         if not isinstance(self.form, SteppedForm):
             return self.form.reads(kept)
-        cut = length - len(kept) if self.truncation_side == "left" else 0
-        reads = tuple(end - cut for end in ends if 0 <= end - cut < len(kept))
+        reads = tuple(end if end < gap.start else end - len(gap) for end in ends if end not in gap)
         return reads or Drop("no_steps", "no step's end is left of the conversation that was cut")
 
-    def _cut(self, tokens: list[int]) -> tuple[list[int], bool]:
-        """Cut to the limit, the suffix included, which stands at the end once."""
+    def _cut(self, tokens: list[int]) -> tuple[list[int], range]:
+        """Cut to the limit, the suffix included, which stands at the end once.
+
+        Returns what is kept and the places that are left out.
+        """
         suffix = [] if isinstance(self.form, SteppedForm) else list(self.form.suffix)
         if suffix and tokens[-len(suffix) :] == suffix:
             tokens = tokens[: -len(suffix)]
-        room = max(self.max_length - len(suffix), 0)
-        if len(tokens) <= room:
-            return tokens + suffix, False
-        left = self.truncation_side == "left"
-        kept = tokens[len(tokens) - room :] if left else tokens[:room]
-        return kept + suffix, True
+        gap = self._gap(tokens, max(self.max_length - len(suffix), 0))
+        return tokens[: gap.start] + tokens[gap.stop :] + suffix, gap
+
+    def _gap(self, tokens: Sequence[int], room: int) -> range:
+        """Return the places to leave out. As where a tokenizer cuts by itself, BOS or `[CLS]` stay
+        in front, which encoders are read at, and `[SEP]` at the end."""
+        excess = len(tokens) - room
+        if excess <= 0:
+            return range(0)
+        own = self.chat.tokenizer
+        if self.truncation_side == "left":
+            stays = room > 1 and tokens[0] in (own.bos_token_id, own.cls_token_id)
+            return range(int(stays), int(stays) + excess)
+        stays = room > 1 and tokens[-1] == own.sep_token_id
+        return range(room - stays, len(tokens) - stays)

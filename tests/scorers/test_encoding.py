@@ -11,7 +11,7 @@ from support.tiny_models import BOS_CHATML, CHATML, SPECIALS, tokenizer
 from bon.chat import ChatTemplate
 from bon.errors import ModelError
 from bon.records import CandidateGroup, Drop, Message
-from bon.scorers.encoding import ConversationEncoder, Encoded
+from bon.scorers.encoding import ConversationEncoder, Encoded, WholeConversation
 
 USER: tuple[Message, ...] = ({"role": "user", "content": "hi"},)
 BOS = SPECIALS.index("<|bos|>")
@@ -97,6 +97,66 @@ def test_a_longer_conversation_loses_the_end_that_was_said(side: str) -> None:
         assert cut == Encoded(kept, True, (max_length - 1,))
 
 
+@pytest.mark.parametrize("name", ["bos_token", "cls_token"])
+def test_the_first_token_stays_where_the_left_is_cut(name: str) -> None:
+    tokens = tokenizer(template=BOS_CHATML)
+    setattr(tokens, name, "<|bos|>")
+    (whole,) = encode(encoder(tokens), USER, "abcdefgh")
+    assert whole.tokens == by_hand(
+        tokens, "<|bos|>" + turn("user", "hi") + turn("assistant", "abcdefgh")
+    )
+    (cut,) = encode(encoder(tokens, max_length=7), USER, "abcdefgh")
+    assert cut == Encoded(by_hand(tokens, "<|bos|>efgh<|im_end|>\n"), True, (6,))
+    (cut,) = encode(encoder(tokens, max_length=2), USER, "abcdefgh")
+    assert cut == Encoded(by_hand(tokens, "<|bos|>\n"), True, (1,))
+    (cut,) = encode(encoder(tokens, max_length=1), USER, "abcdefgh")
+    assert cut == Encoded(by_hand(tokens, "\n"), True, (0,))
+    (same,) = encode(encoder(tokens, max_length=len(whole.tokens)), USER, "abcdefgh")
+    assert same == whole
+
+
+def test_a_first_token_that_is_not_the_tokenizers_own_is_cut() -> None:
+    tokens = tokenizer(template=BOS_CHATML)
+    (cut,) = encode(encoder(tokens, max_length=7), USER, "abcdefgh")
+    assert cut.tokens == by_hand(tokens, "defgh<|im_end|>\n")
+
+
+def test_the_separator_at_the_end_stays_where_the_right_is_cut() -> None:
+    # what an encoder's own tokenizer does: its special tokens stay at both ends
+    tokens = tokenizer(template="<|bos|>{{ messages[-1]['content'] }}<|im_end|>")
+    tokens.cls_token, tokens.sep_token = "<|bos|>", "<|im_end|>"
+    right = {"truncation_side": "right"}
+    (cut,) = encode(encoder(tokens, max_length=5, **right), USER, "abcdefgh")
+    assert cut == Encoded(by_hand(tokens, "<|bos|>abc<|im_end|>"), True, (4,))
+    (cut,) = encode(encoder(tokens, max_length=5), USER, "abcdefgh")
+    assert cut == Encoded(by_hand(tokens, "<|bos|>fgh<|im_end|>"), True, (4,))
+    (cut,) = encode(encoder(tokens, max_length=1, **right), USER, "abcdefgh")
+    assert cut.tokens == (BOS,)
+    tokens.sep_token = "<|pad|>"
+    (cut,) = encode(encoder(tokens, max_length=5, **right), USER, "abcdefgh")
+    assert cut.tokens == by_hand(tokens, "<|bos|>abcd")
+
+
+@pytest.mark.parametrize(
+    ("side", "limit", "kept"),
+    [
+        ("left", 5, "<|bos|>gh!<|pad|>"),
+        ("left", 3, "<|bos|>!<|pad|>"),
+        ("left", 2, "!<|pad|>"),
+        ("left", 1, "<|pad|>"),
+        ("right", 5, "<|bos|>abc<|pad|>"),
+    ],
+)
+def test_a_suffix_and_the_first_token_both_stay(side: str, limit: int, kept: str) -> None:
+    template = "<|bos|>{{ messages[-1]['content'] }}!"
+    tokens = tokenizer(template=template, bos=True)
+    form = WholeConversation(suffix=(SPECIALS.index("<|pad|>"),))
+    (cut,) = encode(
+        encoder(tokens, form=form, max_length=limit, truncation_side=side), USER, "abcdefgh"
+    )
+    assert cut == Encoded(by_hand(tokens, kept), True, (limit - 1,))
+
+
 def test_a_conversation_of_exactly_the_limit_is_whole() -> None:
     tokens = tokenizer()
     (whole,) = encode(encoder(tokens), USER, "abcdefgh")
@@ -170,12 +230,17 @@ def test_no_template_is_refused_with_advice() -> None:
 
 @dataclass
 class _Stepped:
-    """Ten tokens 0..9, read at the places given."""
+    """Ten tokens, the first one given and then 101..109, read at the places given."""
 
     ends: list[int]
+    first: int = 100
 
     def stepped_tokens(self, chat: Any, messages: Any, response: str) -> Any:
-        return Drop("no_steps", "empty") if not response else (list(range(10)), self.ends)
+        return (
+            Drop("no_steps", "empty")
+            if not response
+            else ([self.first, *range(101, 110)], self.ends)
+        )
 
 
 @pytest.mark.parametrize(
@@ -196,9 +261,34 @@ def test_steps_that_are_cut_off_are_not_read(side: str, limit: int, reads: Any) 
     if reads is None:
         assert result.reason == "no_steps"
     else:
-        whole = list(range(10))
+        whole = list(range(100, 110))
         kept = whole[-limit:] if side == "left" else whole[:limit]
         assert result == Encoded(tuple(kept), limit < 10, reads)
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept", "reads"),
+    [
+        (9, (BOS, *range(102, 110)), (1, 4, 8)),
+        (8, (BOS, *range(103, 110)), (3, 7)),
+        (2, (BOS, 109), (1,)),
+        (1, (109,), (0,)),
+    ],
+)
+def test_steps_are_read_where_they_are_behind_a_first_token_that_stays(
+    limit: int, kept: Any, reads: Any
+) -> None:
+    form = _Stepped([2, 5, 9], BOS)
+    (result,) = encode(encoder(tokenizer(bos=True), form=form, max_length=limit), USER, "yes")
+    assert result == Encoded(kept, True, reads)
+
+
+def test_steps_that_the_first_token_takes_the_place_of_are_not_read() -> None:
+    form = _Stepped([2], BOS)
+    (result,) = encode(encoder(tokenizer(bos=True), form=form, max_length=8), USER, "yes")
+    assert result.reason == "no_steps"
+    (result,) = encode(encoder(tokenizer(), form=form, max_length=8), USER, "yes")
+    assert result == Encoded(tuple(range(102, 110)), True, (0,))
 
 
 def test_a_response_without_steps_is_a_drop_of_its_own() -> None:
