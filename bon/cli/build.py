@@ -18,8 +18,14 @@ from bon.config import (
 from bon.errors import SettingsError
 from bon.generators.vllm import VllmGenerator
 from bon.pipeline.given import GivenPlan
-from bon.pipeline.models import read_config, resolve_adapter, resolve_model
+from bon.pipeline.models import (
+    read_config,
+    resolve_adapter,
+    resolve_model,
+    resolve_reward_model,
+)
 from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
+from bon.scorers.adapters import adapter_family
 from bon.scorers.engine_choice import choose_engine
 from bon.scorers.families import find_family
 from bon.scorers.reward_model import RewardModelScorer
@@ -112,21 +118,28 @@ def _rule_plan(settings: ScorerSettings) -> ScoringPlan:
 
 
 def _model_plan(settings: ScorerSettings) -> ScoringPlan:
-    model = resolve_model(settings.spec, settings.revision)
+    model, adapter = resolve_reward_model(settings.spec, settings.revision)
     config = read_config(model)
-    family = find_family(config, model.path)
     template = _read(settings.template, "--reward-template")
     fingerprint = settings.fingerprint() | {
         "spec": model.name,
         "digest": model.digest,
         "template": _hash(template),
     }
+    if adapter is None:
+        family = find_family(config, model.path)
+    else:
+        said = read_config(adapter, "adapter_config.json")
+        family, config = adapter_family(said, config, adapter.path)
+        fingerprint |= {"spec": adapter.name, "digest": adapter.digest}
+        fingerprint |= {"base": model.name, "base_digest": model.digest}
     choice = choose_engine(
         settings,
         family,
         config,
         takes_tries=can_pack(config),
         has_vllm=find_spec("vllm") is not None,
+        is_adapter=adapter is not None,
     )
     kind = VllmRewardScorer if choice.engine == "vllm" else RewardModelScorer
     scorer = kind(settings, model.path, family, config, template)

@@ -14,13 +14,20 @@ from typing import Any
 from bon.config import INSTALL_ADVICE
 from bon.errors import ModelError, ModelNotFoundError, first_line
 
-__all__ = ["ResolvedModel", "read_config", "resolve_adapter", "resolve_model"]
+__all__ = [
+    "ResolvedModel",
+    "read_config",
+    "resolve_adapter",
+    "resolve_model",
+    "resolve_reward_model",
+]
 
 _CACHED_ABOVE_BYTES = 16 << 20
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 _TRAINING_STATE = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt")
 _CONTENT = (*_WEIGHTS, ".json", ".jinja", ".model", ".txt")
 _ADVICE = "give the folder of a model saved with save_pretrained, or a hub id such as org/name"
+_ADAPTER = "adapter_config.json"
 _NEVER_FETCHED = ("original/*", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
 
 
@@ -50,20 +57,70 @@ def resolve_model(spec: str, revision: str | None) -> ResolvedModel:
 def resolve_adapter(spec: str) -> ResolvedModel:
     """Find a LoRA adapter: a folder, or a hub id that is downloaded."""
     model = _resolve(spec, None)
-    _check_files(Path(model.path), "adapter_config.json")
+    _check_files(Path(model.path), _ADAPTER)
     return model
 
 
-def read_config(model: ResolvedModel) -> dict[str, Any]:
-    """Read a model's config.json.
+def resolve_reward_model(
+    spec: str, revision: str | None
+) -> tuple[ResolvedModel, ResolvedModel | None]:
+    """Find a whole reward model, or the base of a LoRA adapter and the adapter.
+
+    Raises:
+        ModelNotFoundError: the model, the adapter or its base is not there.
+        ModelError: a folder has no configuration or no weights, or an adapter names no base.
+    """
+    model = _resolve(spec, revision)
+    folder = Path(model.path)
+    if _is_adapter(folder):
+        _check_files(folder, _ADAPTER, "adapter_model")
+        return _base_of(model), model
+    _check_files(folder, "config.json")
+    return model, None
+
+
+def _is_adapter(folder: Path) -> bool:
+    """Tell an adapter from a whole model by its weights: trainers leave both configurations."""
+    whole = [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    is_whole = bool(whole) and (folder / "config.json").is_file()
+    return (folder / _ADAPTER).is_file() and not is_whole
+
+
+def _base_of(adapter: ResolvedModel) -> ResolvedModel:
+    config = read_config(adapter, _ADAPTER)
+    name = config.get("base_model_name_or_path")
+    next_step = (
+        f"correct base_model_name_or_path in its {_ADAPTER}: a hub id, or a folder, looked for "
+        f"from {Path.cwd()}"
+    )
+    if not isinstance(name, str) or not name:
+        raise ModelError(
+            "the LoRA adapter names no base model",
+            where=adapter.path,
+            why=f"its base_model_name_or_path is {name!r}",
+            next_step=next_step,
+        )
+    try:
+        return resolve_model(name, config.get("revision"))
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(
+            f"the LoRA adapter's base model {name!r} is not there",
+            where=adapter.path,
+            why=error.why,
+            next_step=f"{error.next_step}; or {next_step}",
+        ) from error
+
+
+def read_config(model: ResolvedModel, name: str = "config.json") -> dict[str, Any]:
+    """Read a model's config.json, or its file of another name.
 
     Raises:
         ModelError: it is no JSON object.
     """
     try:
-        config = json.loads((Path(model.path) / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((Path(model.path) / name).read_text(encoding="utf-8"))
         if not isinstance(config, dict):
-            raise ValueError("config.json is not a JSON object")
+            raise ValueError(f"{name} is not a JSON object")
     except (OSError, ValueError) as error:
         raise ModelError(
             "cannot read the reward model's configuration",
@@ -117,7 +174,7 @@ def _download(spec: str, revision: str | None) -> str:
         ) from error
 
 
-def _check_files(folder: Path, config: str) -> None:
+def _check_files(folder: Path, config: str, stem: str = "") -> None:
     if not (folder / config).is_file():
         raise ModelError(
             "this folder is not a model",
@@ -127,13 +184,16 @@ def _check_files(folder: Path, config: str) -> None:
         )
     missing = list(_missing_shards(folder))
     has_weights = any(
-        path.suffix in _WEIGHTS and path.name not in _TRAINING_STATE for path in folder.iterdir()
+        path.suffix in _WEIGHTS and path.name not in _TRAINING_STATE and path.name.startswith(stem)
+        for path in folder.iterdir()
     )
     if missing or not has_weights:
         raise ModelError(
             "the model has no weights" if not missing else "the model's weights are incomplete",
             where=str(folder),
-            why=f"missing: {', '.join(missing)}" if missing else "no .safetensors or .bin file",
+            why=f"missing: {', '.join(missing)}"
+            if missing
+            else f"no {stem or '*'}.safetensors or .bin",
             next_step="copy or download the whole folder again",
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from bon.chat import check_vocabulary
@@ -64,27 +65,46 @@ def load_config(path: str) -> Any:
 
 
 def load_pretrained(
-    model_class: Any, path: str, config: Any, dtype: str, unused: str | None = None
-) -> Any:
+    model_class: Any, path: str, config: Any, dtype: str, unused: str | None = None,
+    supplied: frozenset[str] = frozenset(),
+) -> Any:  # fmt: skip
     """Load a model of transformers in evaluation mode; refuse a checkpoint that does not fit.
 
-    `unused` is a regular expression of weights that the caller reads by itself.
+    `unused` is a regular expression of weights that the caller reads by itself, `supplied` are
+    names of weights that the caller puts in.
 
     Raises:
         ModelError: files are damaged, weights are missing, or some would be left out.
     """
     attention = "eager" if config.model_type in _EAGER_ONLY else None  # none: its own default
     try:
-        with _without_warnings() if unused else nullcontext():
+        with (
+            _without_adapter(path) as folder,
+            _without_warnings() if unused or supplied else nullcontext(),
+        ):
             model, info = model_class.from_pretrained(
-                path, config=config, dtype=dtype, attn_implementation=attention,
+                folder, config=config, dtype=dtype, attn_implementation=attention,
                 output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False,
                 device_map=_device_map.get(),
             )  # fmt: skip
     except Exception as error:  # damaged files raise kinds of their own (SafetensorError)
         raise _damaged(path, error) from error
+    info["missing_keys"] = set(info["missing_keys"]) - supplied
     refuse_misfits(path, info, unused)
     return model.eval()
+
+
+@contextmanager
+def _without_adapter(path: str) -> Iterator[str]:
+    """Give a folder of the same files but an adapter's, which transformers would put on top."""
+    if not (Path(path) / "adapter_config.json").is_file():
+        yield path
+        return
+    with TemporaryDirectory() as links:
+        for file in Path(path).iterdir():
+            if file.is_file() and not file.name.startswith("adapter_"):
+                (Path(links) / file.name).symlink_to(file.resolve())
+        yield links
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from bon.scorers.families.loading import (
     longest_conversation,
 )
 
-__all__ = ["FAMILY"]
+__all__ = ["FAMILY", "reward_model"]
 
 _ENCODERS = frozenset(
     {"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "eurobert"}
@@ -35,14 +35,13 @@ def _check(config: dict[str, Any], path: str) -> None:
     refuse_label_count(config, path, 1, why)
 
 
-def _load(path: str, settings: ScorerSettings) -> RewardModel:
-    from transformers import AutoModelForSequenceClassification
+def reward_model(model: Any, tokenizer: Any, path: str, settings: ScorerSettings) -> RewardModel:
+    """Return how a loaded classifier is read; `path` is for messages.
 
-    config = load_config(path)
-    _refuse_foreign(config, path)
-    tokenizer = load_tokenizer(path)
-    model = load_pretrained(AutoModelForSequenceClassification, path, config, settings.dtype)
-    longest = longest_conversation(config, tokenizer)
+    Raises:
+        ModelError: an encoder whose scores padding may change.
+    """
+    longest = longest_conversation(model.config, tokenizer)
     if not hasattr(model, "score"):  # an encoder pools by itself
         _refuse_unmeasured(model, path)
 
@@ -57,6 +56,16 @@ def _load(path: str, settings: ScorerSettings) -> RewardModel:
         return model.score(hidden_RD.float())[:, 0]
 
     return RewardModel(model, model.base_model, rewards, tokenizer, longest)
+
+
+def _load(path: str, settings: ScorerSettings) -> RewardModel:
+    from transformers import AutoModelForSequenceClassification
+
+    config = load_config(path)
+    _refuse_foreign(config, path)
+    tokenizer = load_tokenizer(path)
+    model = load_pretrained(AutoModelForSequenceClassification, path, config, settings.dtype)
+    return reward_model(model, tokenizer, path, settings)
 
 
 def _unused(hidden_RD: Any, counts: Sequence[int]) -> Any:
