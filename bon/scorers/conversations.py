@@ -28,10 +28,11 @@ def make_encoder(
     `config` is the model's config.json, `path` its folder.
 
     Raises:
-        ModelError: there is no chat template, or it is not valid.
+        ModelError: there is no chat template where one is needed, or it is not valid.
     """
     chat = ChatTemplate(model.tokenizer, template, "reward model", "--reward-template")
-    chat.check(path)
+    if template is not None or not family.reads_plain_text:
+        chat.check(path)
     wanted = settings.max_length
     return ConversationEncoder(
         chat,

@@ -77,6 +77,8 @@ class Family:
     """From config.json, the tokenizer and the settings to how conversations are given to it."""
     vllm: VllmUse | None = None
     """None where vLLM cannot run it."""
+    reads_plain_text: bool = False
+    """Conversations go in without a chat template, unless one is given."""
 
     def has(self, architecture: str) -> bool:
         """Tell whether an architecture is of this family."""

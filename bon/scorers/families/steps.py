@@ -20,9 +20,13 @@ def separator_of(settings: ScorerSettings, default: str) -> str:
     return settings.step_separator.replace("\\n", "\n").replace("\\t", "\t")
 
 
-def split_steps(response: str, separator: str) -> list[str]:
-    """Return a response's steps without the white space around them; empty ones are left out."""
-    return [step for part in response.split(separator) if (step := part.strip())]
+def split_steps(response: str, separator: str, *, strip: bool = True) -> list[str]:
+    """Return a response's steps, without the white space around them if it is to be stripped.
+
+    Blank ones are left out either way.
+    """
+    steps = [step for step in response.split(separator) if step.strip()]
+    return [step.strip() for step in steps] if strip else steps
 
 
 def aggregate(values: Sequence[float], how: StepAggregate) -> float:

@@ -1,7 +1,8 @@
 """Process reward models that TRL trained: `…ForTokenClassification` with two labels.
 
-TRL's PRMTrainer (trl.experimental.prm of TRL 1.9; 1.16 has it no more) tokenizes each step by
-itself, puts the separator's ids after each, the last one too, and labels the last of these ids.
+TRL's PRMTrainer (trl.experimental.prm of TRL 1.9; 1.16 has it no more) takes the prompt as plain
+text behind BOS, tokenizes each step as it is and by itself, puts the separator's ids after each,
+the last one too, and labels the last of these ids.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from bon.scorers.families.steps import rewards_of_steps, separator_of, split_ste
 __all__ = ["FAMILY", "SeparatedSteps", "check", "reward_model"]
 
 DEFAULT_SEPARATOR = "\n"
+_BETWEEN_MESSAGES = "\n\n"
+"""TRL's data has one text before the steps and no rule for several messages; nor has it roles."""
 _DECODERS = frozenset(
     {"gemma", "gemma2", "glm4", "gpt_oss", "llama", "mistral", "mixtral", "nemotron", "phi", "phi3"}
     | {"qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2"}
@@ -37,7 +40,10 @@ _VLLM_DECODERS = frozenset({"llama", "qwen2", "qwen3"})
 
 @dataclass(frozen=True, slots=True)
 class SeparatedSteps:
-    """The templated prompt, then each step and the separator, tokenized one by one."""
+    """The prompt's text, then each step and the separator, tokenized one by one.
+
+    A template given in place of the tokenizer's own (which is the base model's) is for the prompt.
+    """
 
     separator: str
     separator_ids: tuple[int, ...]
@@ -46,16 +52,24 @@ class SeparatedSteps:
         self, chat: ChatTemplate, messages: Sequence[Message], response: str
     ) -> tuple[list[int], list[int]] | Drop:
         """Join the ids; the head reads the last one of each separator."""
-        steps = split_steps(response, self.separator)
+        steps = split_steps(response, self.separator, strip=False)
         if not steps:
             return Drop("no_steps", "the response is empty")
-        tokens = list(chat.tokens(messages, add_generation_prompt=True))
+        tokens = self._prompt(chat, messages)
         ends = []
         for step in steps:
             tokens += chat.tokenizer.encode(step, add_special_tokens=False)
             tokens += self.separator_ids
             ends.append(len(tokens) - 1)
         return tokens, ends
+
+    def _prompt(self, chat: ChatTemplate, messages: Sequence[Message]) -> list[int]:
+        if chat.override is not None:
+            return list(chat.tokens(messages, add_generation_prompt=True))
+        text = _BETWEEN_MESSAGES.join(message["content"] for message in messages)
+        bos = chat.tokenizer.bos_token_id
+        ids: list[int] = chat.tokenizer.encode(text, add_special_tokens=False)
+        return ids if bos is None else [bos, *ids]
 
 
 def check(config: dict[str, Any], path: str) -> None:
@@ -134,4 +148,5 @@ FAMILY = Family(
     check=check,
     form=_form,
     vllm=VllmUse("token_classify", decoder_types=_VLLM_DECODERS, per_step=True),
+    reads_plain_text=True,
 )

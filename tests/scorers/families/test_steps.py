@@ -70,10 +70,23 @@ def test_steps_of_a_response(response: str, separator: str, steps: list[str]) ->
     assert split_steps(response, separator) == steps
 
 
+@pytest.mark.parametrize(
+    ("response", "separator", "steps"),
+    [
+        ("  one \n \n\ttwo", "\n", ["  one ", "\ttwo"]),
+        ("one\n\n\ntwo\n\n", "\n\n", ["one", "\ntwo"]),
+        (" \n\n \n", "\n", []),
+    ],
+)
+def test_steps_as_they_are(response: str, separator: str, steps: list[str]) -> None:
+    assert split_steps(response, separator, strip=False) == steps
+
+
 @given(st.lists(st.text("ab c\n", min_size=1).filter(str.strip), min_size=1))
 def test_splitting_undoes_joining(steps: list[str]) -> None:
     clean = [step.strip() for step in steps]
     assert split_steps("|".join(clean), "|") == clean
+    assert split_steps("|".join(steps), "|", strip=False) == steps
 
 
 @pytest.mark.parametrize(

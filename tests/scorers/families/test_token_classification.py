@@ -21,9 +21,6 @@ transformers = pytest.importorskip("transformers")
 
 GROUPS = step_groups("\n")
 SMALL = {"moe_intermediate_size": 32, "num_experts": 4, "num_local_experts": 4}
-RAW = "{{ bos_token }}{{ messages[-1]['content'] }}"
-"""What TRL gives its models where the data's prompt is a text."""
-
 Save = Callable[..., Path]
 AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
     "min": min,
@@ -65,19 +62,28 @@ def as_trained(tokens: Any, prompt: list[int], steps: list[str]) -> tuple[list[i
     return ids, labelled
 
 
-def sequences(folder: Path) -> list[tuple[list[int], list[bool]]]:
+def templated(tokens: Any, group: CandidateGroup) -> list[int]:
+    """Ids of a prompt in ChatML, up to where the response begins."""
+    turns = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in group.messages)
+    return list(tokens(f"{turns}<|im_start|>assistant\n", add_special_tokens=False)["input_ids"])
+
+
+def raw(tokens: Any, group: CandidateGroup) -> list[int]:
+    """Ids of a prompt as TRL reads it; what it has no rule for is joined with an empty line."""
+    text = "\n\n".join(message["content"] for message in group.messages)
+    bos = [] if tokens.bos_token_id is None else [tokens.bos_token_id]
+    return [*bos, *tokens(text, add_special_tokens=False)["input_ids"]]
+
+
+def sequences(folder: Path, prompt: Any = raw) -> list[tuple[list[int], list[bool]]]:
     tokens = transformers.AutoTokenizer.from_pretrained(folder)
-    result = []
-    for group in GROUPS:
-        turns = "".join(
-            f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in group.messages
+    return [
+        as_trained(
+            tokens, prompt(tokens, group), [line for line in response.split("\n") if line.strip()]
         )
-        text = turns + "<|im_start|>assistant\n"
-        prompt = tokens(text, add_special_tokens=False)["input_ids"]
-        for response in group.responses:
-            steps = [line.strip() for line in response.split("\n") if line.strip()]
-            result.append(as_trained(tokens, prompt, steps))
-    return result
+        for group in GROUPS
+        for response in group.responses
+    ]
 
 
 @torch.inference_mode()
@@ -146,19 +152,34 @@ def test_batches_change_no_score(save: Save) -> None:
 
 
 @pytest.mark.parametrize("bos", [False, True])
-def test_a_prompt_that_is_a_text_as_in_trls_data(bos: bool, save: Save) -> None:
-    folder = save(tokenizer_options={"bos": bos})
+@pytest.mark.parametrize("template", [None, CHATML])
+def test_a_prompt_is_a_text_as_in_trls_data(bos: bool, template: str | None, save: Save) -> None:
+    """Steps are given as they are, white space included."""
+    folder = save(tokenizer_options={"bos": bos, "template": template})
     tokens = transformers.AutoTokenizer.from_pretrained(folder)
-    group = CandidateGroup("p", ({"role": "user", "content": "9.8 or 9.11?"},), ("11 > 8.\nSo.",))
+    user = {"role": "user", "content": "9.8 or 9.11?"}
+    group = CandidateGroup("p", (user,), ("11 > 8. \n\n  So.\n \n",))  # type: ignore[arg-type]
     prompt = tokens("9.8 or 9.11?", add_special_tokens=False)["input_ids"]
     prompt = [tokens.bos_token_id, *prompt] if bos else prompt
-    trained = as_trained(tokens, prompt, ["11 > 8.", "So."])
+    trained = as_trained(tokens, prompt, ["11 > 8. ", "  So."])
     assert trained[1].count(True) == 2
     assert trained[1][-1]
-    (result,) = score(folder, RAW, (group,), step_aggregate="product")
+    (result,) = score(folder, groups=(group,), step_aggregate="product")
     assert result.num_tokens == (len(trained[0]),)
     (steps,) = one_by_one(folder, [trained])
     assert abs((result.scores[0] or 0) - steps[0] * steps[1]) < 1e-4
+
+
+def test_a_given_template_takes_the_place_of_the_raw_text(save: Save) -> None:
+    folder = save(tokenizer_options={"template": None})
+    want = [min(steps) for steps in one_by_one(folder, sequences(folder, templated))]
+    assert largest_difference(flat(score(folder, CHATML)), want) < 1e-4
+    assert largest_difference(flat(score(folder)), want) > 1e-2
+
+
+def test_a_given_template_that_is_not_jinja_is_refused(save: Save) -> None:
+    with pytest.raises(ModelError, match="not valid Jinja"), reward_scorer(save(), "{% if %}"):
+        pytest.fail("it was taken")
 
 
 def test_a_separator_of_several_tokens_is_read_at_its_last(save: Save) -> None:
@@ -173,7 +194,7 @@ def test_a_separator_of_several_tokens_is_read_at_its_last(save: Save) -> None:
         ids += found
         labelled += [False] * (len(found) - 1) + [True]
     (steps,) = one_by_one(folder, [(ids, labelled)])
-    (result,) = score(folder, RAW, (group,), step_separator=" ки ")
+    (result,) = score(folder, groups=(group,), step_separator=" ки ")
     assert largest_difference(flat([result]), [min(steps)]) < 1e-4
 
 
@@ -231,9 +252,3 @@ def test_a_class_of_a_repositorys_own_is_refused(tmp_path: Path) -> None:
     folder = save_token_classifier(tmp_path)
     edit_config(folder, architectures=["EvilForTokenClassification"])
     assert "EvilForTokenClassification" in refused(folder).what
-
-
-def test_no_chat_template_is_refused_and_a_file_takes_its_place(save: Save) -> None:
-    bare = save(tokenizer_options={"template": None})
-    assert "--reward-template" in refused(bare).next_step
-    assert score(bare, CHATML) == score(save())
