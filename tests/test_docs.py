@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.tiny_models import tokenizer
 
 from bon.chat import ChatTemplate
 from bon.records import Message
@@ -55,14 +54,6 @@ def test_the_template_for_deberta_gives_the_pairs_ids(
 def test_the_template_for_deberta_refuses_several_turns(deberta: Any) -> None:
     with pytest.raises(Exception, match="one question, one answer"):
         ids(deberta, "DeBERTa", QUESTION, QUESTION, QUESTION)
-
-
-@pytest.mark.parametrize("bos", [True, False])
-def test_the_template_for_trl_gives_the_plain_prompt(bos: bool) -> None:
-    tokens = tokenizer(bos=bos)
-    plain = tokens.encode(QUESTION["content"], add_special_tokens=False)
-    want = [tokens.bos_token_id, *plain] if bos else plain
-    assert ids(tokens, "Process reward models that TRL trained", QUESTION) == want
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
