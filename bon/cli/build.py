@@ -121,11 +121,7 @@ def _model_plan(settings: ScorerSettings) -> ScoringPlan:
     model, adapter = resolve_reward_model(settings.spec, settings.revision)
     config = read_config(model)
     template = _read(settings.template, "--reward-template")
-    fingerprint = settings.fingerprint() | {
-        "spec": model.name,
-        "digest": model.digest,
-        "template": _hash(template),
-    }
+    fingerprint = {"spec": model.name, "digest": model.digest, "template": _hash(template)}
     if adapter is None:
         family = find_family(config, model.path)
     else:
@@ -133,6 +129,7 @@ def _model_plan(settings: ScorerSettings) -> ScoringPlan:
         family, config = adapter_family(said, config, adapter.path)
         fingerprint |= {"spec": adapter.name, "digest": adapter.digest}
         fingerprint |= {"base": model.name, "base_digest": model.digest}
+    fingerprint = settings.fingerprint(reads_steps=family.reads_steps) | fingerprint
     choice = choose_engine(
         settings,
         family,

@@ -13,9 +13,11 @@ from bon.config import (
     InputSettings,
     ResponseSettings,
     RunSettings,
+    ScorerSettings,
     ScoreSettings,
 )
 from bon.engines.local import LocalEngine
+from bon.errors import SettingsError
 from bon.pipeline.given import import_responses
 from bon.pipeline.run import (
     PromptsPlan,
@@ -58,7 +60,7 @@ def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
     if sampling.temperature == 0 and sampling.num_candidates > 1:
         note("temperature 0: all candidates of a prompt are the same", quiet=call.quiet)
     generation = generation_plan(sampling)
-    scorings = scoring_plans(call.settings(ScoreSettings)) if with_scores else []
+    scorings = _scorings(call) if with_scores else []
     with PoolLock(PoolLayout(root).lock), StageProgress(quiet=call.quiet) as progress:
         pool = open_pool(root, prompts, generation)
         for scoring in scorings:
@@ -71,7 +73,7 @@ def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
 
 def score_pool(call: Invocation, root: Path) -> Made:
     """Score what is missing in an existing pool."""
-    scorings = scoring_plans(call.settings(ScoreSettings))
+    scorings = _scorings(call)
     with PoolLock(PoolLayout(root).lock), StageProgress(quiet=call.quiet) as progress:
         made = Made(Pool.open(root))
         for scoring in scorings:
@@ -87,7 +89,7 @@ def given_pool(call: Invocation, root: Path, *, group: bool, with_scores: bool) 
         call.source, inputs, call.settings(ResponseSettings), run.part_size, group=group
     )
     refuse_foreign(root)
-    scorings = scoring_plans(call.settings(ScoreSettings)) if with_scores else []
+    scorings = _scorings(call) if with_scores else []
     with PoolLock(PoolLayout(root).lock), StageProgress(quiet=call.quiet) as progress:
         pool = import_responses(root, plan)
         known = pool.manifest.input
@@ -102,6 +104,19 @@ def judge_pool(call: Invocation, made: Made, rule: str) -> Made:
     with PoolLock(made.pool.layout.lock), StageProgress(quiet=call.quiet) as progress:
         engine = LocalEngine(None if call.verbose else made.pool.layout.log)
         return _score(call, made, scoring_plans(settings), engine, progress)
+
+
+def _scorings(call: Invocation) -> list[ScoringPlan]:
+    """Plan the scorers; refuse flags of steps that were typed though none of them reads steps."""
+    plans = scoring_plans(call.settings(ScoreSettings))
+    for name in sorted(ScorerSettings.step_fields & call.typed):
+        if not any(name in plan.fingerprint for plan in plans):
+            raise SettingsError(
+                f"--{name.replace('_', '-')} does nothing here",
+                why="none of the scorers is a process reward model",
+                next_step="leave it out, or give -r a process reward model",
+            )
+    return plans
 
 
 def _score(

@@ -152,6 +152,8 @@ class ScorerSettings(Settings):
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"batch_tokens", "device", "engine"})
     rule_fields: ClassVar[frozenset[str]] = frozenset({"answer_column", "rule_timeout_s"})
     """Fields that only rules read; a rule's fingerprint is made by `RuleScorer`."""
+    step_fields: ClassVar[frozenset[str]] = frozenset({"step_separator", "step_aggregate"})
+    """Fields that only process reward models read."""
 
     name: str
     """Its folder's name in the pool."""
@@ -182,9 +184,10 @@ class ScorerSettings(Settings):
     rule_timeout_s: float = 5.0
     """Seconds of computing for one candidate."""
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what decides a reward model's scores."""
-        return self.model_dump(mode="json", exclude={*self.runtime_fields, *self.rule_fields})
+    def fingerprint(self, *, reads_steps: bool = True) -> dict[str, Any]:
+        """Return what decides a reward model's scores; it may be one that reads no steps."""
+        idle = self.rule_fields if reads_steps else self.rule_fields | self.step_fields
+        return self.model_dump(mode="json", exclude={*self.runtime_fields, *idle})
 
 
 class RunSettings(Settings):

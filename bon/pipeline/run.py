@@ -248,6 +248,9 @@ def check_scorer(pool: Pool, plan: ScoringPlan) -> None:
     if not pool.layout.numbers(scores_kind(plan.name)):
         return
     old = pool.manifest.scorers.get(plan.name, {})
+    # pools of the first days have settings of steps for models too that read none
+    idle = ScorerSettings.step_fields - plan.fingerprint.keys()
+    old = {key: value for key, value in old.items() if key not in idle}
     defaults = ScorerSettings(name=plan.name, spec="").fingerprint()
     try:
         refuse_differences("settings", pool.layout.root, old, plan.fingerprint, defaults)

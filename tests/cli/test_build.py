@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import REWARD, bon, bon_json
 from support.fakes import Run, input_rows
+from support.tiny_prms import save_token_classifier
 
 from bon.cli.build import scorer_settings, scoring_plans
 from bon.config import ScoreSettings
@@ -36,6 +38,41 @@ def test_a_rule_is_a_scorer_like_any_other() -> None:
     assert model.reference.settings.dtype == "float32"
     assert rule.reference is None
     assert not {"answer_column", "rule_timeout_s", "rule_version"} & model.fingerprint.keys()
+
+
+def fingerprint(folder: Path, **settings: Any) -> dict[str, Any]:
+    (plan,) = scoring_plans(ScoreSettings(reward=(f"rm={folder}",), **settings))
+    return plan.fingerprint
+
+
+def test_steps_decide_the_scores_of_process_reward_models_alone(tmp_path: Path) -> None:
+    save_token_classifier(tmp_path)
+    said: dict[str, Any] = {"step_separator": "|", "step_aggregate": "mean"}
+    assert fingerprint(tmp_path, **said) == fingerprint(tmp_path) | said
+    assert fingerprint(REWARD, **said) == fingerprint(REWARD)
+    assert not said.keys() & fingerprint(REWARD).keys()
+
+
+@pytest.mark.parametrize("flag", ["--step-aggregate=mean", "--step-separator=|"])
+def test_flags_of_steps_are_refused_where_no_scorer_reads_steps(flag: str, tmp_path: Path) -> None:
+    Run(input_rows(2)).candidates(tmp_path / "in.pool")
+    spec = ("-r", "rule:exact", "-r", str(REWARD))
+    done = bon("score", "in.pool", *spec, flag, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{flag.partition('=')[0]} does nothing" in done.stderr
+    assert not Pool.open(tmp_path / "in.pool").manifest.scorers
+
+
+def test_flags_of_steps_are_taken_where_one_scorer_reads_steps(tmp_path: Path) -> None:
+    Run(input_rows(2)).candidates(tmp_path / "in.pool")
+    save_token_classifier(tmp_path / "prm")
+    spec = ("-r", "rule:exact", "-r", "./prm")
+    shown = bon_json("score", "in.pool", *spec, "--step-aggregate", "mean", cwd=tmp_path)
+    assert shown["drops"] == {}
+    assert bon_json("score", "in.pool", *spec, "--step-aggregate", "mean", cwd=tmp_path)
+    done = bon("score", "in.pool", *spec, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "step_aggregate" in done.stderr
 
 
 def test_a_rule_may_have_a_name_of_its_own() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import pool_files
@@ -91,6 +92,34 @@ def test_scorer_with_other_settings_is_refused_and_a_second_name_is_not(root: Pa
         "reward": {"spec": "by length"}, "second": other,
     }  # fmt: skip
     assert Pool.open(root).layout.scorer_names() == ["reward", "second"]
+
+
+STEPS = {"step_separator": None, "step_aggregate": "min"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [({}, {}), ({}, STEPS), (STEPS, {}), ({**STEPS, "step_aggregate": "mean"}, {})],
+)
+def test_settings_of_steps_count_only_where_steps_are_read(
+    old: dict[str, Any], new: dict[str, Any], root: Path
+) -> None:
+    fingerprint = {"spec": "by length"}
+    pool = Pool.open(root)
+    pool = pool.save(
+        pool.manifest.model_copy(update={"scorers": {"reward": {**fingerprint, **old}}})
+    )
+    plan = ScoringPlan("reward", FakeScorer(), fingerprint | new)
+    assert score(pool, plan, InlineEngine(), None, ignore).num_parts_done == 0
+    assert Pool.open(root).manifest.scorers == {"reward": fingerprint | new}
+
+
+def test_another_aggregate_of_steps_is_refused(root: Path) -> None:
+    other = {"spec": "by length", **STEPS, "step_aggregate": "mean"}
+    with pytest.raises(SettingsMismatchError) as caught:
+        score(Pool.open(root), ScoringPlan("reward", FakeScorer(), other), InlineEngine(), None,
+              ignore)  # fmt: skip
+    assert caught.value.why == 'step_aggregate: "min" -> "mean"'
 
 
 def test_pool_without_candidates_is_started_afresh(tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ class Family:
     """From config.json, the tokenizer and the settings to how conversations are given to it."""
     vllm: VllmUse | None = None
     """None where vLLM cannot run it."""
+    reads_steps: bool = False
+    """It is a process reward model: how steps are told apart and aggregated decides its scores."""
     reads_plain_text: bool = False
     """Conversations go in without a chat template, unless one is given."""
 

@@ -148,5 +148,6 @@ FAMILY = Family(
     check=check,
     form=_form,
     vllm=VllmUse("token_classify", decoder_types=_VLLM_DECODERS, per_step=True),
+    reads_steps=True,
     reads_plain_text=True,
 )
