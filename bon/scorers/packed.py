@@ -14,7 +14,12 @@ from typing import Any
 from bon.scorers.encoding import Encoded
 from bon.scorers.families.base import RewardModel
 from bon.scorers.flex_attention import block_masks
-from bon.scorers.trie_attention import AttentionPlan, plan_attention, trie_attention
+from bon.scorers.trie_attention import (
+    AttentionPlan,
+    attention_of_rows,
+    plan_attention,
+    trie_attention,
+)
 from bon.trie import TrieBatch
 
 __all__ = ["PACKED_TYPES", "PackedForward"]
@@ -36,7 +41,7 @@ class PackedForward:
 
     def __post_init__(self) -> None:
         self._config = self.model.body.config
-        self._last_mlp = _SomeRows.of(self.model.body)
+        self._last_layer = _LastLayer.of(self.model.body)
         if self.device == "cpu":
             _register()
 
@@ -48,7 +53,8 @@ class PackedForward:
         sequence_R = [row for row, count in enumerate(counts) for _ in range(count)]
         position_R = [position for item in items for position in item.reads]
         rows_R = torch.from_numpy(batch.index(sequence_R, position_R)).to(self.device)
-        with self._attention(batch) as mask, self._last_mlp.computing(torch.unique(rows_R)):
+        read_R = torch.unique(rows_R)
+        with self._attention(batch, read_R) as mask, self._last_layer.computing(read_R):
             hidden_TD = self.model.body(
                 input_ids=torch.from_numpy(batch.tokens)[None].to(self.device),
                 position_ids=torch.from_numpy(batch.positions)[None].to(self.device),
@@ -58,12 +64,12 @@ class PackedForward:
         return self.model.rewards(hidden_TD[rows_R], counts)
 
     @contextmanager
-    def _attention(self, batch: TrieBatch) -> Iterator[Any]:
+    def _attention(self, batch: TrieBatch, read_R: Any) -> Iterator[Any]:
         """Switch the model to attention over this batch's trie; gives the mask it takes."""
         before = self._config._attn_implementation
         try:
             if self.device == "cpu":
-                _current.plan = plan_attention(batch)
+                _current.plan, _current.read_R = plan_attention(batch), read_R
                 self._config._attn_implementation = _NAME
                 yield None
             else:
@@ -71,7 +77,7 @@ class PackedForward:
                 yield block_masks(batch, self._config, self.device)
         finally:
             self._config._attn_implementation = before
-            _current.plan = None
+            _current.plan = _current.read_R = None
 
 
 @dataclass
@@ -79,6 +85,8 @@ class _Current:
     """The batch whose forward pass is running: models hand nothing of ours down to attention."""
 
     plan: AttentionPlan | None = None
+    read_R: Any = None
+    """[R] the rows that are read in the end."""
 
 
 _current = _Current()
@@ -97,34 +105,47 @@ def _attention_function(
     """What models call in place of their own attention; shapes as in `trie_attention`."""
     assert _current.plan is not None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return trie_attention(query, key, value, _current.plan, scale, softcap), None
+    read_R = _current.read_R
+    if module.layer_idx == module.config.num_hidden_layers - 1 and _few(read_R, query.shape[2]):
+        found = attention_of_rows(query, key, value, _current.plan, scale, softcap, read_R)
+    else:
+        found = trie_attention(query, key, value, _current.plan, scale, softcap)
+    return found, None
+
+
+def _few(rows_R: Any, length: int) -> bool:
+    """Tell whether some rows against all keys are less work than all rows by blocks."""
+    return len(rows_R) * 8 <= length
 
 
 @dataclass
-class _SomeRows:
-    """Has the last layer's MLP compute only rows that are read: nothing reads the others'.
+class _LastLayer:
+    """Has the last layer compute only rows that are read: nothing reads the others'.
 
-    Two hooks do it; of a model whose last MLP is elsewhere, all rows are computed.
+    Hooks on what follows its attention do it; of a model that names its parts otherwise, all rows
+    are computed.
     """
 
     rows: Any = None
     length: int = 0
 
     @classmethod
-    def of(cls, body: Any) -> _SomeRows:
+    def of(cls, body: Any) -> _LastLayer:
         """Put the hooks on a model's last layer."""
         self = cls()
         layers = getattr(body, "layers", None)
-        mlp = getattr(layers[-1], "mlp", None) if layers else None
-        if mlp is not None:
-            mlp.register_forward_pre_hook(self._take)
-            mlp.register_forward_hook(self._put_back)
+        if layers is not None:
+            attention = getattr(layers[-1], "self_attn", None)
+            for part in (getattr(attention, "o_proj", None), getattr(layers[-1], "mlp", None)):
+                if part is not None:
+                    part.register_forward_pre_hook(self._take)
+                    part.register_forward_hook(self._put_back)
         return self
 
     @contextmanager
-    def computing(self, rows: Any) -> Iterator[None]:
-        """Compute these rows alone, `[R]`, until the end."""
-        self.rows = rows
+    def computing(self, rows_R: Any) -> Iterator[None]:
+        """Compute these rows alone until the end."""
+        self.rows = rows_R
         try:
             yield
         finally:

@@ -14,6 +14,7 @@ from bon.scorers.batching import length_sorted_batches
 from bon.scorers.encoding import Encoded
 from bon.scorers.families.base import RewardModel
 from bon.scorers.flex_attention import window_of
+from bon.scorers.host_memory import keep_freed_memory
 from bon.scorers.packed import PACKED_TYPES, PackedForward
 from bon.scorers.padded import padded_rewards
 from bon.trie import pack
@@ -48,6 +49,8 @@ class ForwardRunner:
     """One conversation at a time, by plain forward passes."""
     num_tokens_computed: int = field(default=0, init=False)
     """So far, padding included."""
+    halved_tokens: int | None = field(default=None, init=False)
+    """Tokens of one forward pass since memory ran out; none where it has not."""
 
     def __post_init__(self) -> None:
         config = self.model.body.config
@@ -59,6 +62,8 @@ class ForwardRunner:
         self._long_from = _rope_boundary(config)
         self._given = self.max_tokens is not None
         self._tokens = self.max_tokens or (_CPU_TOKENS if self.device == "cpu" else 0)
+        if self.device == "cpu":
+            keep_freed_memory()
 
     @property
     def way(self) -> str:
@@ -179,7 +184,7 @@ class ForwardRunner:
                 why=first_line(error),
                 next_step="give --reward-max-length a smaller number, or --reward-dtype bfloat16",
             ) from error
-        self._tokens = max(1, min(self._tokens, num_tokens) // 2)
+        self._tokens = self.halved_tokens = max(1, min(self._tokens, num_tokens) // 2)
         self._given = True
         print(f"out of memory with {num_tokens} tokens in a batch: from here on {self._tokens}")
 

@@ -16,14 +16,15 @@ from typing import Any
 
 from bon.trie import TrieBatch, segments
 
-__all__ = ["AttentionPlan", "Block", "plan_attention", "trie_attention"]
+__all__ = ["AttentionPlan", "Block", "attention_of_rows", "plan_attention", "trie_attention"]
 
 _BLOCK_SCORES = 2 << 20
 """Scores of one block that are in memory at once: a few megabytes, which stay in the cache."""
 _SAMPLED_KEYS = 32
 _LARGEST_CAP = 60.0
-_FAR_ABOVE = 2.0
-"""Logarithm of a query's mean weight above which its reference was too low for bfloat16."""
+_LOG2_E = math.log2(math.e)
+_FAR_ABOVE = 3.0
+"""Base-2 logarithm of a query's mean weight above which its reference was too low for bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,10 @@ class AttentionPlan:
     ends: tuple[Block, ...]
     roots: tuple[tuple[int, int], ...]
     """Those path ends that have nothing above them: start, stop."""
-    log_seen: Any
-    """[T] logarithm of how many keys each query sees."""
+    log2_seen: Any
+    """[T] base-2 logarithm of how many keys each query sees."""
+    end: Any
+    """[T] key k is visible to query q exactly when `k <= q < end[k]`."""
 
 
 def plan_attention(batch: TrieBatch) -> AttentionPlan:
@@ -61,8 +64,9 @@ def plan_attention(batch: TrieBatch) -> AttentionPlan:
         ((s.stop - s.start, s.start) for s in found if s.end == s.stop), key=lambda end: -end[0]
     )
     roots = tuple((s.start, s.stop) for s in found if s.end == s.stop and not s.depth)
-    log_seen = torch.from_numpy(batch.positions + 1).float().log()
-    return AttentionPlan(trunks, tuple(_blocks(ends)), roots, log_seen)
+    log2_seen = torch.from_numpy(batch.positions + 1).float().log2()
+    end = torch.from_numpy(batch.end)
+    return AttentionPlan(trunks, tuple(_blocks(ends)), roots, log2_seen, end)
 
 
 def _blocks(ends: list[tuple[int, int]]) -> Iterator[Block]:
@@ -98,21 +102,51 @@ def trie_attention(
     """
     import torch
 
-    heads = query.shape[1]
-    key, value = (_per_head(x[0], heads) for x in (key, value))
+    query, key, value = query[0], key[0], value[0]
     if softcap is not None:
         if softcap > _LARGEST_CAP:
             raise ValueError(f"scores capped at {softcap} overflow; known: up to {_LARGEST_CAP}")
-        query_HTD, key, value = query[0].float(), key.float(), value.float()
-        total = _weighted_sums(query_HTD, key, value, plan, scale, softcap)
+        query_float, key, value = (x.float() for x in (query, key, value))
+        total = _weighted_sums(query_float, key, value, plan, scale, softcap)
     elif query.dtype == torch.bfloat16:
-        total = _by_products(query[0], key, value, plan, scale)
+        total = _by_products(query, key, value, plan, scale)
         sums_HT = total[..., -1]
         if not ((sums_HT > 0) & (sums_HT < torch.inf)).all():
-            return _by_kernel(query, key[None], value[None], plan, scale)
+            return _by_kernel(query, key, value, plan, scale)
     else:
-        return _by_kernel(query, key[None], value[None], plan, scale)
+        return _by_kernel(query, key, value, plan, scale)
     return (total[..., :-1] / total[..., -1:]).to(query.dtype).transpose(0, 1)[None]
+
+
+def attention_of_rows(
+    query: Any, key: Any, value: Any, plan: AttentionPlan, scale: float, softcap: float | None,
+    rows: Any,
+) -> Any:  # fmt: skip
+    """Return what `trie_attention` does at some rows of the layout, `[R]`, and zeros elsewhere.
+
+    Each row is computed against all keys under the mask, in float32.
+    """
+    import torch
+
+    heads, length, width = query.shape[1:]
+    groups = key.shape[1]
+    found = query.new_zeros(length, heads, width)
+    key, value = key[0].float(), value[0].float()
+    # what is not finite may not reach rows that do not see it, and 0 * inf is no number
+    bad_T = ~value.isfinite().all(-1).all(0)
+    value = value.nan_to_num(0.0, 0.0, 0.0)
+    place = torch.arange(length)
+    for some in rows.split(max(1, _BLOCK_SCORES // (heads * length))):
+        grouped = query[0, :, some].float().reshape(groups, -1, width)
+        scores = torch.bmm(grouped, key.transpose(1, 2)).mul_(scale)
+        if softcap is not None:
+            scores.div_(softcap).tanh_().mul_(softcap)
+        hidden = (place > some[:, None]) | (plan.end <= some[:, None])
+        scores.view(heads, len(some), length).masked_fill_(hidden, -torch.inf)
+        part = torch.bmm(scores.softmax(-1), value).view(heads, len(some), width)
+        part[:, (bad_T & ~hidden).any(-1)] = torch.nan
+        found[some] = part.transpose(0, 1).to(found.dtype)
+    return found[None]
 
 
 def _by_products(query: Any, key: Any, value: Any, plan: AttentionPlan, scale: float) -> Any:
@@ -124,12 +158,13 @@ def _by_products(query: Any, key: Any, value: Any, plan: AttentionPlan, scale: f
     """
     reference_HT = _references(query, key, plan)
     total = _weighted_sums(*_centred(query, key, reference_HT), value, plan, scale)
-    above_HT = total[..., -1].log()
-    sharp = ((above_HT - plan.log_seen).amax(-1) > _FAR_ABOVE).nonzero()[:, 0]
+    above_HT = total[..., -1].log2()
+    sharp = ((above_HT - plan.log2_seen).amax(-1) > _FAR_ABOVE).nonzero()[:, 0]
     if len(sharp):
-        better_HT = (reference_HT[sharp] + above_HT[sharp] / scale).to(query.dtype)
-        centred = _centred(query[sharp], key[sharp], better_HT)
-        total[sharp] = _weighted_sums(*centred, value[sharp], plan, scale)
+        better_HT = (reference_HT[sharp] + above_HT[sharp] / (scale * _LOG2_E)).to(query.dtype)
+        key, value = (_per_head(x, len(query))[sharp] for x in (key, value))
+        centred = _centred(query[sharp], key, better_HT)
+        total[sharp] = _weighted_sums(*centred, value, plan, scale)
     return total
 
 
@@ -137,8 +172,13 @@ def _centred(query: Any, key: Any, reference_HT: Any) -> tuple[Any, Any]:
     """Let the product of queries and keys give scores less the reference: one more column."""
     import torch
 
-    one = key.new_ones(*key.shape[:2], 1)
-    return torch.cat([query, -reference_HT[..., None]], -1), torch.cat([key, one], -1)
+    return torch.cat([query, -reference_HT[..., None]], -1), _with_ones(key)
+
+
+def _with_ones(x: Any) -> Any:
+    import torch
+
+    return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1)
 
 
 def _weighted_sums(
@@ -147,55 +187,51 @@ def _weighted_sums(
 ) -> Any:  # fmt: skip
     """Return each query's sum of values weighted by exp(score), `[H, T, D]`, and of the weights.
 
-    The latter is one more column: it comes out of the product with the values.
+    The latter is one more column: it comes out of the product with the values. Query heads that
+    share a key head are more rows of one product, `[G, H / G * rows, D]`.
     """
     import torch
 
-    value = torch.cat([value, value.new_ones(*value.shape[:2], 1)], -1)
-    heads, _, width = value.shape
-    total = torch.empty(value.shape, dtype=torch.float32)
+    value = _with_ones(value)
+    heads, groups, width = len(query), len(key), value.shape[-1]
+    total = torch.empty((*query.shape[:2], width), dtype=torch.float32)
     for start, stop in plan.roots:
         total[:, start:stop] = 0
 
     def weights(query_BRD: Any, key_BKD: Any) -> Any:
-        scores = _scratch(query.dtype, (*query_BRD.shape[:2], key_BKD.shape[1]))
+        scores = query_BRD.new_empty(*query_BRD.shape[:2], key_BKD.shape[1])
         # the scale goes in before anything is rounded
-        scores.baddbmm_(query_BRD, key_BKD.transpose(1, 2), beta=0, alpha=scale)
+        factor = scale * _LOG2_E if softcap is None else scale / softcap
+        scores.baddbmm_(query_BRD, key_BKD.transpose(1, 2), beta=0, alpha=factor)
         if softcap is not None:
-            scores.div_(softcap).tanh_().mul_(softcap)
-        return scores.exp_()
+            scores.tanh_().mul_(softcap * _LOG2_E)
+        return scores.exp2_()
 
     for start, stop, end, depth in plan.trunks:
+        # contiguous, or every product would copy them
+        whole = tuple(x[:, start:stop].contiguous() for x in (key, value))
         for low, high in _row_ranges(start, stop, end, heads):
-            scores = weights(query[:, low:high], key[:, start:stop])
-            if low < stop:  # within the segment itself
-                scores.tril_(low - start)
-            part = torch.bmm(scores, value[:, start:stop])
+            inside = low < stop
+            seen = [x[:, : high - start].contiguous() for x in whole] if inside else whole
+            scores = weights(query[:, low:high].reshape(groups, -1, query.shape[-1]), seen[0])
+            if inside:
+                scores.view(heads, high - low, high - start).tril_(low - start)
+            part = torch.bmm(scores, seen[1]).view(heads, high - low, width)
             if depth:
                 total[:, low:high] += part
             else:
                 total[:, low:high] = part
     for block in plan.ends:
         shape = (heads * block.num, block.width, -1)
-        parts = (x.index_select(1, block.index).view(shape) for x in (query, key, value))
+        parts = (
+            _per_head(x.index_select(1, block.index), heads).view(shape)
+            for x in (query, key, value)
+        )
         block_query, block_key, block_value = parts
         scores = weights(block_query, block_key).tril_()
         part = torch.bmm(scores, block_value).view(heads, block.num * block.width, width)
         total.index_add_(1, block.index[block.rows], part.index_select(1, block.rows).float())
     return total
-
-
-_scratches: dict[Any, Any] = {}
-
-
-def _scratch(dtype: Any, size: tuple[int, ...]) -> Any:
-    """Return memory for a block's scores, the same every time: new memory costs more than them."""
-    import torch
-
-    count = math.prod(size)
-    if dtype not in _scratches or len(_scratches[dtype]) < count:
-        _scratches[dtype] = torch.empty(count, dtype=dtype)
-    return _scratches[dtype][:count].view(size)
 
 
 def _references(query: Any, key: Any, plan: AttentionPlan) -> Any:
@@ -205,15 +241,19 @@ def _references(query: Any, key: Any, plan: AttentionPlan) -> Any:
     """
     import torch
 
-    reference_HT = (query * key).sum(-1)
+    heads, groups, width = len(query), len(key), query.shape[-1]
+    own = query.unflatten(0, (groups, -1)) * key[:, None]
+    reference_HT = own.flatten(0, 1).sum(-1)
     for start, stop, end, _ in plan.trunks:
         step = max(1, (stop - start) // _SAMPLED_KEYS)
-        scores = torch.bmm(query[:, start:end], key[:, start:stop:step].transpose(1, 2))
-        sampled = torch.arange(start, stop, step)
-        hidden = sampled > torch.arange(start, stop)[:, None]
-        scores[:, : stop - start].masked_fill_(hidden, -torch.inf)
+        rows = query[:, start:end].reshape(groups, -1, width)
+        # a column for each query: the largest of a column is found several times faster
+        scores = torch.bmm(key[:, start:stop:step], rows.transpose(1, 2))
+        scores = scores.view(groups, -1, heads // groups, end - start)
+        hidden = torch.arange(start, stop, step)[:, None] > torch.arange(start, stop)
+        scores[..., : stop - start].masked_fill_(hidden[:, None], -torch.inf)
         seen = reference_HT[:, start:end]
-        torch.maximum(seen, scores.amax(-1), out=seen)
+        torch.maximum(seen, scores.amax(1).flatten(0, 1), out=seen)
     return reference_HT
 
 
@@ -232,6 +272,7 @@ def _by_kernel(query: Any, key: Any, value: Any, plan: AttentionPlan, scale: flo
     """
     import torch
 
+    query, key, value = (_per_head(x, len(query))[None] for x in (query, key, value))
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     output = torch.zeros_like(query)
     logsum = torch.full(query.shape[:3], -torch.inf)

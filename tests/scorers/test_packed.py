@@ -13,7 +13,7 @@ from support.tiny_models import save_reward
 
 from bon.errors import ModelError
 from bon.records import CandidateGroup
-from bon.scorers import running
+from bon.scorers import packed, running
 from bon.scorers.encoding import Encoded
 from bon.scorers.packed import PACKED_TYPES
 
@@ -120,15 +120,38 @@ def test_long_and_short_rotations_never_share_a_batch(save: Save) -> None:
     assert largest_difference(found, alone) < 1e-4
 
 
-def test_the_last_mlp_is_computed_only_where_it_is_read(save: Save) -> None:
-    rows = []
+def test_the_last_layer_is_computed_only_where_it_is_read(
+    save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: dict[str, list[int]] = {"attention": [], "output": [], "mlp": []}
+    some_rows = packed.attention_of_rows
+
+    def noting(*arguments: Any) -> Any:
+        rows["attention"].append(len(arguments[-1]))
+        return some_rows(*arguments)
+
+    monkeypatch.setattr(packed, "attention_of_rows", noting)
     with reward_scorer(save()) as scorer:
-        inner = scorer._model.body.layers[-1].mlp.gate_proj
-        inner.register_forward_hook(lambda _, inputs, output: rows.append(output.shape[1]))
+        last = scorer._model.body.layers[-1]
+        for name, part in (("output", last.self_attn.o_proj), ("mlp", last.mlp.gate_proj)):
+            part.register_forward_hook(
+                lambda _, inputs, __, name=name: rows[name].append(inputs[0].shape[1])
+            )
         scorer.score(groups())
         computed = scorer.num_tokens_computed
         items = [one for group in groups() for one in scorer._encoder.encode(group)]
-    assert sum(rows) == len(set(items)) < computed / 10
+    for counts in rows.values():
+        assert sum(counts) == len(set(items)) < computed / 10
+
+
+def test_a_last_layer_that_is_read_nearly_everywhere_is_computed_by_blocks(
+    save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save()
+    want, _ = scores(folder)
+    monkeypatch.setattr(packed, "_few", lambda rows, length: False)
+    found, _ = scores(folder)
+    assert largest_difference(found, want) < 1e-5
 
 
 def test_a_model_that_takes_no_tries_says_so(save: Save) -> None:
@@ -158,10 +181,13 @@ def test_out_of_memory_halves_the_budget_and_goes_on(
     want, _ = scores(folder)
     seen: list[int] = []
     with reward_scorer(folder) as scorer:
+        assert scorer.halved_batch_tokens is None
         limit_memory(scorer, 600, seen)
         assert largest_difference(flat(scorer.score(groups())), want) < 1e-5
         first, seen[:] = list(seen), []
         assert largest_difference(flat(scorer.score(groups())), want) < 1e-5
+        # what fails last has more than 600 tokens and at most what the budget was
+        assert 300 <= (scorer.halved_batch_tokens or 0) <= 600
     assert max(first) > 600
     assert max(seen) <= 600  # the smaller budget is kept
     assert "out of memory" in capsys.readouterr().out

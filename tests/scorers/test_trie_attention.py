@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bon.scorers import trie_attention as module
 from bon.scorers.flex_attention import block_masks
-from bon.scorers.trie_attention import plan_attention, trie_attention
+from bon.scorers.trie_attention import attention_of_rows, plan_attention, trie_attention
 from bon.trie import TrieBatch, pack
 
 torch = pytest.importorskip("torch")
@@ -47,6 +47,10 @@ def inputs(length: int, dtype: Any, sharpness: float = 1.0, seed: int = 0) -> tu
     return (query * sharpness).to(dtype), (key * sharpness).to(dtype), value.to(dtype)
 
 
+def own_products(query: Any, key: Any) -> Any:
+    return (query * key.repeat_interleave(HEADS // GROUPS, 0)).sum(-1)
+
+
 def conversations(seed: int = 0, prompts: int = 3, candidates: int = 6) -> list[list[int]]:
     """Prompts of 1 to 90 tokens with responses of 1 to 60; some begin alike, some are equal."""
     draw = random.Random(seed)
@@ -65,12 +69,18 @@ def one_batch(sequences: list[list[int]], cost: float = 0.0) -> TrieBatch:
 
 
 def error(batch: TrieBatch, dtype: Any, sharpness: float = 1.0, cap: float | None = None) -> float:
+    """Return the largest error, of the whole layout and of some of its rows by themselves."""
     query, key, value = inputs(len(batch.tokens), dtype, sharpness)
-    found = trie_attention(query, key, value, plan_attention(batch), SCALE, cap)
-    assert found.shape == (1, len(batch.tokens), HEADS, WIDTH)
-    assert found.dtype == dtype
+    plan = plan_attention(batch)
+    found = trie_attention(query, key, value, plan, SCALE, cap)
+    rows = torch.from_numpy(np.unique(batch.last))
+    of_rows = attention_of_rows(query, key, value, plan, SCALE, cap, rows)
     want = dense(query, key, value, visible(batch), cap)
-    return float((found.double() - want).abs().max())
+    for result in (found, of_rows):
+        assert result.shape == (1, len(batch.tokens), HEADS, WIDTH)
+        assert result.dtype == dtype
+    errors = [found.double() - want, (of_rows.double() - want)[:, rows]]
+    return max(float(each.abs().max()) for each in errors)
 
 
 @pytest.mark.parametrize("cost", [0.0, 0.05, 0.3, float("inf")])
@@ -111,7 +121,7 @@ def test_heads_whose_reference_was_too_low_are_computed_again(
         return sums(*arguments)
 
     def too_low(query: Any, key: Any, plan: Any) -> Any:
-        reference = (query * key).sum(-1)
+        reference = own_products(query, key)
         reference[1] = reference[1] - 100
         return reference
 
@@ -124,7 +134,7 @@ def test_heads_whose_reference_was_too_low_are_computed_again(
 
 def test_exponentials_that_overflow_go_to_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        module, "_references", lambda query, key, plan: (query * key).sum(-1) - 5000
+        module, "_references", lambda query, key, plan: own_products(query, key) - 5000
     )
     assert error(one_batch(conversations(seed=3)), torch.bfloat16) < BFLOAT16
 
@@ -136,10 +146,25 @@ def test_what_is_not_finite_stays_in_its_own_conversation() -> None:
         bad = int(batch.index(1, 3))
         for tensor in (query, key, value):
             tensor[:, :, bad] = torch.inf
-        found = trie_attention(query, key, value, plan_attention(batch), SCALE, None)
-        assert not torch.isfinite(found[0, bad]).any()
-        for row in (0, 2):
-            assert torch.isfinite(found[0, batch.last[row]]).all()
+        plan = plan_attention(batch)
+        found = trie_attention(query, key, value, plan, SCALE, None)
+        last = torch.from_numpy(batch.last)
+        of_rows = attention_of_rows(query, key, value, plan, SCALE, None, last)
+        for result in (found, of_rows):
+            assert not torch.isfinite(result[0, bad]).any()
+            for row in (0, 2):
+                assert torch.isfinite(result[0, batch.last[row]]).all()
+
+
+@pytest.mark.parametrize("changed", ["key", "value"])
+def test_rows_that_see_what_is_not_finite_are_not_finite(changed: str) -> None:
+    batch = one_batch([[1, 2, 3, 4], [1, 2, 5, 6], [1, 2, 7]])
+    query, key, value = inputs(len(batch.tokens), torch.float32)
+    parts = {"query": query, "key": key, "value": value}
+    parts[changed][:, 0, int(batch.index(1, 2))] = torch.nan
+    plan, last = plan_attention(batch), torch.from_numpy(batch.last)
+    found = attention_of_rows(**parts, plan=plan, scale=SCALE, softcap=None, rows=last)
+    assert torch.isfinite(found[0, last]).all(-1).all(-1).tolist() == [True, False, True]
 
 
 def test_a_cap_that_would_overflow_is_refused() -> None:
