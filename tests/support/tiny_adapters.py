@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,11 @@ from bon.config import ScoreSettings
 from bon.scorers.reward_model import RewardModelScorer
 from support.tiny_models import config, tokenizer
 
+TARGETS = (
+    *("q_proj", "v_proj", "o_proj", "up_proj", "down_proj"),
+    *("c_attn", "c_proj", "c_fc", "query", "value", "in_proj_qkv"),
+)
+"""Names of linear layers in one model type or another."""
 LABELS = {"SEQ_CLS": 1, "TOKEN_CLS": 2}
 CLASSES = {
     "SEQ_CLS": "AutoModelForSequenceClassification",
@@ -44,7 +48,7 @@ def save_adapter(
     import transformers
     from peft import LoraConfig, get_peft_model
 
-    said = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": task} | options
+    said = {"r": 4, "lora_alpha": 8, "target_modules": list(TARGETS), "task_type": task} | options
     torch.manual_seed(seed)
     model = _quietly(getattr(transformers, CLASSES[task]), base, num_labels=LABELS[task])
     tuned = get_peft_model(model, LoraConfig(**said))
@@ -66,8 +70,14 @@ def peft_model(folder: Path, *, task: str = "SEQ_CLS", dtype: str = "float32") -
 
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     wanted = getattr(torch, dtype)
+    kind = json.loads((Path(base) / "config.json").read_text())["model_type"]
+    attention = "eager" if kind == "gemma2" else None  # with its soft-capping
     model = _quietly(
-        getattr(transformers, CLASSES[task]), Path(base), num_labels=LABELS[task], dtype=wanted
+        getattr(transformers, CLASSES[task]),
+        Path(base),
+        num_labels=LABELS[task],
+        dtype=wanted,
+        attn_implementation=attention,
     )
     model = PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False).eval()
     model.config.pad_token_id = None  # transformers then pools the last position
@@ -116,8 +126,3 @@ def _quietly(model_class: Any, folder: Path, **options: Any) -> Any:
         return model_class.from_pretrained(folder, **options)
     finally:
         logging.set_verbosity(before)
-
-
-def means(values: Sequence[Sequence[float]]) -> list[float]:
-    """Return the mean of each list."""
-    return [sum(one) / len(one) for one in values]
