@@ -65,20 +65,43 @@ def scored(here: Path) -> dict[str, bytes]:
 
 def test_score_then_select_in_a_worker_of_its_own(here: Path) -> None:
     result = bon_json(*SCORE, "--verify", 4, cwd=here)
-    assert [stage["num_parts_done"] for stage in result["stages"]] == [1]
-    assert result["stages"][0]["engine"] == "transformers"
+    (stage,) = result["stages"]
+    assert (stage["num_parts_done"], stage["engine"]) == (1, "transformers")
+    assert stage["num_tokens_computed"] < stage["num_tokens"]
+    assert result["verified"]["mine"]["largest_difference"] < 1e-4
+    before = pool_files(here / "in.pool")
 
     again = bon_json(*SCORE, cwd=here)
-    assert [stage["num_parts_done"] for stage in again["stages"]] == [0]
+    bon_json("select", "in.pool", "--rank-by", "mine", "-o", "best.parquet", cwd=here)
 
-    before = pool_files(here / "in.pool")
-    bon_json("select", "in.pool", "-r", "mine=adapter", "-o", "best.parquet", cwd=here)
+    assert [stage["num_parts_done"] for stage in again["stages"]] == [0]
     assert pool_files(here / "in.pool") == before
+    best_of(here, len(RESPONSES))
+
+
+def best_of(here: Path, num_candidates: int) -> None:
     rows = pq.read_table(here / "best.parquet").to_pylist()
     assert len(rows) == 3
     for row in rows:
-        assert len(set(row["rewards"])) == len(RESPONSES)
+        assert len(set(row["rewards"])) == num_candidates
         assert row["reward"] == max(row["rewards"]) == row["rewards"][row["candidate"]]
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_select_samples_and_scores_with_the_same_base(here: Path) -> None:
+    write_lines(here / "ask.jsonl", [{"prompt": f"What is {n} + 2?"} for n in range(3)])
+    flags = ("-m", "base", "-n", 2, "--max-tokens", 8, "--kv-cache-gib", 0.5, "-o", "best.parquet")
+    command = ("select", "ask.jsonl", "-r", "mine=adapter", *flags)
+
+    first = bon_json(*command, cwd=here)
+    before = pool_files(here / "ask.pool")
+    again = bon_json(*command, cwd=here)
+
+    assert [stage["num_parts_done"] for stage in first["stages"]] == [1, 1]
+    assert [stage["num_parts_done"] for stage in again["stages"]] == [0, 0]
+    assert pool_files(here / "ask.pool") == before
+    best_of(here, 2)
 
 
 @pytest.mark.parametrize(

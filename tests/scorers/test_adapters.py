@@ -106,6 +106,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "magnitudes (DoRA)": {"use_dora": True},
     "ranks by layer": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 32}},
     "embeddings": {"modules_to_save": ["score", "embed_tokens"]},
+    "embeddings by LoRA": {"target_modules": ["q_proj", "embed_tokens"]},
+    "some tokens": {"trainable_token_indices": {"embed_tokens": [1, 2, 70]}},
     "biases": {"bias": "all"},
     "some layers": {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [1]},
     "made from the base (PiSSA)": {"init_lora_weights": "pissa"},
@@ -118,6 +120,16 @@ def test_what_lora_can_be(name: str, saved: Save, tmp_path: Path) -> None:
     base = saved("qwen2")
     folder = save_adapter(tmp_path, base, **OPTIONS[name])
     assert largest_difference(scores(folder), by_peft(folder, base)) < TOLERANCE
+
+
+def test_weights_as_older_versions_of_peft_save_them(adapter: Path) -> None:
+    from safetensors.torch import load_file
+
+    want = scores(adapter)
+    weights = adapter / "adapter_model.safetensors"
+    torch.save(load_file(weights), adapter / "adapter_model.bin")
+    weights.unlink()
+    assert scores(adapter) == want
 
 
 def test_bfloat16_is_as_near_to_float32_as_peft_is(saved: Save, tmp_path: Path) -> None:
@@ -297,6 +309,13 @@ def test_other_kinds_than_lora_are_refused(adapter: Path) -> None:
     assert error.what == "the adapter is not a LoRA adapter"
     assert (error.where, error.why) == (str(adapter), "its peft_type is LOHA")
     assert "merge" in error.next_step
+
+
+def test_lora_that_cannot_be_merged_is_refused(adapter: Path) -> None:
+    edit_adapter(adapter, alora_invocation_tokens=[1, 2])  # LoRA behind these tokens alone
+    error = refused(adapter)
+    assert error.where == str(adapter)
+    assert "aLoRA" in error.why
 
 
 @pytest.mark.parametrize("task", ["CAUSAL_LM", None])

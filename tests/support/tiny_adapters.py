@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,13 @@ def save_adapter(
         for name, parameter in tuned.named_parameters():
             if "lora_" in name:
                 parameter.normal_(std=0.2)
+            elif "trainable_tokens_delta" in name:
+                parameter.normal_()
             elif "modules_to_save" in name:
                 parameter.normal_(std=0.08)
-    tuned.save_pretrained(folder)
+    with warnings.catch_warnings():  # of embeddings that are saved too
+        warnings.simplefilter("ignore")
+        tuned.save_pretrained(folder)
     return folder
 
 
