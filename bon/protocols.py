@@ -45,6 +45,11 @@ class Scorer(Resource, Protocol):
         """Tokens computed since the scorer was entered, padding included; 0 where it reads none."""
         ...
 
+    @property
+    def halved_batch_tokens(self) -> int | None:
+        """Most tokens of a batch since memory ran out; none where it has not."""
+        ...
+
     def score(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
         """Score part-sized or larger work; results are in the order of `groups`."""
         ...
@@ -67,6 +72,8 @@ class Progress:
     """Tokens given, or sampled."""
     num_tokens_computed: int = 0
     """Tokens that a scorer computed for them, padding included; 0 where nobody counts."""
+    halved_batch_tokens: int | None = None
+    """Most tokens of a batch since memory ran out; none where it has not."""
 
 
 @dataclass(frozen=True, slots=True)

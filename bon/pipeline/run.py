@@ -101,6 +101,8 @@ class StageReport:
     """Tokens given to the model, or sampled by it."""
     num_tokens_computed: int = 0
     """Tokens that a scorer computed for them, padding included; 0 where nobody counts."""
+    halved_batch_tokens: int | None = None
+    """Most tokens of a batch in the end, where memory ran out; none where it did not."""
     load_s: float = 0.0
     run_s: float = 0.0
     engine: str | None = None
@@ -285,6 +287,7 @@ def _run_stage(
             report.num_candidates += event.num_candidates
             report.num_tokens += event.num_tokens
             report.num_tokens_computed += event.num_tokens_computed
+            report.halved_batch_tokens = event.halved_batch_tokens or report.halved_batch_tokens
             now_s = time.monotonic()
             report.run_s, last_s = report.run_s + now_s - last_s, now_s
         elif isinstance(event, PartDone):

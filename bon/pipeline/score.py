@@ -44,6 +44,7 @@ class ScoreParts:
                     sum(len(group.responses) for group in groups),
                     sum(sum(result.num_tokens) for result in results),
                     scorer.num_tokens_computed - computed_before,
+                    scorer.halved_batch_tokens,
                 )
                 by_id = {prompt.prompt_id: prompt for prompt in prompts}
                 pool.commit(

@@ -26,6 +26,8 @@ def closing_table(title: str, result: dict[str, Any]) -> None:
         _add_row(table, stage["name"], _stage_text(stage))
         if stage.get("num_tokens_computed"):
             _add_row(table, "  computed", _computed_text(stage))
+        if halved := stage.get("halved_batch_tokens"):
+            _add_row(table, "  out of memory, halved to", f"{halved:,} tokens a batch")
     table.add_section()
     _verified_rows(table, result)
     table.add_section()

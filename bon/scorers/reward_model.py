@@ -36,6 +36,11 @@ class RewardModelScorer:
         """Tokens that forward passes computed since the scorer was entered, padding included."""
         return self._runner.num_tokens_computed
 
+    @property
+    def halved_batch_tokens(self) -> int | None:
+        """Most tokens of a batch since memory ran out; none where it has not."""
+        return self._runner.halved_tokens
+
     def __enter__(self) -> RewardModelScorer:
         import torch
 

@@ -105,7 +105,7 @@ class ForwardRunner:
             rewards = self._attempt(
                 partial(self._packed.rewards, batch, [items[place] for place in chosen]),
                 len(batch.tokens),
-                len(chosen),
+                is_single=len(batch.tokens) == batch.lengths.max(),
             )
             if rewards is None:
                 yield from self._run_packed(items, chosen)
@@ -121,7 +121,7 @@ class ForwardRunner:
             rewards = self._attempt(
                 partial(padded_rewards, self.model, self.device, [items[p] for p in chosen]),
                 len(batch) * lengths[batch[0]],
-                len(chosen),
+                is_single=len(batch) == 1,
             )
             if rewards is None:
                 yield from self._run_padded(items, chosen)
@@ -129,13 +129,18 @@ class ForwardRunner:
                 yield from zip(chosen, rewards, strict=True)
 
     def _attempt(
-        self, forward: Callable[[], Any], num_tokens: int, num_conversations: int
+        self, forward: Callable[[], Any], num_tokens: int, *, is_single: bool
     ) -> list[float] | None:
-        """Run a batch; none if it did not fit into memory, and smaller ones are now the rule."""
+        """Run a batch; none if it does not fit into memory, and smaller ones are now the rule.
+
+        `is_single` says that it has one conversation (and its beginnings): none can be smaller.
+        """
+        if num_tokens > self._tokens and not is_single:
+            return None  # it was made before the budget was halved
         try:
             rewards: list[float] = forward().float().tolist()
         except (RuntimeError, MemoryError) as error:
-            self._halve(error, num_tokens, num_conversations)
+            self._halve(error, num_tokens, is_single=is_single)
         else:
             self.num_tokens_computed += num_tokens
             return rewards
@@ -174,11 +179,11 @@ class ForwardRunner:
         # a power of two, so that a little more or less free memory changes no batch
         return min(_MOST_TOKENS, max(_PROBE_TOKENS, 1 << (fitting.bit_length() - 1)))
 
-    def _halve(self, error: Exception, num_tokens: int, num_conversations: int) -> None:
+    def _halve(self, error: Exception, num_tokens: int, *, is_single: bool) -> None:
         """Allow half of what did not fit; anything but a lack of memory is raised again."""
         if not _is_lack_of_memory(error):
             raise error
-        if num_conversations == 1:
+        if is_single:
             raise ModelError(
                 f"a conversation of {num_tokens} tokens does not fit into memory alone",
                 why=first_line(error),

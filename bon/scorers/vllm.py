@@ -39,6 +39,8 @@ class VllmRewardScorer:
     """Jinja source in place of the model's own template."""
     num_tokens_computed: int = 0
     """Tokens given since the scorer was entered, less those that the prefix cache had."""
+    halved_batch_tokens: int | None = None
+    """None: vLLM takes its memory at the start."""
 
     def __enter__(self) -> VllmRewardScorer:
         self._use = self._vllm_use()

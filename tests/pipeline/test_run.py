@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from bon.pipeline.run import (
 )
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
 from bon.protocols import Event, PartDone
+from bon.records import CandidateGroup, Scores
 
 ROWS = input_rows(10, bad=[5])
 
@@ -202,6 +205,25 @@ def test_stage_report(root: Path) -> None:
     assert StageReport("x").as_json()["tokens_per_s"] is None
     assert told["num_tokens"] == told["num_tokens_computed"] > 0
     assert told["share_saved"] == 0.0
+
+
+@dataclass
+class Halving(FakeScorer):
+    """Runs out of memory in its second part and in its third one."""
+
+    def score(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
+        self.halved_batch_tokens = {0: None, 4: 1024, 7: 512}[len(self.groups)]
+        return super().score(groups)
+
+
+def test_the_last_budget_is_reported_where_memory_ran_out(tmp_path: Path) -> None:
+    pool = Run(ROWS).candidates(tmp_path / "p")
+    plan = ScoringPlan("reward", Halving(), {"spec": "by length"})
+    report = score(pool, plan, InlineEngine(), 4, ignore)
+    assert report.as_json()["halved_batch_tokens"] is None
+    plan = ScoringPlan("other", Halving(), {"spec": "by length"})
+    report = score(pool, plan, InlineEngine(), None, ignore)
+    assert report.as_json()["halved_batch_tokens"] == 512
 
 
 def test_tokens_that_were_not_computed_are_saved_and_padding_is_not() -> None:

@@ -109,6 +109,16 @@ def test_computed_tokens(
     ]
 
 
+def test_a_lack_of_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    stage = {
+        "name": "score", "num_parts_done": 2, "num_tokens": 3000, "run_s": 1.5,
+        "tokens_per_s": 2000.0, "num_tokens_computed": 0, "halved_batch_tokens": None,
+    }  # fmt: skip
+    assert len(cells(printed(capsys, stages=[stage]))) == 4
+    lines = printed(capsys, stages=[stage | {"halved_batch_tokens": 4096}])
+    assert cells(lines)[4:] == [("  out of memory, halved to", "4,096 tokens a batch")]
+
+
 VERIFIED: dict[str, Any] = {
     "seed": 0, "num_candidates": 20, "num_failed": 0, "num_prompts": 12,
     "largest_difference": 0.0123,

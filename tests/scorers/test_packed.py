@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,10 @@ def test_out_of_memory_halves_the_budget_and_goes_on(
         assert largest_difference(flat(scorer.score(groups())), want) < 1e-5
         first, seen[:] = list(seen), []
         assert largest_difference(flat(scorer.score(groups())), want) < 1e-5
-        # what fails last has more than 600 tokens and at most what the budget was
         assert 300 <= (scorer.halved_batch_tokens or 0) <= 600
+    failed = [num_tokens for num_tokens in first if num_tokens > 600]
+    # a batch that was made before the budget was halved is not tried
+    assert all(after <= before // 2 for before, after in pairwise(failed))
     assert max(first) > 600
     assert max(seen) <= 600  # the smaller budget is kept
     assert "out of memory" in capsys.readouterr().out
@@ -199,6 +202,15 @@ def test_one_conversation_that_does_not_fit_ends_the_run_with_advice(save: Save)
         with pytest.raises(ModelError, match="does not fit into memory alone") as caught:
             scorer.score(groups())
     assert "--reward-max-length" in caught.value.next_step
+
+
+def test_conversations_that_begin_each_other_are_one_that_does_not_fit(save: Save) -> None:
+    user: Any = ({"role": "user", "content": "hi"},)
+    group = CandidateGroup("p", user, tuple("a" * length for length in range(10, 60)))
+    with reward_scorer(save(), "{{ messages[-1]['content'] }}") as scorer:
+        limit_memory(scorer, 40, [])
+        with pytest.raises(ModelError, match="of 59 tokens does not fit into memory alone"):
+            scorer.score((group,))
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(save: Save) -> None:

@@ -139,6 +139,7 @@ class FakeScorer:
     groups: list[CandidateGroup] = field(default_factory=list)
     num_entered: int = 0
     num_tokens_computed: int = 0
+    halved_batch_tokens: int | None = None
 
     def __enter__(self) -> Self:
         self.num_entered += 1

@@ -53,6 +53,7 @@ class RuleScorer:
     rule: type[Rule]
     num_tokens_computed: int = 0
     """A rule reads text."""
+    halved_batch_tokens: int | None = None
 
     def __enter__(self) -> RuleScorer:
         self._rule = self.rule(self.settings).__enter__()
