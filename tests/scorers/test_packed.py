@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.scoring import flat, groups, largest_difference, reward_scorer, root_mean_square
+from support.short_of_memory import conversations
 from support.tiny_models import save_reward
 
 from bon.errors import ModelError
@@ -20,6 +25,7 @@ from bon.scorers.packed import PACKED_TYPES
 
 torch = pytest.importorskip("torch")
 
+TESTS = Path(__file__).parent.parent
 WIDE: dict[str, Any] = {"sliding_window": 4096}
 WINDOWED = ("gemma2", "gemma3_text", "mistral", "phi3")
 
@@ -194,6 +200,22 @@ def test_out_of_memory_halves_the_budget_and_goes_on(
     assert max(first) > 600
     assert max(seen) <= 600  # the smaller budget is kept
     assert "out of memory" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its limit on memory is Linux's")
+def test_a_real_lack_of_memory_halves_the_budget(save: Save) -> None:
+    folder = save(intermediate_size=4096)
+    with reward_scorer(folder) as scorer:
+        want = flat(scorer.score(conversations()))
+    # a batch's rows of the MLP alone take 58 MiB at a time, three times; half of them fit
+    done = subprocess.run(
+        [sys.executable, "-m", "support.short_of_memory", folder, str(80 << 20)],
+        env={**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"},
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["halved"] < 3_724
+    assert largest_difference(found["scores"], want) < 1e-5
 
 
 def test_one_conversation_that_does_not_fit_ends_the_run_with_advice(save: Save) -> None:
