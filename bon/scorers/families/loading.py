@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -168,19 +169,32 @@ def read_tensors(path: str, pattern: str) -> dict[str, Any]:
     matches = re.compile(pattern).fullmatch
     found: dict[str, Any] = {}
     try:
-        for file in sorted(Path(path).glob("*.safetensors")):
-            from safetensors import safe_open
+        for file in _weight_files(Path(path)):
+            if file.suffix == ".safetensors":
+                from safetensors import safe_open
 
-            with safe_open(file, framework="pt") as tensors:
-                found |= {n: tensors.get_tensor(n) for n in tensors.keys() if matches(n)}  # noqa: SIM118
-        for file in [] if found else sorted(Path(path).glob("pytorch_model*.bin")):
-            import torch
+                with safe_open(file, framework="pt") as tensors:
+                    found |= {n: tensors.get_tensor(n) for n in tensors.keys() if matches(n)}  # noqa: SIM118
+            else:
+                import torch
 
-            tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-            found |= {name: tensor for name, tensor in tensors.items() if matches(name)}
+                tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+                found |= {name: tensor for name, tensor in tensors.items() if matches(name)}
     except Exception as error:
         raise _damaged(path, error) from error
     return found
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return a checkpoint's files, in transformers' order of choice: others may lie beside them."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        whole, index = folder / name, folder / f"{name}.index.json"
+        if whole.is_file():
+            return [whole]
+        if index.is_file():
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            return [folder / shard for shard in sorted(set(shards))]
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def _damaged(path: str, error: Exception) -> ModelError:
