@@ -72,12 +72,25 @@ def test_scores_are_those_of_one_conversation_at_a_time(kind: str, save: Save) -
     assert distinct <= computed < 0.8 * given
 
 
-@pytest.mark.parametrize("kind", ["llama", "gemma2", "qwen3"])
-def test_bfloat16_is_as_near_to_float32_as_one_at_a_time(kind: str, save: Save) -> None:
-    folder = save(kind, dtype="bfloat16", **(WIDE if kind in WINDOWED else {}))
-    exact, _ = scores(folder, alone=True, dtype="float32")
-    alone, _ = scores(folder, alone=True)
-    packed, _ = scores(folder)
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        *[(kind, "bfloat16") for kind in ("llama", "gemma2", "qwen3")],
+        *[(kind, "float16") for kind in ("llama", "qwen3")],
+    ],
+)
+def test_a_short_type_is_as_near_to_float32_as_one_at_a_time(
+    kind: str, dtype: str, save: Save
+) -> None:
+    exact: list[float] = []
+    alone: list[float] = []
+    packed: list[float] = []
+    for seed in (1, 2, 3):  # rounding is chance: of one model's few scores, either may be nearer
+        folder = save(kind, dtype=dtype, seed=seed, **(WIDE if kind in WINDOWED else {}))
+        exact += scores(folder, alone=True, dtype="float32")[0]
+        alone += scores(folder, alone=True, dtype=dtype)[0]
+        packed += scores(folder, dtype=dtype)[0]
+    assert largest_difference(alone, exact) > 1e-4
     assert root_mean_square(packed, exact) <= 1.25 * root_mean_square(alone, exact)
     assert largest_difference(packed, alone) <= 2 * largest_difference(alone, exact)
 
