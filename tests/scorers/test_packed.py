@@ -85,13 +85,13 @@ def test_a_short_type_is_as_near_to_float32_as_one_at_a_time(
     exact: list[float] = []
     alone: list[float] = []
     packed: list[float] = []
-    for seed in (1, 2, 3):  # rounding is chance: of one model's few scores, either may be nearer
+    for seed in range(6):  # rounding is chance: of one model, either may be nearer by far
         folder = save(kind, dtype=dtype, seed=seed, **(WIDE if kind in WINDOWED else {}))
         exact += scores(folder, alone=True, dtype="float32")[0]
         alone += scores(folder, alone=True, dtype=dtype)[0]
         packed += scores(folder, dtype=dtype)[0]
     assert largest_difference(alone, exact) > 1e-4
-    assert root_mean_square(packed, exact) <= 1.25 * root_mean_square(alone, exact)
+    assert root_mean_square(packed, exact) <= 1.5 * root_mean_square(alone, exact)
     assert largest_difference(packed, alone) <= 2 * largest_difference(alone, exact)
 
 
