@@ -134,7 +134,9 @@ def _model_plan(settings: ScorerSettings) -> ScoringPlan:
         settings,
         family,
         config,
-        takes_tries=can_pack(config),
+        takes_tries=can_pack(
+            {**config, "model_type": family.body_type or config.get("model_type")}
+        ),
         has_vllm=find_spec("vllm") is not None,
         is_adapter=adapter is not None,
     )

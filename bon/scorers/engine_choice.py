@@ -64,7 +64,7 @@ def vllm_refusal(family: Family, config: dict[str, Any], *, is_adapter: bool = F
     if is_adapter:
         return "a LoRA adapter's head is not among what it merges"
     if use is None:
-        return f"it has no {family.name} model that needs no remote code"
+        return f"it has no class for this family ({family.name}) that needs no remote code"
     if use.decoder_types is None or kind in use.decoder_types | use.encoder_types:
         return None
     return f"it is not known to give the scores of {kind}"

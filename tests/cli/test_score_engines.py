@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from support.commands import REWARD, bon, bon_json
 from support.fakes import Run, input_rows
+from support.tiny_families import save_internlm2
+from support.tiny_models import save_reward
 
 from bon.cli.build import scoring_plans
 from bon.config import ScoreSettings
@@ -29,6 +31,16 @@ def test_the_engine_is_no_part_of_what_the_scores_are() -> None:
         assert isinstance(plan.reference, RewardModelScorer)
         assert plan.engine == ("vllm" if engine == "vllm" else "transformers")
         assert plan.engine_why
+
+
+def test_the_note_tells_how_a_body_of_another_type_is_run(tmp_path: Path) -> None:
+    """InternLM2's body is a Llama; Bert's is its own."""
+    Run(input_rows(2)).candidates(tmp_path / "in.pool")
+    save_internlm2(tmp_path / "intern")
+    save_reward(tmp_path / "encoder", kind="bert")
+    done = bon("score", "in.pool", "-r", "./intern", "-r", "./encoder", cwd=tmp_path)
+    assert "intern: transformers, token tries" in done.stderr
+    assert "encoder: transformers, padded batches" in done.stderr
 
 
 @pytest.mark.vllm

@@ -75,6 +75,8 @@ class Family:
     """From config.json and where it lies: raises ModelError for what cannot be a reward model."""
     form: Callable[[dict[str, Any], Any, ScorerSettings], Form | SteppedForm] = _whole
     """From config.json, the tokenizer and the settings to how conversations are given to it."""
+    body_type: str | None = None
+    """Model type of the body that is run; none: the one in config.json."""
     vllm: VllmUse | None = None
     """None where vLLM cannot run it."""
     reads_steps: bool = False

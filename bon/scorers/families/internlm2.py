@@ -189,4 +189,5 @@ FAMILY = Family(
     load=_load,
     check=_check,
     form=_form,
+    body_type="llama",
 )
