@@ -128,6 +128,10 @@ def serve(connection: Any, options: VllmOptions, log: str) -> None:
         import torch
         from vllm import LLM, PoolingParams
 
+        from bon.scorers.host_memory import keep_freed_memory
+
+        if options.device == "cpu":
+            keep_freed_memory()  # as bon does in its own process: vLLM is to be at its best
         llm = LLM(**options.arguments())
         connection.send(torch.get_num_threads())
         parameters = PoolingParams(task="classify", use_activation=False)
