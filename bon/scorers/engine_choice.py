@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,9 @@ FASTER_IN_VLLM: frozenset[str] = frozenset()
 """Model types that padded batches score slower than vLLM's pooling: those that were measured.
 
 `auto` takes vLLM for them where it is installed and transformers for all others."""
+
+_ROTATES_BY_LENGTH = frozenset({"longrope", "su"})
+"""Rope types with factors for short and for long conversations; `su` is the older name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,21 @@ def vllm_refusal(family: Family, config: dict[str, Any], *, is_adapter: bool = F
         return "a LoRA adapter's head is not among what it merges"
     if use is None:
         return f"it has no class for this family ({family.name}) that needs no remote code"
-    if use.decoder_types is None or kind in use.decoder_types | use.encoder_types:
-        return None
-    return f"it is not known to give the scores of {kind}"
+    if use.decoder_types is not None and kind not in use.decoder_types | use.encoder_types:
+        return f"it is not known to give the scores of {kind}"
+    if _ROTATES_BY_LENGTH & set(_rope_types(config)):
+        return "it rotates short conversations as long ones where the rope type is longrope"
+    return None
+
+
+def _rope_types(config: dict[str, Any]) -> Iterator[Any]:
+    """Yield the rotary kinds that a config.json names, of old and new form, also by layer type."""
+    for name in ("rope_scaling", "rope_parameters"):
+        said = config.get(name)
+        parts = [said, *said.values()] if isinstance(said, dict) else []
+        for part in parts:
+            if isinstance(part, dict):
+                yield from (part.get("rope_type"), part.get("type"))
 
 
 def _refuse_vllm(settings: ScorerSettings, refusal: str | None, has_vllm: bool) -> None:

@@ -13,6 +13,7 @@ from bon.scorers.engine_choice import choose_engine, vllm_refusal
 from bon.scorers.families import find_family
 
 NAMES = {"bert": "Bert", "deberta-v2": "DebertaV2", "gpt_neox": "GPTNeoX", "qwen3": "Qwen3"}
+NAMES |= {"phi3": "Phi3"}
 
 
 def classifier(kind: str) -> dict[str, Any]:
@@ -82,6 +83,25 @@ def test_what_vllm_cannot_run_is_refused(kind: str, facts: dict[str, Any], why: 
     assert caught.value.where == "some/model"
     assert why in caught.value.why
     assert "--scorer-engine transformers" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "why"),
+    [
+        ("phi3", {"rope_scaling": {"type": "longrope"}}, "longrope"),
+        ("phi3", {"rope_scaling": {"type": "su"}}, "longrope"),
+        ("phi3", {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "longrope"),
+        ("phi3", {"rope_parameters": {"full_attention": {"rope_type": "longrope"}}}, "longrope"),
+        ("phi3", {"rope_scaling": None, "rope_parameters": {"rope_type": "default"}}, None),
+        ("qwen3", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, None),
+    ],
+)
+def test_settings_that_vllm_reads_otherwise_are_refused(
+    kind: str, changes: dict[str, Any], why: str | None
+) -> None:
+    config = classifier(kind) | changes
+    refusal = vllm_refusal(find_family(config, "x"), config)
+    assert refusal is None if why is None else why in (refusal or "")
 
 
 def test_vllm_that_is_not_installed_is_refused() -> None:
