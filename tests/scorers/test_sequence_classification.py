@@ -69,9 +69,10 @@ def chatml_ids(folder: Path, group: CandidateGroup, response: str, end: str = "\
 @torch.inference_mode()
 def one_by_one(folder: Path, sequences: list[list[int]], dtype: str = "float32") -> list[float]:
     """Scores of plain forwards, one unpadded sequence at a time, read at the last position."""
-    kind = transformers.AutoConfig.from_pretrained(folder).model_type
+    config = transformers.AutoConfig.from_pretrained(folder)
+    is_eager = getattr(config, "attn_logit_softcapping", None) or config.model_type == "gpt_oss"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=dtype, attn_implementation="eager" if kind in ("gemma2", "gpt_oss") else None
+        folder, dtype=dtype, attn_implementation="eager" if is_eager else None
     ).eval()
     if hasattr(model, "score"):
         model.config.pad_token_id = None  # transformers then pools the last position
@@ -99,6 +100,19 @@ def test_scores_are_those_of_one_conversation_at_a_time(kind: str, save: Save) -
     want = expected(save(kind))
     assert max(want) - min(want) > 0.1  # else nothing would be seen
     assert largest_difference(flat(score(save(kind))), want) < MODEL_TOLERANCE
+
+
+@pytest.mark.parametrize("window", [16, 4096])  # padded batches, token tries
+@pytest.mark.parametrize("kind", ["gemma2", "gemma3_text"])
+def test_attention_is_capped_where_the_configuration_says_so(
+    kind: str, window: int, save: Save
+) -> None:
+    for cap in (None, 0.5):
+        folder = save(kind, sliding_window=window, attn_logit_softcapping=cap)
+        with scorer(folder) as entered:
+            assert (entered._model.body.config._attn_implementation == "eager") == bool(cap)
+            found = flat(entered.score(groups()))
+        assert largest_difference(found, expected(folder)) < MODEL_TOLERANCE
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "gemma2", "gpt2", "qwen3_5_text", *ENCODERS])

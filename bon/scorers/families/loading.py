@@ -27,7 +27,6 @@ __all__ = [
     "without_weights",
 ]
 
-_EAGER_ONLY = frozenset({"gemma2"})  # soft-capped attention: sdpa leaves the cap out
 _POSITIONS_BEHIND_PAD = frozenset({"camembert", "roberta", "xlm-roberta"})
 _HARMLESS = re.compile(r"lm_head|pooler|rotary_emb|position_ids|masked_bias|attn\.bias|^cls\.")
 """Weights that a checkpoint may have and a scorer need not use."""
@@ -77,7 +76,8 @@ def load_pretrained(
     Raises:
         ModelError: files are damaged, weights are missing, or some would be left out.
     """
-    attention = "eager" if config.model_type in _EAGER_ONLY else None  # none: its own default
+    # sdpa leaves soft-capping out; none: the model's own default
+    attention = "eager" if getattr(config, "attn_logit_softcapping", None) else None
     try:
         with (
             _without_adapter(path) as folder,
