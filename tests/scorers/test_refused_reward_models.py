@@ -14,6 +14,8 @@ from bon.errors import ModelError
 
 torch = pytest.importorskip("torch")
 
+COMPASS_ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 6, 4]}
+
 
 def refused(folder: Path, template: str | None = None) -> ModelError:
     """Enter a scorer that must not be entered and return what it says."""
@@ -97,11 +99,17 @@ def test_two_labels_are_refused(tmp_path: Path) -> None:
         {"kind": "convbert"},  # its convolutions read the padding
         {"kind": "fnet"},  # it has no mask
         {"kind": "ctrl"},  # it looks for the pad token to find the end
+        {"kind": "modernbert-decoder", "bos_token_id": 3},
+        {"kind": "cohere_compass_text", "pooling": "mean"}  # it has a `score` all the same
+        | {"rope_parameters": {"full_attention": COMPASS_ROPE}},
     ],
     ids=lambda kind: str(kind["kind"]),
 )
 def test_a_kind_whose_scores_would_be_wrong_is_refused(kind: Any, tmp_path: Path) -> None:
-    assert "not a reward model that bon can load" in refused(save_reward(tmp_path, **kind)).what
+    error = refused(save_reward(tmp_path, **kind))
+    assert "not a reward model that bon can load" in error.what
+    assert "known encoders" not in error.why  # some are decoders
+    assert kind["kind"] in error.why
 
 
 @pytest.mark.parametrize("model_type", ["mystery", "qwen3"])

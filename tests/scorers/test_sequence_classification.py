@@ -15,6 +15,7 @@ from support.scoring import reward_scorer as scorer
 from support.tiny_models import BOS_CHATML, CHATML, edit_weights, save_reward
 
 from bon.records import CandidateGroup, Scores
+from bon.scorers.families.sequence_classification import _LAST_TOKEN
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -23,6 +24,16 @@ DECODERS = (
     *("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3"),
     *("gpt2", "gpt_neox", "opt", "qwen3_moe", "gpt_oss", "qwen3_5_text"),
 )
+OWN_FORWARD = {  # decoders besides gpt2, gpt_neox and opt that are not transformers' generic class
+    "biogpt": {},
+    "bloom": {},
+    "falcon": {"head_dim": None},
+    "gpt_bigcode": {},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 16},
+    "gptj": {"rotary_dim": 16},
+    "mpt": {},
+    "openai-gpt": {"n_positions": 2048},
+}
 ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert", "electra", "modernbert", "deberta-v2")
 MODEL_TOLERANCE, BATCH_TOLERANCE = 1e-4, 1e-5
 PAD_IS_EOS = {"tokenizer_options": {"pad": "<|im_end|>"}, "pad_token_id": 2}
@@ -100,6 +111,18 @@ def test_scores_are_those_of_one_conversation_at_a_time(kind: str, save: Save) -
     want = expected(save(kind))
     assert max(want) - min(want) > 0.1  # else nothing would be seen
     assert largest_difference(flat(score(save(kind))), want) < MODEL_TOLERANCE
+
+
+def test_every_class_with_a_forward_of_its_own_is_tested() -> None:
+    assert set(OWN_FORWARD) | {"gpt2", "gpt_neox", "opt"} == _LAST_TOKEN
+
+
+@pytest.mark.parametrize("kind", OWN_FORWARD)
+def test_classes_with_a_forward_of_their_own_read_the_last_token(kind: str, save: Save) -> None:
+    folder = save(kind, **OWN_FORWARD[kind])
+    want = expected(folder)
+    assert max(want) - min(want) > 0.05
+    assert largest_difference(flat(score(folder)), want) < MODEL_TOLERANCE
 
 
 @pytest.mark.parametrize("window", [16, 4096])  # padded batches, token tries

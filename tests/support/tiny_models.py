@@ -88,7 +88,10 @@ def config(kind: str, **changes: Any) -> Any:
         "eos_token_id": 2,
         "bos_token_id": None,
     }
-    return AutoConfig.for_model(kind, **{**sizes, **KINDS.get(kind, {}), **changes})
+    values = {**sizes, **KINDS.get(kind, {}), **changes}
+    if values["head_dim"] is None:  # falcon computes it
+        del values["head_dim"]
+    return AutoConfig.for_model(kind, **values)
 
 
 def save_generator(

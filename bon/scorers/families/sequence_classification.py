@@ -23,6 +23,11 @@ _ENCODERS = frozenset(
     | {"xlm-roberta"}
 )
 """Measured to score a padded row as they score it alone (convbert, fnet and others do not)."""
+_LAST_TOKEN = frozenset(
+    {"biogpt", "bloom", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "mpt"}
+    | {"openai-gpt", "opt"}
+)
+"""Decoders with a forward of their own, measured to read the last token as the generic one does."""
 _VLLM_DECODERS = frozenset(
     {"gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3", "qwen3_moe"}
 )
@@ -39,10 +44,10 @@ def reward_model(model: Any, tokenizer: Any, path: str, settings: ScorerSettings
     """Return how a loaded classifier is read; `path` is for messages.
 
     Raises:
-        ModelError: an encoder whose scores padding may change.
+        ModelError: it is not known where its class reads, or whether padding changes its scores.
     """
     longest = longest_conversation(model.config, tokenizer)
-    if not hasattr(model, "score"):  # an encoder pools by itself
+    if not _reads_last_token(model):  # an encoder pools by itself
         _refuse_unmeasured(model, path)
 
         def logits(**inputs: Any) -> Any:
@@ -66,6 +71,13 @@ def _load(path: str, settings: ScorerSettings) -> RewardModel:
     tokenizer = load_tokenizer(path)
     model = load_pretrained(AutoModelForSequenceClassification, path, config, settings.dtype)
     return reward_model(model, tokenizer, path, settings)
+
+
+def _reads_last_token(model: Any) -> bool:
+    from transformers.modeling_layers import GenericForSequenceClassification
+
+    is_generic = type(model).forward is GenericForSequenceClassification.forward
+    return is_generic or model.config.model_type in _LAST_TOKEN
 
 
 def _unused(hidden_RD: Any, counts: Sequence[int]) -> Any:
@@ -94,8 +106,9 @@ def _refuse_unmeasured(model: Any, path: str) -> None:
         raise ModelError(
             f"{type(model).__name__} is not a reward model that bon can load",
             where=path,
-            why="padding may change its scores; known encoders: " + ", ".join(sorted(_ENCODERS)),
-            next_step="give -r a decoder or one of these",
+            why=f"scores of type {model.config.model_type} were not measured: padding may change "
+            "them, or they are read elsewhere than at the last token",
+            next_step="give -r a model of a type that docs/reward-models.md lists",
         )
 
 

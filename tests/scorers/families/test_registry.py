@@ -9,7 +9,7 @@ import pytest
 
 from bon.errors import ModelError
 from bon.scorers.families import FAMILIES, find_family
-from bon.scorers.families.sequence_classification import _ENCODERS
+from bon.scorers.families.sequence_classification import _ENCODERS, _LAST_TOKEN
 from bon.scorers.families.token_classification import _DECODERS
 from bon.scorers.packed import PACKED_TYPES
 
@@ -78,7 +78,7 @@ def test_every_architecture_has_a_row_in_the_docs() -> None:
     ("start", "kinds"),
     [
         ("- **Token tries**", PACKED_TYPES),
-        ("- **Padded batches**", _ENCODERS),
+        ("- **Padded batches**", _ENCODERS | (_LAST_TOKEN - PACKED_TYPES)),
         ("- Process reward models of TRL", _DECODERS),
     ],
 )
