@@ -28,7 +28,7 @@ _CPU_SHARING_COST = 0.05
 _PROBE_TOKENS = 2_048
 _MOST_TOKENS = 1 << 17
 _MEMORY_SHARE = 0.8
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 def can_pack(config: dict[str, Any]) -> bool:

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scoring import flat, groups, largest_difference, reward_scorer, root_mean_square
+from support.scoring import (
+    flat,
+    groups,
+    largest_difference,
+    limit_memory,
+    reward_scorer,
+    root_mean_square,
+)
 from support.short_of_memory import conversations
 from support.tiny_models import save_reward
 
@@ -180,19 +187,6 @@ def test_a_model_that_takes_no_tries_says_so(save: Save) -> None:
             assert scorer._runner.way == way
 
 
-def limit_memory(scorer: Any, most: int, seen: list[int]) -> None:
-    """Have forward passes of more tokens than `most` fail as a device without memory does."""
-    forward = scorer._model.body.forward
-
-    def limited(*arguments: Any, input_ids: Any, **rest: Any) -> Any:
-        seen.append(input_ids.numel())
-        if input_ids.numel() > most:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB")
-        return forward(*arguments, input_ids=input_ids, **rest)
-
-    scorer._model.body.forward = limited
-
-
 @pytest.mark.parametrize("kind", ["qwen3", "qwen3_5_text"])
 def test_out_of_memory_halves_the_budget_and_goes_on(
     kind: str, save: Save, capsys: pytest.CaptureFixture[str]
@@ -202,7 +196,7 @@ def test_out_of_memory_halves_the_budget_and_goes_on(
     seen: list[int] = []
     with reward_scorer(folder) as scorer:
         assert scorer.halved_batch_tokens is None
-        limit_memory(scorer, 600, seen)
+        limit_memory(scorer._model, 600, seen)
         assert largest_difference(flat(scorer.score(groups())), want) < 1e-5
         first, seen[:] = list(seen), []
         assert largest_difference(flat(scorer.score(groups())), want) < 1e-5
@@ -233,7 +227,7 @@ def test_a_real_lack_of_memory_halves_the_budget(save: Save) -> None:
 
 def test_one_conversation_that_does_not_fit_ends_the_run_with_advice(save: Save) -> None:
     with reward_scorer(save()) as scorer:
-        limit_memory(scorer, 100, [])
+        limit_memory(scorer._model, 100, [])
         with pytest.raises(ModelError, match="does not fit into memory alone") as caught:
             scorer.score(groups())
     assert "--reward-max-length" in caught.value.next_step
@@ -243,7 +237,7 @@ def test_conversations_that_begin_each_other_are_one_that_does_not_fit(save: Sav
     user: Any = ({"role": "user", "content": "hi"},)
     group = CandidateGroup("p", user, tuple("a" * length for length in range(10, 60)))
     with reward_scorer(save(), "{{ messages[-1]['content'] }}") as scorer:
-        limit_memory(scorer, 40, [])
+        limit_memory(scorer._model, 40, [])
         with pytest.raises(ModelError, match="of 59 tokens does not fit into memory alone"):
             scorer.score((group,))
 
