@@ -121,11 +121,9 @@ class VllmRewardScorer:
                         more = False
                         break
                     key, self._num_requests = str(self._num_requests), self._num_requests + 1
-                    try:
-                        prompt = {"prompt_token_ids": list(item.tokens)}
-                        engine.add_request(key, prompt, parameters)
-                    except Exception as error:  # this conversation is at fault; kinds vary
-                        yield index, Drop("vllm_error", first_line(error))
+                    refusal = self._submit(key, item, parameters)
+                    if refusal is not None:
+                        yield index, refusal
                         continue
                     in_flight[key] = index
                 for output in self._step() if in_flight else ():
@@ -135,16 +133,30 @@ class VllmRewardScorer:
             if in_flight:
                 engine.abort_request(list(in_flight))
 
+    def _submit(self, key: str, item: Encoded, parameters: Any) -> Drop | None:
+        """Give a conversation to the engine; return why it takes none such, if so."""
+        prompt = {"prompt_token_ids": list(item.tokens)}
+        try:
+            self._llm.llm_engine.add_request(key, prompt, parameters)
+        except _faults_of_requests() as error:
+            return Drop("vllm_error", first_line(error))
+        except Exception as error:  # the engine is at fault: the next one would fail as well
+            raise self._failure(error) from error
+        return None
+
     def _step(self) -> list[Any]:
         try:
             return list(self._llm.llm_engine.step())
         except Exception as error:  # the model's own kernels raise many kinds
-            raise EngineError(
-                "vLLM failed while scoring",
-                where=self.model_path,
-                why=first_line(error),
-                next_step="see the worker's log; or give --scorer-engine transformers",
-            ) from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> EngineError:
+        return EngineError(
+            "vLLM failed while scoring",
+            where=self.model_path,
+            why=first_line(error),
+            next_step="see the worker's log; or give --scorer-engine transformers",
+        )
 
     def _checked(self, output: Any) -> Any:
         """Count what an output took; return it, or why there is none."""
@@ -198,6 +210,15 @@ class VllmRewardScorer:
                 next_step="leave the flag out, or give --scorer-engine transformers",
             )
         return built_for == "cpu"
+
+
+def _faults_of_requests() -> tuple[type[Exception], ...]:
+    """Return what vLLM raises where a request itself cannot be taken; older ones know no own."""
+    try:
+        from vllm.exceptions import VLLMClientError
+    except ImportError:
+        return (ValueError,)
+    return ValueError, VLLMClientError
 
 
 def _import_llm() -> Any:

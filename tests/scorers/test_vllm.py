@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from support.vllm_scoring import Scored, vllm_scorer
 from support.vllm_worker import Worker
 
 from bon.config import INSTALL_ADVICE
-from bon.errors import ModelError
-from bon.records import CandidateGroup, Scores
+from bon.errors import EngineError, ModelError
+from bon.records import CandidateGroup, Drop, Scores
+from bon.scorers.encoding import Encoded
 from bon.scorers.families import sequence_classification, token_classification
 
 torch = pytest.importorskip("torch")
@@ -277,3 +279,36 @@ def test_a_machine_without_vllm(save: Save, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ModelError, match="not installed") as caught, vllm_scorer(save()):
         pytest.fail("it was taken")
     assert INSTALL_ADVICE in caught.value.next_step
+
+
+class Refusing:
+    """An engine that takes nothing."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def add_request(self, *_: object) -> None:
+        raise self.error
+
+
+def told(error: Exception, save: Save, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What becomes of a conversation that `add_request` meets with an error."""
+    refusing = vllm_scorer(save())
+    engine = SimpleNamespace(llm_engine=Refusing(error))
+    for name, value in {"_llm": engine, "_capacity": 2, "_num_requests": 0}.items():
+        monkeypatch.setattr(refusing, name, value, raising=False)
+    monkeypatch.setattr(refusing, "_pooling_parameters", lambda _: None)
+    (reward,) = refusing._rewards([Encoded((1, 2), False, (1,))])
+    return reward
+
+
+def test_only_what_the_request_is_blamed_for_costs_its_own_score(
+    save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exceptions = pytest.importorskip("vllm.exceptions")
+    for error in (ValueError("too long"), exceptions.VLLMValidationError("too long")):
+        assert told(error, save, monkeypatch) == Drop("vllm_error", "too long")
+    for error in (RuntimeError("dead"), MemoryError("dead"), exceptions.VLLMServerError("dead")):
+        with pytest.raises(EngineError, match="failed while scoring") as caught:
+            told(error, save, monkeypatch)
+        assert (caught.value.why, caught.value.where) == ("dead", str(save()))
