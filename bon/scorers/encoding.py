@@ -35,8 +35,13 @@ class Form(Protocol):
         """Return the conversation's token ids; raises whatever the template raises."""
         ...
 
-    def reads(self, tokens: Sequence[int]) -> tuple[int, ...] | Drop:
-        """Return the positions that the head reads, or why there are none."""
+    def reads(
+        self, kept: Sequence[int], whole: Sequence[int], gap: range
+    ) -> tuple[int, ...] | Drop:
+        """Return the positions in what is `kept` that the head reads, or why there are none.
+
+        `whole` is the conversation as `tokens` gave it, of which `gap` was cut out.
+        """
         ...
 
 
@@ -62,9 +67,11 @@ class WholeConversation:
         """Template the messages with the response as the assistant's turn."""
         return chat.tokens([*messages, {"role": "assistant", "content": response}])
 
-    def reads(self, tokens: Sequence[int]) -> tuple[int, ...] | Drop:
+    def reads(
+        self, kept: Sequence[int], whole: Sequence[int], gap: range
+    ) -> tuple[int, ...] | Drop:
         """Return the last position."""
-        return (len(tokens) - 1,)
+        return (len(kept) - 1,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,7 @@ class ConversationEncoder:
                 f"token {max(tokens)} is not in the model's vocabulary of {self.vocab_size}",
             )
         kept, gap = self._cut(tokens)
-        reads = self._reads(kept, ends, gap)
+        reads = self._reads(kept, tokens, ends, gap)
         return reads if isinstance(reads, Drop) else Encoded(tuple(kept), len(gap) > 0, reads)
 
     def _tokens(
@@ -110,11 +117,11 @@ class ConversationEncoder:
         return self.form.tokens(self.chat, messages, response), []
 
     def _reads(
-        self, kept: Sequence[int], ends: Sequence[int], gap: range
+        self, kept: Sequence[int], whole: Sequence[int], ends: Sequence[int], gap: range
     ) -> tuple[int, ...] | Drop:
         """Return the positions read in what was kept of a conversation."""
         if not isinstance(self.form, SteppedForm):
-            return self.form.reads(kept)
+            return self.form.reads(kept, whole, gap)
         reads = tuple(end if end < gap.start else end - len(gap) for end in ends if end not in gap)
         return reads or Drop("no_steps", "no step's end is left of the conversation that was cut")
 

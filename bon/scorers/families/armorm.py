@@ -52,15 +52,25 @@ class GatedConversation:
         """Template the messages with the response as the assistant's turn."""
         return WholeConversation().tokens(chat, messages, response)
 
-    def reads(self, tokens: Sequence[int]) -> tuple[int, ...] | Drop:
-        """Return the start of the last `turn` and the last position; it may have been cut off."""
+    def reads(
+        self, kept: Sequence[int], whole: Sequence[int], gap: range
+    ) -> tuple[int, ...] | Drop:
+        """Return where the whole conversation's last `turn` begins and the last position.
+
+        The turn may have been cut off; an earlier one says nothing of the last prompt.
+        """
         length = len(self.turn)
-        for start in range(len(tokens) - length, -1, -1):
-            if tuple(tokens[start : start + length]) == self.turn:
-                return start, len(tokens) - 1
+        for start in range(len(whole) - length, -1, -1):
+            if tuple(whole[start : start + length]) != self.turn:
+                continue
+            if start + length <= gap.start:
+                return start, len(kept) - 1
+            if start >= gap.stop:
+                return start - len(gap), len(kept) - 1
+            break
         return Drop(
             "no_assistant_turn",
-            "no user turn followed by the assistant's is left in the conversation",
+            "no last user turn followed by the assistant's is left in the conversation",
         )
 
 

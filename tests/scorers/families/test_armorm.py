@@ -104,11 +104,39 @@ def test_a_conversation_that_the_assistant_begins_has_no_score(small: Path) -> N
 
 
 def test_positions_are_the_last_turns_start_and_the_last_token() -> None:
-    form = GatedConversation((7, 8, 9))
-    assert form.reads([1, 7, 8, 9, 2, 7, 8, 9, 3, 7, 8]) == (5, 10)
-    assert form.reads([7, 8, 9]) == (0, 2)
-    for cut in ([], [7, 8], [8, 9, 7, 8, 1]):
-        assert isinstance(form.reads(cut), Drop)
+    assert read([1, 7, 8, 9, 2, 7, 8, 9, 3, 7, 8]) == (5, 10)
+    assert read([7, 8, 9]) == (0, 2)
+    for without in ([], [7, 8], [8, 9, 7, 8, 1]):
+        assert isinstance(read(without), Drop)
+
+
+def read(whole: list[int], gap: range = range(0)) -> tuple[int, ...] | Drop:
+    kept = whole[: gap.start] + whole[gap.stop :]
+    return GatedConversation((7, 8, 9)).reads(kept, whole, gap)
+
+
+def test_a_last_turn_that_was_cut_off_gives_no_way_to_an_earlier_one() -> None:
+    whole = [1, 7, 8, 9, 2, 7, 8, 9, 3, 4]
+    for stays in (10, 9, 8):
+        assert read(whole, range(stays, 10)) == (5, stays - 1)
+    for stays in (7, 5, 4):
+        assert isinstance(read(whole, range(stays, 10)), Drop)
+    for excess in (1, 4):  # behind a first token that stays
+        assert read(whole, range(1, 1 + excess)) == (5 - excess, 9 - excess)
+    assert isinstance(read(whole, range(1, 6)), Drop)
+    assert read(whole, range(0, 5)) == (0, 4)
+
+
+def test_a_response_that_was_cut_off_whole_has_no_score(small: Path) -> None:
+    messages = (
+        {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"},
+        {"role": "user", "content": "why " * 40},
+    )  # fmt: skip
+    group = CandidateGroup("p", messages, ("a", "b" * 300))
+    with reward_scorer(small, max_length=100, truncation_side="right") as entered:
+        (result,) = entered.score([group])
+    assert [drop.reason for drop in result.reasons.values()] == ["no_assistant_turn"] * 2
+    assert result.scores == (None, None)
 
 
 def test_the_real_tokenizers_header_would_be_the_published_pattern() -> None:
