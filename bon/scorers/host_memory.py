@@ -9,7 +9,7 @@ __all__ = ["keep_freed_memory"]
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 """glibc's mallopt(3): M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX."""
-_NEVER = 2**31 - 1
+_NEVER = -1
 _PAD_BYTES = 64 << 20
 
 

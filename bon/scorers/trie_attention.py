@@ -16,12 +16,25 @@ from typing import Any
 
 from bon.trie import TrieBatch, segments
 
-__all__ = ["AttentionPlan", "Block", "attention_of_rows", "plan_attention", "trie_attention"]
+__all__ = [
+    "LARGEST_CAP",
+    "AttentionPlan",
+    "Block",
+    "attention_of_rows",
+    "plan_attention",
+    "trie_attention",
+]
 
 _BLOCK_SCORES = 2 << 20
 """Scores of one block that are in memory at once: a few megabytes, which stay in the cache."""
+_LONGEST_END = 512
+"""Tokens of a path's end above which its own triangle is worth cutting into pieces."""
+_FEWEST_ROWS = 128
+_LIKE = 0.65
+"""Least share of a block's width that the shortest of its ends has."""
 _SAMPLED_KEYS = 32
-_LARGEST_CAP = 60.0
+LARGEST_CAP = 60.0
+"""Of scores that are soft-capped: above it, sums of their exponentials could overflow."""
 _LOG2_E = math.log2(math.e)
 _FAR_ABOVE = 3.0
 """Base-2 logarithm of a query's mean weight above which its reference was too low for bfloat16."""
@@ -44,10 +57,11 @@ class AttentionPlan:
     """The blocks of one batch; made once and used in every layer."""
 
     trunks: tuple[tuple[int, int, int, int], ...]
-    """Segments with branches below: start, stop, end, and how many segments are above."""
+    """Segments with branches below, and long ones: start, stop, end, how many segments above."""
     ends: tuple[Block, ...]
+    """Segments that end a path."""
     roots: tuple[tuple[int, int], ...]
-    """Those path ends that have nothing above them: start, stop."""
+    """Those ends that have nothing above them: start, stop."""
     log2_seen: Any
     """[T] base-2 logarithm of how many keys each query sees."""
     end: Any
@@ -58,15 +72,19 @@ def plan_attention(batch: TrieBatch) -> AttentionPlan:
     """Divide a batch into blocks."""
     import torch
 
-    found = segments(batch.end)
-    trunks = tuple((s.start, s.stop, s.end, s.depth) for s in found if s.end > s.stop)
-    ends = sorted(
-        ((s.stop - s.start, s.start) for s in found if s.end == s.stop), key=lambda end: -end[0]
-    )
-    roots = tuple((s.start, s.stop) for s in found if s.end == s.stop and not s.depth)
+    trunks, ends, roots = [], [], []
+    for one in segments(batch.end):
+        length = one.stop - one.start
+        if one.end > one.stop or length > _LONGEST_END:
+            trunks.append((one.start, one.stop, one.end, one.depth))
+            continue
+        ends.append((length, one.start))
+        if not one.depth:
+            roots.append((one.start, one.stop))
+    ends.sort(key=lambda end: -end[0])
     log2_seen = torch.from_numpy(batch.positions + 1).float().log2()
     end = torch.from_numpy(batch.end)
-    return AttentionPlan(trunks, tuple(_blocks(ends)), roots, log2_seen, end)
+    return AttentionPlan(tuple(trunks), tuple(_blocks(ends)), tuple(roots), log2_seen, end)
 
 
 def _blocks(ends: list[tuple[int, int]]) -> Iterator[Block]:
@@ -79,7 +97,7 @@ def _blocks(ends: list[tuple[int, int]]) -> Iterator[Block]:
         high = low + 1
         while (
             high < len(ends)
-            and ends[high][0] * 5 >= width * 4
+            and ends[high][0] >= _LIKE * width
             and (high + 1 - low) * width * width <= _BLOCK_SCORES // 8
         ):
             high += 1
@@ -104,8 +122,8 @@ def trie_attention(
 
     query, key, value = query[0], key[0], value[0]
     if softcap is not None:
-        if softcap > _LARGEST_CAP:
-            raise ValueError(f"scores capped at {softcap} overflow; known: up to {_LARGEST_CAP}")
+        if softcap > LARGEST_CAP:
+            raise ValueError(f"scores capped at {softcap} overflow; known: up to {LARGEST_CAP}")
         query_float, key, value = (x.float() for x in (query, key, value))
         total = _weighted_sums(query_float, key, value, plan, scale, softcap)
     elif query.dtype == torch.bfloat16:
@@ -187,51 +205,72 @@ def _weighted_sums(
 ) -> Any:  # fmt: skip
     """Return each query's sum of values weighted by exp(score), `[H, T, D]`, and of the weights.
 
-    The latter is one more column: it comes out of the product with the values. Query heads that
-    share a key head are more rows of one product, `[G, H / G * rows, D]`.
+    The latter is one more column: it comes out of the product with the values.
     """
     import torch
 
     value = _with_ones(value)
-    heads, groups, width = len(query), len(key), value.shape[-1]
-    total = torch.empty((*query.shape[:2], width), dtype=torch.float32)
+    total = torch.empty((*query.shape[:2], value.shape[-1]), dtype=torch.float32)
     for start, stop in plan.roots:
         total[:, start:stop] = 0
-
-    def weights(query_BRD: Any, key_BKD: Any) -> Any:
-        scores = query_BRD.new_empty(*query_BRD.shape[:2], key_BKD.shape[1])
-        # the scale goes in before anything is rounded
-        factor = scale * _LOG2_E if softcap is None else scale / softcap
-        scores.baddbmm_(query_BRD, key_BKD.transpose(1, 2), beta=0, alpha=factor)
-        if softcap is not None:
-            scores.tanh_().mul_(softcap * _LOG2_E)
-        return scores.exp2_()
-
-    for start, stop, end, depth in plan.trunks:
-        # contiguous, or every product would copy them
-        whole = tuple(x[:, start:stop].contiguous() for x in (key, value))
-        for low, high in _row_ranges(start, stop, end, heads):
-            inside = low < stop
-            seen = [x[:, : high - start].contiguous() for x in whole] if inside else whole
-            scores = weights(query[:, low:high].reshape(groups, -1, query.shape[-1]), seen[0])
-            if inside:
-                scores.view(heads, high - low, high - start).tril_(low - start)
-            part = torch.bmm(scores, seen[1]).view(heads, high - low, width)
-            if depth:
-                total[:, low:high] += part
-            else:
-                total[:, low:high] = part
+    for trunk in plan.trunks:
+        _add_trunk(total, query, key, value, trunk, scale, softcap)
     for block in plan.ends:
-        shape = (heads * block.num, block.width, -1)
-        parts = (
-            _per_head(x.index_select(1, block.index), heads).view(shape)
-            for x in (query, key, value)
-        )
-        block_query, block_key, block_value = parts
-        scores = weights(block_query, block_key).tril_()
-        part = torch.bmm(scores, block_value).view(heads, block.num * block.width, width)
-        total.index_add_(1, block.index[block.rows], part.index_select(1, block.rows).float())
+        _add_ends(total, query, key, value, block, scale, softcap)
     return total
+
+
+def _add_trunk(
+    total: Any, query: Any, key: Any, value: Any, trunk: tuple[int, int, int, int],
+    scale: float, softcap: float | None,
+) -> None:  # fmt: skip
+    """Add what a segment's keys are to the queries of its subtree.
+
+    Query heads that share a key head are more rows of one product, `[G, H / G * rows, D]`.
+    """
+    import torch
+
+    start, stop, end, depth = trunk
+    heads, groups, width = len(query), len(key), query.shape[-1]
+    # contiguous, or every product would copy them
+    whole = tuple(x[:, start:stop].contiguous() for x in (key, value))
+    for low, high in _row_ranges(start, stop, end, heads):
+        inside = low < stop
+        seen = [x[:, : high - start].contiguous() for x in whole] if inside else whole
+        rows = query[:, low:high].reshape(groups, -1, width)
+        weights = _weights(rows, seen[0], scale, softcap)
+        if inside:
+            weights.view(heads, high - low, high - start).tril_(low - start)
+        part = torch.bmm(weights, seen[1]).view(heads, high - low, -1)
+        if depth:
+            total[:, low:high] += part
+        else:
+            total[:, low:high] = part
+
+
+def _add_ends(
+    total: Any, query: Any, key: Any, value: Any, block: Block, scale: float, softcap: float | None
+) -> None:
+    """Add what path ends side by side are, each to itself."""
+    import torch
+
+    heads, shape = len(query), (len(query) * block.num, block.width, -1)
+    rows, keys, values = (
+        _per_head(x.index_select(1, block.index), heads).view(shape) for x in (query, key, value)
+    )
+    weights = _weights(rows, keys, scale, softcap).tril_()
+    part = torch.bmm(weights, values).view(heads, block.num * block.width, -1)
+    total.index_add_(1, block.index[block.rows], part.index_select(1, block.rows).float())
+
+
+def _weights(query_BRD: Any, key_BKD: Any, scale: float, softcap: float | None) -> Any:
+    scores = query_BRD.new_empty(*query_BRD.shape[:2], key_BKD.shape[1])
+    # the scale goes in before anything is rounded
+    factor = scale * _LOG2_E if softcap is None else scale / softcap
+    scores.baddbmm_(query_BRD, key_BKD.transpose(1, 2), beta=0, alpha=factor)
+    if softcap is not None:
+        scores.tanh_().mul_(softcap * _LOG2_E)
+    return scores.exp2_()
 
 
 def _references(query: Any, key: Any, plan: AttentionPlan) -> Any:
@@ -259,7 +298,7 @@ def _references(query: Any, key: Any, plan: AttentionPlan) -> Any:
 
 def _row_ranges(start: int, stop: int, end: int, heads: int) -> Iterator[tuple[int, int]]:
     """Cut a segment's queries, its own first, so that their scores stay in the cache."""
-    step = max(32, _BLOCK_SCORES // (heads * (stop - start)))
+    step = max(_FEWEST_ROWS, _BLOCK_SCORES // (heads * (stop - start)))
     for first, last in ((start, stop), (stop, end)):
         yield from ((low, min(low + step, last)) for low in range(first, last, step))
 

@@ -179,6 +179,22 @@ def test_long_segments_are_cut_into_pieces(monkeypatch: pytest.MonkeyPatch) -> N
     assert error(batch, torch.bfloat16) < BFLOAT16
 
 
+def test_one_long_path_never_has_all_its_scores_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BLOCK_SCORES", 1 << 15)
+    sizes, weights = [], module._weights
+
+    def noting(*arguments: Any) -> Any:
+        sizes.append(arguments[0].shape[0] * arguments[0].shape[1] * arguments[1].shape[1])
+        return weights(*arguments)
+
+    monkeypatch.setattr(module, "_weights", noting)
+    length = 3000
+    batch = one_batch([list(range(length)), list(range(length))[: length // 2]])
+    assert error(batch, torch.bfloat16, sharpness=0.3) < BFLOAT16  # no head is computed twice
+    assert max(sizes) <= HEADS * module._FEWEST_ROWS * length
+    assert sum(sizes) < HEADS * length**2 * 0.6  # nothing but the triangle
+
+
 @pytest.mark.parametrize("window", [None, 7])
 def test_the_gpus_mask_is_the_definition(window: int | None) -> None:
     from torch.nn.attention.flex_attention import create_mask, flex_attention
