@@ -48,6 +48,8 @@ class Block:
     """[n * W] where each one's tokens lie in the layout; its last token fills it up."""
     rows: Any
     """[sum of lengths] which of the n * W are real."""
+    places: Any
+    """[sum of lengths] where those lie in the layout."""
     num: int
     width: int
 
@@ -104,8 +106,9 @@ def _blocks(ends: list[tuple[int, int]]) -> Iterator[Block]:
         length_N, start_N = torch.tensor(ends[low:high]).unbind(1)
         column_W = torch.arange(width)
         index_NW = start_N[:, None] + torch.minimum(column_W, length_N[:, None] - 1)
-        is_real = (column_W < length_N[:, None]).reshape(-1)
-        yield Block(index_NW.reshape(-1), is_real.nonzero()[:, 0], high - low, width)
+        index = index_NW.reshape(-1)
+        rows = (column_W < length_N[:, None]).reshape(-1).nonzero()[:, 0]
+        yield Block(index, rows, index[rows], high - low, width)
         low = high
 
 
@@ -260,7 +263,7 @@ def _add_ends(
     )
     weights = _weights(rows, keys, scale, softcap).tril_()
     part = torch.bmm(weights, values).view(heads, block.num * block.width, -1)
-    total.index_add_(1, block.index[block.rows], part.index_select(1, block.rows).float())
+    total.index_add_(1, block.places, part.index_select(1, block.rows).float())
 
 
 def _weights(query_BRD: Any, key_BKD: Any, scale: float, softcap: float | None) -> Any:
@@ -334,7 +337,7 @@ def _by_kernel(query: Any, key: Any, value: Any, plan: AttentionPlan, scale: flo
         part, part_logsum = kernel(*blocks, 0.0, True, scale=scale)
         part = part.transpose(0, 1).flatten(1, 2).index_select(1, block.rows)[None]
         part_logsum = part_logsum.transpose(0, 1).flatten(1, 2).index_select(1, block.rows)[None]
-        add(block.index[block.rows], part, part_logsum)
+        add(block.places, part, part_logsum)
     return output.transpose(1, 2)
 
 
