@@ -14,6 +14,12 @@ from bon.errors import PoolCorruptError, PoolNotFoundError, SettingsMismatchErro
 __all__ = ["FORMAT_VERSION", "Manifest", "differences", "read_manifest", "write_manifest"]
 
 FORMAT_VERSION = 1
+_NAMES = {
+    "model_digest": ("model", "model_revision"),
+    "digest": ("spec", "revision"),
+    "base_digest": ("base",),
+}
+"""Digests, and the settings that led to what has them."""
 
 
 class _Versioned(BaseModel):
@@ -118,10 +124,12 @@ def refuse_differences(
 
 
 def _content(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the names of models whose digests agree: a moved folder is the same model."""
+    """Leave out where models came from whose digests agree: a moved folder is the same model, and
+    a branch stands for the commit that it led to."""
     same = {
         name
-        for name, digest in (("model", "model_digest"), ("spec", "digest"))
+        for digest, names in _NAMES.items()
         if one.get(digest) is not None and one.get(digest) == other.get(digest)
+        for name in names
     }
     return {key: value for key, value in one.items() if key not in same}

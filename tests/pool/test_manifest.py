@@ -105,6 +105,26 @@ def test_a_model_under_another_name_is_the_same_model(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("digest", "names"),
+    [
+        ("model_digest", ("model", "model_revision")),
+        ("digest", ("spec", "revision")),
+        ("base_digest", ("base",)),
+    ],
+)
+def test_what_led_to_the_same_digest_is_no_difference(
+    digest: str, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    old = {digest: "abc", "seed": 0} | dict.fromkeys(names)
+    new = {digest: "abc", "seed": 0} | dict.fromkeys(names, "other")
+    refuse_differences("settings", tmp_path, old, new)
+    refuse_differences("settings", tmp_path, new, old)
+    for changed in ({digest: "def"}, {"seed": 1}):
+        with pytest.raises(SettingsMismatchError):
+            refuse_differences("settings", tmp_path, old, new | changed)
+
+
 def test_a_setting_younger_than_the_pool_had_its_default(tmp_path: Path) -> None:
     old, new = {"seed": 0}, {"seed": 0, "repetition_penalty": 1.0}
 
