@@ -24,10 +24,14 @@ __all__ = [
 
 _CACHED_ABOVE_BYTES = 16 << 20
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
-_TRAINING_STATE = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt")
+_TRAINING_STATE = (
+    *("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt"),
+    "trainer_state.json",
+)
 _CONTENT = (*_WEIGHTS, ".json", ".jinja", ".model", ".txt")
 _ADVICE = "give the folder of a model saved with save_pretrained, or a hub id such as org/name"
 _ADAPTER = "adapter_config.json"
+_PLACE_OF_BASE = ("base_model_name_or_path", "revision")
 _NEVER_FETCHED = ("original/*", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
 
 
@@ -210,12 +214,24 @@ def _missing_shards(folder: Path) -> Iterator[str]:
 
 
 def _digest(folder: Path) -> str:
-    """Hash the names and contents of a model's files."""
+    """Hash the names and contents of a model's files, those of its training alone left out."""
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.suffix in _CONTENT and path.is_file():
-            total.update(f"{path.name}\0{_file_digest(path)}\0".encode())
+        if path.suffix in _CONTENT and path.name not in _TRAINING_STATE and path.is_file():
+            digest = _adapter_digest(path) if path.name == _ADAPTER else _file_digest(path)
+            total.update(f"{path.name}\0{digest}\0".encode())
     return total.hexdigest()
+
+
+def _adapter_digest(path: Path) -> str:
+    """Hash what an adapter's configuration says, but not where its base lies: that has a digest of
+    its own."""
+    content = path.read_bytes()
+    with suppress(ValueError, AttributeError):
+        said = json.loads(content)
+        kept = {key: value for key, value in said.items() if key not in _PLACE_OF_BASE}
+        content = json.dumps(kept, sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _file_digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,13 +106,13 @@ def test_select_samples_and_scores_with_the_same_base(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "differs"), [("adapter", "digest"), ("head", "digest"), ("base", "base_digest")]
+    ("changed", "differs"), [("adapter", "digest"), ("a layer", "digest"), ("base", "base_digest")]
 )
 def test_another_adapter_or_base_is_refused(changed: str, differs: str, here: Path) -> None:
     before = scored(here)
     if changed == "adapter":
         edit_adapter(here / "adapter", lora_alpha=16)
-    elif changed == "head":
+    elif changed == "a layer":
         edit_tensors(here / "adapter", without="layers.0")
     else:
         shutil.rmtree(here / "base")
@@ -129,6 +130,12 @@ def test_what_lies_elsewhere_is_the_same_scorer(here: Path) -> None:
     before = scored(here)
     (here / "elsewhere").mkdir()
     shutil.move(here / "adapter", here / "elsewhere" / "adapter")
+    shutil.move(here / "base", here / "elsewhere" / "moved")
+    edit_adapter(here / "elsewhere" / "adapter", base_model_name_or_path="elsewhere/moved")
     done = run(*SCORE[:-1], "mine=elsewhere/adapter")
     assert done.exit_code == 0, done.stderr
-    assert pool_files(here / "in.pool") == before
+    after = pool_files(here / "in.pool")
+    said = json.loads(before.pop("pool.json")), json.loads(after.pop("pool.json"))
+    assert [one["scorers"]["mine"].pop("base") for one in said] == ["base", "moved"]
+    assert said[0] == said[1]
+    assert after == before

@@ -150,6 +150,24 @@ def test_digest_changes_with_config_size_and_files_but_not_with_name_or_readme(
     assert len({before, with_template, with_config, digest(renamed)}) == 4
 
 
+@pytest.mark.parametrize("name", ["training_args.bin", "optimizer.pt", "trainer_state.json"])
+def test_digest_does_not_see_what_is_of_the_training_alone(model: Path, name: str) -> None:
+    before = digest(model)
+    (model / name).write_bytes(b"state of a trainer")
+    assert digest(model) == before
+
+
+def test_digest_of_an_adapter_does_not_see_where_its_base_lies(model: Path) -> None:
+    def adapter(content: str) -> str:
+        (model / "adapter_config.json").write_text(content)
+        return resolve_adapter(str(model)).digest
+
+    first = adapter('{"r": 4, "base_model_name_or_path": "/a", "revision": null}')
+    assert adapter('{"base_model_name_or_path": "org/b", "revision": "v2", "r": 4}') == first
+    others = {adapter(content) for content in ('{"r": 8}', "{", "[]", "[1]", "")}
+    assert len(others | {first}) == 6
+
+
 def test_folder_without_config(model: Path) -> None:
     (model / "config.json").unlink()
     with pytest.raises(ModelError, match="not a model") as caught:
