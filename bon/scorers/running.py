@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from bon.errors import ModelError, first_line
+from bon.records import Drop
 from bon.scorers.batching import length_sorted_batches
 from bon.scorers.encoding import Encoded
 from bon.scorers.families.base import RewardModel
@@ -17,6 +18,7 @@ from bon.scorers.flex_attention import window_of
 from bon.scorers.host_memory import keep_freed_memory
 from bon.scorers.packed import PACKED_TYPES, PackedForward
 from bon.scorers.padded import padded_rewards
+from bon.scorers.trie_attention import LARGEST_CAP
 from bon.trie import pack
 
 __all__ = ["ForwardRunner", "can_pack"]
@@ -34,7 +36,12 @@ _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", 
 def can_pack(config: dict[str, Any]) -> bool:
     """Tell from a body's configuration whether it takes token tries."""
     bidirectional = config.get("use_bidirectional_attention") is True
-    return config.get("model_type") in PACKED_TYPES and not bidirectional
+    overflows = (config.get("attn_logit_softcapping") or 0) > LARGEST_CAP
+    return config.get("model_type") in PACKED_TYPES and not bidirectional and not overflows
+
+
+_Found: TypeAlias = Iterator[tuple[int, float | Drop]]
+"""Places of conversations, with the reward of each or why there is none."""
 
 
 @dataclass
@@ -65,19 +72,24 @@ class ForwardRunner:
         if self.device == "cpu":
             keep_freed_memory()
 
-    @property
-    def way(self) -> str:
-        """How batches are made, for people."""
-        return "token tries" if self._packed else "padded batches of like length"
+    def rewards(self, items: Sequence[Encoded]) -> list[float | Drop]:
+        """Return one raw reward for each conversation, in order, or why there is none.
 
-    def rewards(self, items: Sequence[Encoded]) -> list[float]:
-        """Return one raw reward for each conversation, in order."""
-        found = [math.nan] * len(items)
+        Raises:
+            ModelError: several conversations, and there is no memory for any of them.
+        """
+        found: dict[int, float | Drop] = {}
         for places, packed in self._kinds(items):
-            run = self._run_packed if packed else self._run_padded
-            for place, value in run(items, places):
-                found[place] = value
-        return found
+            found.update((self._run_packed if packed else self._run_padded)(items, places))
+        rewards = [found[place] for place in range(len(items))]
+        lost = [reward for reward in rewards if isinstance(reward, Drop)]
+        if len(lost) == len(items) > 1 and not self.num_tokens_computed:
+            raise ModelError(  # the machine is at fault, and the pool would be full of drops
+                "there is not enough memory for a single conversation",
+                why=lost[-1].detail,
+                next_step="free memory that other programs hold, or choose another --reward-device",
+            )
+        return rewards
 
     def _kinds(self, items: Sequence[Encoded]) -> Iterator[tuple[list[int], bool]]:
         """Divide conversations by what may not share a batch."""
@@ -89,9 +101,7 @@ class ForwardRunner:
         for (_, packed), places in sorted(kinds.items(), reverse=True):
             yield places, packed
 
-    def _run_packed(
-        self, items: Sequence[Encoded], places: list[int]
-    ) -> Iterator[tuple[int, float]]:
+    def _run_packed(self, items: Sequence[Encoded], places: list[int]) -> _Found:
         assert self._packed is not None
         cpu = self.device == "cpu"
         batches = pack(
@@ -102,38 +112,62 @@ class ForwardRunner:
         )
         for batch in batches:
             chosen = [places[row] for row in batch.sequences.tolist()]
+            is_single = len(batch.tokens) == batch.lengths.max()
             rewards = self._attempt(
                 partial(self._packed.rewards, batch, [items[place] for place in chosen]),
                 len(batch.tokens),
-                is_single=len(batch.tokens) == batch.lengths.max(),
+                is_single=is_single,
             )
             if rewards is None:
-                yield from self._run_packed(items, chosen)
-            else:
-                yield from zip(chosen, rewards, strict=True)
+                yield from self._again(self._run_packed, items, chosen, is_single)
+                continue
+            found: dict[int, float | Drop] = dict(zip(chosen, rewards, strict=True))
+            # a kernel's 0 * inf may have carried what is not finite into another conversation
+            doubtful = [row for row, reward in enumerate(rewards) if not math.isfinite(reward)]
+            if len(chosen) > 1 and doubtful:
+                places_again = [chosen[row] for row in doubtful]
+                found.update(self._run_padded(items, places_again, alone=True))
+            yield from found.items()
 
     def _run_padded(
-        self, items: Sequence[Encoded], places: list[int]
-    ) -> Iterator[tuple[int, float]]:
+        self, items: Sequence[Encoded], places: list[int], *, alone: bool = False
+    ) -> _Found:
         lengths = [len(items[place].tokens) for place in places]
-        for batch in length_sorted_batches(lengths, 1 if self.alone else self._budget()):
+        max_tokens = 1 if alone or self.alone else self._budget()
+        for batch in length_sorted_batches(lengths, max_tokens):
             chosen = [places[row] for row in batch]
+            is_single = len(batch) == 1
             rewards = self._attempt(
                 partial(padded_rewards, self.model, self.device, [items[p] for p in chosen]),
                 len(batch) * lengths[batch[0]],
-                is_single=len(batch) == 1,
+                is_single=is_single,
             )
             if rewards is None:
-                yield from self._run_padded(items, chosen)
+                yield from self._again(self._run_padded, items, chosen, is_single)
             else:
                 yield from zip(chosen, rewards, strict=True)
+
+    def _again(
+        self,
+        run: Callable[[Sequence[Encoded], list[int]], _Found],
+        items: Sequence[Encoded],
+        chosen: list[int],
+        is_single: bool,
+    ) -> _Found:
+        """Run a batch that did not fit as smaller ones; of a single one, the longest is dropped."""
+        if is_single:
+            longest = max(chosen, key=lambda place: len(items[place].tokens))
+            chosen = [place for place in chosen if place != longest]
+            num_tokens = len(items[longest].tokens)
+            yield longest, Drop("out_of_memory", f"{num_tokens} tokens do not fit into memory")
+        yield from run(items, chosen)
 
     def _attempt(
         self, forward: Callable[[], Any], num_tokens: int, *, is_single: bool
     ) -> list[float] | None:
         """Run a batch; none if it does not fit into memory, and smaller ones are now the rule.
 
-        `is_single` says that it has one conversation (and its beginnings): none can be smaller.
+        `is_single` says that it has one conversation (and its beginnings): no budget divides it.
         """
         if num_tokens > self._tokens and not is_single:
             return None  # it was made before the budget was halved
@@ -154,7 +188,9 @@ class ForwardRunner:
     def _budget(self) -> int:
         if not self._tokens:
             self._tokens = _MOST_TOKENS
-            self._tokens = self._measured_budget()
+            measured = self._measured_budget()
+            if self.halved_tokens is None:  # else the small batch itself has shown what fits
+                self._tokens = measured
         return self._tokens
 
     def _measured_budget(self) -> int:
@@ -172,7 +208,8 @@ class ForwardRunner:
         before = torch.cuda.memory_allocated()
         counted = self.num_tokens_computed
         self.rewards(probes)
-        num_tokens, self.num_tokens_computed = self.num_tokens_computed - counted, counted
+        self.num_tokens_computed = counted
+        num_tokens = length * len(probes)
         a_token = max(1, (torch.cuda.max_memory_allocated() - before) // num_tokens)
         free = torch.cuda.mem_get_info()[0]
         fitting = int(_MEMORY_SHARE * free / a_token)
@@ -184,13 +221,11 @@ class ForwardRunner:
         if not _is_lack_of_memory(error):
             raise error
         if is_single:
-            raise ModelError(
-                f"a conversation of {num_tokens} tokens does not fit into memory alone",
-                why=first_line(error),
-                next_step="give --reward-max-length a smaller number, or --reward-dtype bfloat16",
-            ) from error
+            print(
+                f"out of memory with {num_tokens} tokens of one conversation: {first_line(error)}"
+            )
+            return
         self._tokens = self.halved_tokens = max(1, min(self._tokens, num_tokens) // 2)
-        self._given = True
         print(f"out of memory with {num_tokens} tokens in a batch: from here on {self._tokens}")
 
 

@@ -24,7 +24,6 @@ from support.scoring import (
 from support.short_of_memory import conversations
 from support.tiny_models import save_reward
 
-from bon.errors import ModelError
 from bon.records import CandidateGroup
 from bon.scorers import packed, running
 from bon.scorers.encoding import Encoded
@@ -181,12 +180,6 @@ def test_a_last_layer_that_is_read_nearly_everywhere_is_computed_by_blocks(
     assert largest_difference(found, want) < 1e-5
 
 
-def test_a_model_that_takes_no_tries_says_so(save: Save) -> None:
-    for kind, way in (("qwen3", "token tries"), ("bert", "padded batches of like length")):
-        with reward_scorer(save(kind)) as scorer:
-            assert scorer._runner.way == way
-
-
 @pytest.mark.parametrize("kind", ["qwen3", "qwen3_5_text"])
 def test_out_of_memory_halves_the_budget_and_goes_on(
     kind: str, save: Save, capsys: pytest.CaptureFixture[str]
@@ -223,23 +216,6 @@ def test_a_real_lack_of_memory_halves_the_budget(save: Save) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["halved"] < 3_724
     assert largest_difference(found["scores"], want) < 1e-5
-
-
-def test_one_conversation_that_does_not_fit_ends_the_run_with_advice(save: Save) -> None:
-    with reward_scorer(save()) as scorer:
-        limit_memory(scorer._model, 100, [])
-        with pytest.raises(ModelError, match="does not fit into memory alone") as caught:
-            scorer.score(groups())
-    assert "--reward-max-length" in caught.value.next_step
-
-
-def test_conversations_that_begin_each_other_are_one_that_does_not_fit(save: Save) -> None:
-    user: Any = ({"role": "user", "content": "hi"},)
-    group = CandidateGroup("p", user, tuple("a" * length for length in range(10, 60)))
-    with reward_scorer(save(), "{{ messages[-1]['content'] }}") as scorer:
-        limit_memory(scorer._model, 40, [])
-        with pytest.raises(ModelError, match="of 59 tokens does not fit into memory alone"):
-            scorer.score((group,))
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(save: Save) -> None:
