@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bon.trie import TrieBatch, segments
+from bon.trie import Segment, TrieBatch, segments
 
 __all__ = [
     "LARGEST_CAP",
@@ -58,8 +58,8 @@ class Block:
 class AttentionPlan:
     """The blocks of one batch; made once and used in every layer."""
 
-    trunks: tuple[tuple[int, int, int, int], ...]
-    """Segments with branches below, and long ones: start, stop, end, how many segments above."""
+    trunks: tuple[Segment, ...]
+    """Those with branches below, and long ones."""
     ends: tuple[Block, ...]
     """Segments that end a path."""
     roots: tuple[tuple[int, int], ...]
@@ -78,7 +78,7 @@ def plan_attention(batch: TrieBatch) -> AttentionPlan:
     for one in segments(batch.end):
         length = one.stop - one.start
         if one.end > one.stop or length > _LONGEST_END:
-            trunks.append((one.start, one.stop, one.end, one.depth))
+            trunks.append(one)
             continue
         ends.append((length, one.start))
         if not one.depth:
@@ -224,7 +224,7 @@ def _weighted_sums(
 
 
 def _add_trunk(
-    total: Any, query: Any, key: Any, value: Any, trunk: tuple[int, int, int, int],
+    total: Any, query: Any, key: Any, value: Any, trunk: Segment,
     scale: float, softcap: float | None,
 ) -> None:  # fmt: skip
     """Add what a segment's keys are to the queries of its subtree.
@@ -233,7 +233,7 @@ def _add_trunk(
     """
     import torch
 
-    start, stop, end, depth = trunk
+    start, stop, end = trunk.start, trunk.stop, trunk.end
     heads, groups, width = len(query), len(key), query.shape[-1]
     # contiguous, or every product would copy them
     whole = tuple(x[:, start:stop].contiguous() for x in (key, value))
@@ -245,7 +245,7 @@ def _add_trunk(
         if inside:
             weights.view(heads, high - low, high - start).tril_(low - start)
         part = torch.bmm(weights, seen[1]).view(heads, high - low, -1)
-        if depth:
+        if trunk.depth:
             total[:, low:high] += part
         else:
             total[:, low:high] = part
@@ -286,7 +286,8 @@ def _references(query: Any, key: Any, plan: AttentionPlan) -> Any:
     heads, groups, width = len(query), len(key), query.shape[-1]
     own = query.unflatten(0, (groups, -1)) * key[:, None]
     reference_HT = own.flatten(0, 1).sum(-1)
-    for start, stop, end, _ in plan.trunks:
+    for trunk in plan.trunks:
+        start, stop, end = trunk.start, trunk.stop, trunk.end
         step = max(1, (stop - start) // _SAMPLED_KEYS)
         rows = query[:, start:end].reshape(groups, -1, width)
         # a column for each query: the largest of a column is found several times faster
@@ -324,8 +325,8 @@ def _by_kernel(query: Any, key: Any, value: Any, plan: AttentionPlan, scale: flo
         output[:, :, index] = torch.lerp(output[:, :, index], part, share)
         logsum[:, :, index] = torch.logaddexp(logsum[:, :, index], part_logsum)
 
-    for start, stop, end, _ in plan.trunks:
-        rows, keys = slice(start, end), slice(start, stop)
+    for trunk in plan.trunks:
+        rows, keys = slice(trunk.start, trunk.end), slice(trunk.start, trunk.stop)
         parts = (query[:, :, rows], key[:, :, keys], value[:, :, keys])
         add(rows, *kernel(*parts, 0.0, True, scale=scale))
     for block in plan.ends:
