@@ -26,8 +26,10 @@ from bon.pipeline.models import (
 )
 from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
 from bon.scorers.adapters import adapter_family
+from bon.scorers.encoding import ENCODER_VERSION
 from bon.scorers.engine_choice import choose_engine
 from bon.scorers.families import find_family
+from bon.scorers.families.steps import separator_of
 from bon.scorers.reward_model import RewardModelScorer
 from bon.scorers.rules import PREFIX, RuleScorer, find_rule
 from bon.scorers.running import can_pack
@@ -130,6 +132,11 @@ def _model_plan(settings: ScorerSettings) -> ScoringPlan:
         fingerprint |= {"spec": adapter.name, "digest": adapter.digest}
         fingerprint |= {"base": model.name, "base_digest": model.digest}
     fingerprint = settings.fingerprint(reads_steps=family.reads_steps) | fingerprint
+    fingerprint |= {"family_version": family.version, "encoder_version": ENCODER_VERSION}
+    typed: dict[str, Any] = {}
+    if family.step_separator is not None:
+        typed["step_separator"] = settings.step_separator
+        fingerprint["step_separator"] = separator_of(settings, family.step_separator)
     choice = choose_engine(
         settings,
         family,
@@ -143,7 +150,8 @@ def _model_plan(settings: ScorerSettings) -> ScoringPlan:
     kind = VllmRewardScorer if choice.engine == "vllm" else RewardModelScorer
     scorer = kind(settings, model.path, family, config, template)
     reference = RewardModelScorer(settings, model.path, family, config, template, alone=True)
-    return ScoringPlan(settings.name, scorer, fingerprint, reference, choice.engine, choice.why)
+    why = choice.why
+    return ScoringPlan(settings.name, scorer, fingerprint, reference, choice.engine, why, typed)
 
 
 def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:

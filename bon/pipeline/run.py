@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,6 +86,8 @@ class ScoringPlan:
     """What runs a reward model: transformers or vllm."""
     engine_why: str | None = None
     """Why it does, for people."""
+    typed: dict[str, Any] = field(default_factory=dict)
+    """Settings that older pools hold as they were typed, not as they were understood."""
 
 
 @dataclass
@@ -253,7 +255,11 @@ def check_scorer(pool: Pool, plan: ScoringPlan) -> None:
     # pools of the first days have settings of steps for models too that read none
     idle = ScorerSettings.step_fields - plan.fingerprint.keys()
     old = {key: value for key, value in old.items() if key not in idle}
+    old |= {key: plan.fingerprint[key] for key, said in plan.typed.items() if old.get(key) == said}
     defaults = ScorerSettings(name=plan.name, spec="").fingerprint()
+    if "encoder_version" in plan.fingerprint and "encoder_version" not in old:
+        version = 1 if _has_cut(pool, plan.name) else plan.fingerprint["encoder_version"]
+        defaults |= {"encoder_version": version, "family_version": 1}
     try:
         refuse_differences("settings", pool.layout.root, old, plan.fingerprint, defaults)
     except SettingsMismatchError as error:
@@ -263,6 +269,13 @@ def check_scorer(pool: Pool, plan: ScoringPlan) -> None:
             why=error.why,
             next_step="repeat the old settings, or give it another name: -r NEWNAME=SPEC",
         ) from None
+
+
+def _has_cut(pool: Pool, name: str) -> bool:
+    """Tell whether a scorer has cut a conversation: only these were read otherwise before."""
+    kind = scores_kind(name)
+    parts = (pool.read(kind, part, ["truncated"]) for part in pool.layout.numbers(kind))
+    return any(any(part["truncated"].to_pylist()) for part in parts)
 
 
 def _run_stage(

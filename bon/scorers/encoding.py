@@ -10,7 +10,18 @@ from bon.chat import ChatTemplate
 from bon.errors import first_line
 from bon.records import CandidateGroup, Drop, Message
 
-__all__ = ["ConversationEncoder", "Encoded", "Form", "SteppedForm", "WholeConversation"]
+__all__ = [
+    "ENCODER_VERSION",
+    "ConversationEncoder",
+    "Encoded",
+    "Form",
+    "SteppedForm",
+    "WholeConversation",
+]
+
+ENCODER_VERSION = 2
+"""Goes up when what is cut, or where a cut conversation is read, changes. The first lost BOS and
+`[CLS]` with what was cut on the left, and `[SEP]` on the right."""
 
 
 @dataclass(frozen=True, slots=True)

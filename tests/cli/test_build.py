@@ -12,6 +12,7 @@ from bon.cli.build import scorer_settings, scoring_plans
 from bon.config import ScoreSettings
 from bon.errors import SettingsError, UnknownChoiceError
 from bon.pool.pool import Pool, scores_kind
+from bon.scorers.encoding import ENCODER_VERSION
 from bon.scorers.reward_model import RewardModelScorer
 from bon.scorers.rules import RULES, RuleScorer
 
@@ -51,6 +52,24 @@ def test_steps_decide_the_scores_of_process_reward_models_alone(tmp_path: Path) 
     assert fingerprint(tmp_path, **said) == fingerprint(tmp_path) | said
     assert fingerprint(REWARD, **said) == fingerprint(REWARD)
     assert not said.keys() & fingerprint(REWARD).keys()
+
+
+def test_the_separator_is_known_as_it_is_understood(tmp_path: Path) -> None:
+    save_token_classifier(tmp_path)
+    assert fingerprint(tmp_path)["step_separator"] == "\n"
+    for typed in ("\\n", "\n"):
+        assert fingerprint(tmp_path, step_separator=typed) == fingerprint(tmp_path)
+    assert fingerprint(tmp_path, step_separator="\\n\\n")["step_separator"] == "\n\n"
+
+
+def test_how_conversations_are_read_is_part_of_what_the_scores_are(tmp_path: Path) -> None:
+    save_token_classifier(tmp_path)
+    assert (fingerprint(tmp_path)["family_version"], fingerprint(REWARD)["family_version"]) == (
+        2,
+        1,
+    )
+    for folder in (tmp_path, REWARD):
+        assert fingerprint(folder)["encoder_version"] == ENCODER_VERSION
 
 
 @pytest.mark.parametrize("flag", ["--step-aggregate=mean", "--step-separator=|"])

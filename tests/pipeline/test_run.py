@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,63 @@ def test_another_aggregate_of_steps_is_refused(root: Path) -> None:
         score(Pool.open(root), ScoringPlan("reward", FakeScorer(), other), InlineEngine(), None,
               ignore)  # fmt: skip
     assert caught.value.why == 'step_aggregate: "min" -> "mean"'
+
+
+@pytest.mark.parametrize(
+    ("old", "typed", "new", "refused"),
+    [
+        (None, None, "\n", False),
+        ("\\n", "\\n", "\n", False),
+        ("\n", "\\n", "\n", False),
+        ("|", None, "\n", True),
+        ("\n\n", None, "\n", True),
+        (None, "|", "|", True),
+    ],
+)
+def test_separators_as_they_were_typed_in_older_pools(
+    old: str | None, typed: str | None, new: str, refused: bool, root: Path
+) -> None:
+    pool = Pool.open(root)
+    before = {"reward": {"spec": "by length", **STEPS, "step_separator": old}}
+    pool = pool.save(pool.manifest.model_copy(update={"scorers": before}))
+    fingerprint = {"spec": "by length", **STEPS, "step_separator": new}
+    plan = ScoringPlan("reward", FakeScorer(), fingerprint, typed={"step_separator": typed})
+    with pytest.raises(SettingsMismatchError) if refused else nullcontext():
+        score(pool, plan, InlineEngine(), None, ignore)
+
+
+@dataclass
+class Cutting(FakeScorer):
+    """Cuts the last candidate."""
+
+    def score(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
+        return [
+            replace(one, truncated=(*one.truncated[:-1], True)) for one in super().score(groups)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("cuts", "family", "differs"),
+    [
+        (False, 1, None),
+        (True, 1, "encoder_version: 1 -> 2"),
+        (False, 2, "family_version: 1 -> 2"),
+    ],
+)
+def test_older_pools_are_refused_where_their_conversations_were_read_otherwise(
+    cuts: bool, family: int, differs: str | None, root: Path
+) -> None:
+    versions = {"encoder_version": 2, "family_version": family}
+    old = ScoringPlan("rm", Cutting() if cuts else FakeScorer(), {"spec": "x"})
+    score(Pool.open(root), old, InlineEngine(), None, ignore)
+    new = ScoringPlan("rm", FakeScorer(), {"spec": "x"} | versions)
+    if differs is None:
+        score(Pool.open(root), new, InlineEngine(), None, ignore)
+        assert Pool.open(root).manifest.scorers["rm"] == {"spec": "x"} | versions
+    else:
+        with pytest.raises(SettingsMismatchError) as caught:
+            score(Pool.open(root), new, InlineEngine(), None, ignore)
+        assert caught.value.why == differs
 
 
 def test_pool_without_candidates_is_started_afresh(tmp_path: Path) -> None:

@@ -79,10 +79,17 @@ class Family:
     """Model type of the body that is run; none: the one in config.json."""
     vllm: VllmUse | None = None
     """None where vLLM cannot run it."""
-    reads_steps: bool = False
-    """It is a process reward model: how steps are told apart and aggregated decides its scores."""
+    step_separator: str | None = None
+    """Of a process reward model: the text between steps where none is given."""
     reads_plain_text: bool = False
     """Conversations go in without a chat template, unless one is given."""
+    version: int = 1
+    """Goes up when conversations are read otherwise: what another version scored is not resumed."""
+
+    @property
+    def reads_steps(self) -> bool:
+        """It is a process reward model: how steps are told apart and aggregated decides scores."""
+        return self.step_separator is not None
 
     def has(self, architecture: str) -> bool:
         """Tell whether an architecture is of this family."""

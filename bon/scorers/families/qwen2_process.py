@@ -106,5 +106,5 @@ FAMILY = Family(
     load=_load,
     form=_form,
     vllm=VllmUse("token_classify", per_step=True),
-    reads_steps=True,
+    step_separator=DEFAULT_SEPARATOR,
 )

@@ -148,6 +148,7 @@ FAMILY = Family(
     check=check,
     form=_form,
     vllm=VllmUse("token_classify", decoder_types=_VLLM_DECODERS, per_step=True),
-    reads_steps=True,
+    step_separator=DEFAULT_SEPARATOR,
     reads_plain_text=True,
+    version=2,  # the first one put the base model's chat template around the prompt
 )
