@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bon.config import ScorerSettings
+from bon.errors import ModelError
 from bon.records import CandidateGroup, Scores
 from bon.scorers.conversations import make_encoder, score_conversations
 from bon.scorers.families.base import Family
@@ -42,11 +43,7 @@ class RewardModelScorer:
         return self._runner.halved_tokens
 
     def __enter__(self) -> RewardModelScorer:
-        import torch
-
-        wanted = self.settings.device
-        available = "cuda" if torch.cuda.is_available() else "cpu"
-        device = self._device = available if wanted == "auto" else wanted
+        device = self._device = _find_device(self.settings.device)
         self._model = self.family.load(self.model_path, self.settings)
         self._model.module.to(device).eval()
         self._runner = ForwardRunner(self._model, device, self.settings.batch_tokens, self.alone)
@@ -69,3 +66,18 @@ class RewardModelScorer:
 
         with torch.inference_mode():
             return score_conversations(self._encoder, groups, self._runner.rewards)
+
+
+def _find_device(wanted: str) -> str:
+    """Return what `auto` stands for here; a GPU that torch does not see is refused."""
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if wanted == "cuda" and not has_gpu:
+        raise ModelError(
+            "torch sees no GPU",
+            where="--reward-device cuda",
+            why="there is none, or this torch is built for another CUDA version or for CPUs",
+            next_step="leave the flag out to score on the CPU, or install torch for your GPU",
+        )
+    return ("cuda" if has_gpu else "cpu") if wanted == "auto" else wanted
