@@ -47,14 +47,16 @@ def choose_engine(
     """
     refusal = vllm_refusal(family, config, is_adapter=is_adapter)
     if settings.engine == "transformers":
-        return EngineChoice("transformers", "as --scorer-engine says")
+        way = "token tries" if takes_tries else "padded batches"
+        return EngineChoice("transformers", f"{way}, as --scorer-engine says")
     if settings.engine == "vllm":
         _refuse_vllm(settings, refusal, has_vllm)
         return EngineChoice("vllm", "as --scorer-engine says")
     if takes_tries:
         return EngineChoice("transformers", "token tries are the faster way for this kind of model")
     if refusal is not None:
-        return EngineChoice("transformers", f"vLLM's pooling cannot run it: {refusal}")
+        why = f"padded batches; vLLM's pooling cannot run it: {refusal}"
+        return EngineChoice("transformers", why)
     if config.get("model_type") not in FASTER_IN_VLLM:
         return EngineChoice("transformers", "padded batches; vLLM's pooling is not known as faster")
     if not has_vllm:

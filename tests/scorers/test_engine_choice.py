@@ -15,6 +15,8 @@ from bon.scorers.families import find_family
 NAMES = {"bert": "Bert", "deberta-v2": "DebertaV2", "gpt_neox": "GPTNeoX", "qwen3": "Qwen3"}
 NAMES |= {"phi3": "Phi3"}
 
+SAID = "as --scorer-engine says"
+
 
 def classifier(kind: str) -> dict[str, Any]:
     name = f"{NAMES[kind]}ForSequenceClassification"
@@ -32,15 +34,16 @@ def choose(config: dict[str, Any], engine: str, **facts: Any) -> tuple[str, str]
     ("kind", "engine", "facts", "wanted", "said"),
     [
         ("qwen3", "auto", {"takes_tries": True}, "transformers", "token tries"),
-        ("qwen3", "auto", {}, "transformers", "not known as faster"),
-        ("bert", "auto", {}, "transformers", "not known as faster"),
-        ("deberta-v2", "auto", {}, "transformers", "cannot run it"),
+        ("qwen3", "auto", {}, "transformers", "padded batches; vLLM's pooling is not known as"),
+        ("bert", "auto", {}, "transformers", "padded batches; vLLM's pooling is not known as"),
+        ("deberta-v2", "auto", {}, "transformers", "padded batches; vLLM's pooling cannot run it"),
         ("gpt_neox", "auto", {"takes_tries": True}, "transformers", "token tries"),
         ("qwen3", "auto", {"is_adapter": True}, "transformers", "adapter"),
-        ("qwen3", "transformers", {"takes_tries": True}, "transformers", "--scorer-engine"),
-        ("deberta-v2", "transformers", {"has_vllm": False}, "transformers", "--scorer-engine"),
-        ("qwen3", "vllm", {"takes_tries": True}, "vllm", "--scorer-engine"),
-        ("bert", "vllm", {}, "vllm", "--scorer-engine"),
+        ("qwen3", "transformers", {"takes_tries": True}, "transformers", f"token tries, {SAID}"),
+        ("deberta-v2", "transformers", {}, "transformers", f"padded batches, {SAID}"),
+        ("deberta-v2", "transformers", {"has_vllm": False}, "transformers", SAID),
+        ("qwen3", "vllm", {"takes_tries": True}, "vllm", SAID),
+        ("bert", "vllm", {}, "vllm", SAID),
     ],
 )
 def test_the_engine_and_its_reason(
