@@ -64,7 +64,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What was computed since the last event; not committed yet."""
+    """What was computed since the last event; a scorer's is committed, a generator's not yet."""
 
     num_prompts: int = 0
     num_candidates: int = 0

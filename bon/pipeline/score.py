@@ -39,13 +39,6 @@ class ScoreParts:
                 groups = _groups(prompts, pool.read(CANDIDATES, number))
                 computed_before = scorer.num_tokens_computed
                 results = scorer.score(groups) if groups else []
-                yield Progress(
-                    len(groups),
-                    sum(len(group.responses) for group in groups),
-                    sum(sum(result.num_tokens) for result in results),
-                    scorer.num_tokens_computed - computed_before,
-                    scorer.halved_batch_tokens,
-                )
                 by_id = {prompt.prompt_id: prompt for prompt in prompts}
                 pool.commit(
                     scores_kind(self.name),
@@ -53,6 +46,14 @@ class ScoreParts:
                     _table(results),
                     _drops(results, by_id),
                     covers=len(prompts),
+                )
+                # only now: a part that dies before is done again, and would count twice
+                yield Progress(
+                    len(groups),
+                    sum(len(group.responses) for group in groups),
+                    sum(sum(result.num_tokens) for result in results),
+                    scorer.num_tokens_computed - computed_before,
+                    scorer.halved_batch_tokens,
                 )
                 yield PartDone(number)
 

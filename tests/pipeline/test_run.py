@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from bon.pipeline.run import (
     score,
 )
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
-from bon.protocols import Event, PartDone
+from bon.protocols import Event, PartDone, PartWork
 from bon.records import CandidateGroup, Scores
 
 ROWS = input_rows(10, bad=[5])
@@ -282,6 +282,49 @@ def test_the_last_budget_is_reported_where_memory_ran_out(tmp_path: Path) -> Non
     plan = ScoringPlan("other", Halving(), {"spec": "by length"})
     report = score(pool, plan, InlineEngine(), None, ignore)
     assert report.as_json()["halved_batch_tokens"] == 512
+
+
+@dataclass
+class Reviving(InlineEngine):
+    """Starts work that died again with the parts that are left, as the worker process does."""
+
+    num_deaths: int = 0
+
+    def run(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event]:
+        left = list(parts)
+        while left:
+            try:
+                for event in work.run(list(left)):
+                    yield event
+                    if isinstance(event, PartDone):
+                        left.remove(event.part)
+            except InterruptedError:
+                self.num_deaths += 1
+
+
+def test_a_part_that_is_done_again_after_a_death_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Run(ROWS).candidates(tmp_path / "p")
+    plan = ScoringPlan("one", FakeScorer(), {"spec": "by length"})
+    want = score(pool, plan, InlineEngine(), None, ignore)
+    commit = Pool.commit
+    deaths = [1]
+
+    def dying(pool: Pool, kind: str, number: int, *rest: Any, **named: Any) -> None:
+        if number in deaths:
+            deaths.remove(number)
+            raise InterruptedError
+        commit(pool, kind, number, *rest, **named)
+
+    monkeypatch.setattr(Pool, "commit", dying)
+    engine = Reviving()
+    plan = ScoringPlan("two", FakeScorer(), {"spec": "by length"})
+    found = score(pool, plan, engine, None, ignore)
+    assert engine.num_deaths == 1
+    assert found.num_candidates == want.num_candidates == 27
+    assert found.num_tokens == found.num_tokens_computed == want.num_tokens
+    assert found.num_parts_done == want.num_parts_done
 
 
 def test_tokens_that_were_not_computed_are_saved_and_padding_is_not() -> None:
