@@ -88,7 +88,7 @@ def adapter_family(
     name = _task_of(adapter, base, path)
     task = _TASKS[name]
     if not _architecture(base).endswith(task.suffix):
-        _refuse_without_head(adapter.get("modules_to_save") or [], path)
+        _refuse_without_head(_names(path), path)
         base = base | {"num_labels": task.num_labels}
     task.family.check(base, path)
     load = partial(load_merged, adapter_path=path, task=name)
@@ -148,14 +148,30 @@ def _task_of(adapter: dict[str, Any], base: dict[str, Any], path: str) -> str:
     )
 
 
-def _refuse_without_head(saved: Iterable[str], path: str) -> None:
+def _names(path: str) -> list[str] | None:
+    """Return the names of an adapter's tensors, none where only reading them all would tell."""
+    file = Path(path) / "adapter_model.safetensors"
+    if not file.is_file():
+        return None
+    from safetensors import safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            return list(tensors.keys())
+    except Exception as error:  # damaged files raise kinds of their own (SafetensorError)
+        raise _damaged(path, error) from error
+
+
+def _refuse_without_head(saved: Iterable[str] | None, path: str) -> None:
     """Refuse an adapter that saved no head; what is only LoRA needs the one it was put on."""
+    if saved is None:
+        return
     if not any(_HEADS & set(name.split(".")) for name in saved if "lora_" not in name):
         raise ModelError(
             "the LoRA adapter has no head",
             where=path,
-            why="its base is no reward model and score is not in its modules_to_save, so the "
-            "head that it was trained with is lost",
+            why="its base is no reward model and none of its own weights is a head (score), so "
+            "the one that it was trained with is lost",
             next_step=_TRAINED,
         )
 
@@ -199,12 +215,16 @@ def _read_tensors(path: str) -> dict[str, Any]:
     try:
         return dict(load_peft_weights(path, device="cpu"))
     except Exception as error:  # damaged files raise kinds of their own
-        raise ModelError(
-            "cannot read the LoRA adapter",
-            where=path,
-            why=first_line(error),
-            next_step="copy or download the whole folder again",
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str, error: Exception) -> ModelError:
+    return ModelError(
+        "cannot read the LoRA adapter",
+        where=path,
+        why=first_line(error),
+        next_step="copy or download the whole folder again",
+    )
 
 
 def _merged(base: Any, path: str, tensors: dict[str, Any]) -> Any:

@@ -297,12 +297,21 @@ def refused(folder: Path, **settings: Any) -> ModelError:
     return caught.value
 
 
-@pytest.mark.parametrize("where", ["configuration", "file"])
-def test_a_lost_head_is_not_made_up(where: str, adapter: Path) -> None:
-    if where == "configuration":
-        edit_adapter(adapter, modules_to_save=None)
-    else:
-        edit_tensors(adapter, without="score")
+def test_a_head_in_the_file_is_a_head_whatever_the_configuration_says(adapter: Path) -> None:
+    want = scores(adapter)
+    edit_adapter(adapter, modules_to_save=None)
+    assert scores(adapter) == want
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_lost_head_is_not_made_up(kind: str, adapter: Path) -> None:
+    edit_tensors(adapter, without="score")
+    if kind == "bin":
+        from safetensors.torch import load_file
+
+        weights = adapter / "adapter_model.safetensors"
+        torch.save(load_file(weights), adapter / "adapter_model.bin")
+        weights.unlink()
     error = refused(adapter)
     assert error.what == "the LoRA adapter has no head"
     assert error.where == str(adapter)
