@@ -42,8 +42,6 @@ class TrieBatch:
     """[B] which of the given sequences, in lexicographic order of their tokens."""
     lengths: _Ints
     """[B] tokens of each sequence."""
-    last: _Ints
-    """[B] index in the layout of each sequence's last token."""
     tokens: _Ints
     """[T] each distinct token of the trie once, depth-first."""
     positions: _Ints
@@ -58,11 +56,6 @@ class TrieBatch:
     """[R] position of each run's first token."""
     run_parent: _Ints
     """[R] the run above each run, -1 where `run_depth` is 0."""
-
-    @property
-    def num_given(self) -> int:
-        """Sum of the lengths of the sequences; without sharing, so many tokens are computed."""
-        return int(self.lengths.sum())
 
     def index(self, sequence: ArrayLike, positions: ArrayLike) -> _Ints:
         """Return where in the layout the tokens at `positions` of sequences lie.
@@ -137,6 +130,8 @@ def pack(
     """
     if max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
+    if aim_tokens is not None and aim_tokens < 1:
+        raise ValueError(f"aim_tokens must be at least 1, not {aim_tokens}")
     if not sharing_cost >= 0:
         raise ValueError(f"sharing_cost must be at least 0, not {sharing_cost}")
     keys = [_key(sequence, number) for number, sequence in enumerate(sequences)]
@@ -146,7 +141,7 @@ def pack(
     rows = [np.frombuffer(keys[number], np.dtype(">u4")) for number in order]
     trie = _Sorted.of(np.array(order), rows)
     shared = _worth_sharing(trie.lengths, trie.shared, sharing_cost)
-    aim_tokens = min(aim_tokens or max_tokens, max_tokens)
+    aim_tokens = max_tokens if aim_tokens is None else min(aim_tokens, max_tokens)
     pieces = _cut(trie.lengths, shared, aim_tokens, max_tokens)
     pieces.sort(key=lambda piece: (-piece[0], piece[1]))
     return [_lay_out(trie, shared, _expand(ranges)) for _, ranges in pieces]
@@ -344,10 +339,9 @@ def _lay_out(trie: _Sorted, shared: _Ints, leaves: _Ints) -> TrieBatch:
     end_T, parent_R = _close_runs(start_R, depth_R, int(added_R.sum()))
     low_R, high_R = (np.searchsorted(trie.leaf, leaves, side=side) for side in ("left", "right"))
     ranks_B = _expand(list(zip(low_R, high_R, strict=True)))
-    batch = TrieBatch(
+    return TrieBatch(
         sequences=trie.order[ranks_B],
         lengths=trie.given_lengths[ranks_B],
-        last=np.empty(len(ranks_B), np.int64),
         tokens=np.concatenate(rows).astype(np.int64),
         positions=np.arange(len(end_T)) - np.repeat(start_R - depth_R, added_R),
         end=end_T,
@@ -356,8 +350,6 @@ def _lay_out(trie: _Sorted, shared: _Ints, leaves: _Ints) -> TrieBatch:
         run_depth=depth_R,
         run_parent=parent_R,
     )
-    batch.last[:] = batch.index(np.arange(len(ranks_B)), batch.lengths - 1)
-    return batch
 
 
 def _close_runs(start_R: _Ints, depth_R: _Ints, num_tokens: int) -> tuple[_Ints, _Ints]:

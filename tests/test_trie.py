@@ -77,7 +77,6 @@ def test_every_token_sees_its_own_prefix_and_nothing_else(sequences, max_tokens,
         sees_TT = visible(batch.end)
         for row, sequence in enumerate(members(batch, sequences)):
             indices = batch.index(row, np.arange(len(sequence)))
-            assert batch.last[row] == indices[-1]
             for position, index in enumerate(indices):
                 keys = np.flatnonzero(sees_TT[index])
                 keys = keys[np.argsort(batch.positions[keys], kind="stable")]
@@ -97,7 +96,6 @@ def test_every_sequence_is_in_one_batch_within_the_budget(sequences, max_tokens,
     for batch in batches:
         inside = members(batch, sequences)
         assert batch.lengths.tolist() == [len(s) for s in inside]
-        assert batch.num_given == sum(map(len, inside))
         longest = max(inside, key=len)
         if len(longest) > max_tokens:
             assert batch.tokens.tolist() == longest
@@ -151,7 +149,7 @@ def test_the_order_of_the_input_changes_only_the_numbers(sequences, max_tokens, 
     after = pack(shuffled, max_tokens, sharing_cost=cost)
     assert len(before) == len(after)
     for one, other in zip(before, after, strict=True):
-        for name in ("tokens", "positions", "end", "last", "lengths"):
+        for name in ("tokens", "positions", "end", "lengths"):
             assert getattr(one, name).tolist() == getattr(other, name).tolist()
         assert members(one, sequences) == members(other, shuffled)
 
@@ -226,7 +224,7 @@ def test_with_an_aim_too_the_order_of_the_input_changes_only_the_numbers(
     after = pack(shuffled, max_tokens, aim_tokens=aim, sharing_cost=cost)
     assert len(before) == len(after)
     for one, other in zip(before, after, strict=True):
-        for name in ("tokens", "positions", "end", "last", "lengths"):
+        for name in ("tokens", "positions", "end", "lengths"):
             assert getattr(one, name).tolist() == getattr(other, name).tolist()
         assert members(one, sequences) == members(other, shuffled)
 
@@ -275,10 +273,9 @@ def test_a_layout_by_hand():
     assert batch.positions.tolist() == [0, 0, 1, 2, 2, 3, 3]
     assert batch.end.tolist() == [1, 7, 7, 4, 7, 6, 7]
     assert batch.sequences.tolist() == [1, 3, 0, 5, 2, 4]
-    assert batch.last.tolist() == [0, 2, 3, 3, 5, 6]
+    assert batch.index(range(6), batch.lengths - 1).tolist() == [0, 2, 3, 3, 5, 6]
     assert batch.index(5, [0, 2, 3]).tolist() == [1, 4, 6]
     assert batch.index([[2], [4]], [1, 2]).tolist() == [[2, 3], [2, 4]]
-    assert batch.num_given == 3 + 1 + 4 + 2 + 4 + 3
     assert segments(batch.end) == [
         Segment(0, 1, end=1, depth=0),
         Segment(1, 3, end=7, depth=0),
@@ -322,7 +319,8 @@ def test_a_saving_must_exceed_its_cost(cost, num_tokens):
 
 def test_one_token_and_nothing():
     (batch,) = pack([[3]], 1)
-    assert (batch.tokens.tolist(), batch.end.tolist(), batch.last.tolist()) == ([3], [1], [0])
+    assert (batch.tokens.tolist(), batch.end.tolist()) == ([3], [1])
+    assert batch.index(0, 0) == 0
     assert segments(batch.end) == [Segment(0, 1, end=1, depth=0)]
     assert pack([], 1) == []
     assert segments(np.empty(0, np.int64)) == []
@@ -340,12 +338,12 @@ def test_any_kind_of_integers_is_taken():
     ]
     (batch,) = pack(kinds, 9)
     assert batch.tokens.tolist() == ids
-    assert batch.last.tolist() == [2] * 6
+    assert batch.index(range(6), batch.lengths - 1).tolist() == [2] * 6
     (batch,) = pack([bytes([1, 2, 3, 4, 5]), np.arange(1, 4, dtype=np.int8)], 9)
     assert batch.tokens.tolist() == [1, 2, 3, 4, 5]
     assert all(
         getattr(batch, name).dtype == np.int64
-        for name in ("sequences", "lengths", "last", "tokens", "positions", "end")
+        for name in ("sequences", "lengths", "tokens", "positions", "end")
     )
 
 
@@ -356,7 +354,7 @@ def test_deep_tries_need_no_deep_stack():
     assert len(batch.tokens) == 2_999 + 2_999
     assert max(segment.depth for segment in segments(batch.end)) == 2_998
     deepest = batch.sequences.tolist().index(2_998)
-    expected = np.flatnonzero(visible(batch.end)[batch.last[deepest]])
+    expected = np.flatnonzero(visible(batch.end)[batch.index(deepest, 2_999)])
     assert batch.index(deepest, np.arange(3_000)).tolist() == expected.tolist()
     assert sum(len(b.sequences) for b in pack(sequences[:1_200], 2_000)) == 1_200
 
@@ -377,7 +375,9 @@ def test_ids_in_arrays_are_checked(ids):
         pack([np.array(ids)], 9)
 
 
-@pytest.mark.parametrize("setting", [{"max_tokens": 0}, {"sharing_cost": -0.1}])
+@pytest.mark.parametrize(
+    "setting", [{"max_tokens": 0}, {"sharing_cost": -0.1}, {"aim_tokens": 0}, {"aim_tokens": -5}]
+)
 def test_settings_out_of_range_are_refused(setting):
     with pytest.raises(ValueError, match=f"{next(iter(setting))} must be"):
         pack([[1]], **{"max_tokens": 1, **setting})

@@ -68,12 +68,17 @@ def one_batch(sequences: list[list[int]], cost: float = 0.0) -> TrieBatch:
     return batch
 
 
+def last_of(batch: TrieBatch) -> Any:
+    """Where the last token of each sequence lies, `[B]`."""
+    return batch.index(np.arange(len(batch.lengths)), batch.lengths - 1)
+
+
 def error(batch: TrieBatch, dtype: Any, sharpness: float = 1.0, cap: float | None = None) -> float:
     """Return the largest error, of the whole layout and of some of its rows by themselves."""
     query, key, value = inputs(len(batch.tokens), dtype, sharpness)
     plan = plan_attention(batch)
     found = trie_attention(query, key, value, plan, SCALE, cap)
-    rows = torch.from_numpy(np.unique(batch.last))
+    rows = torch.from_numpy(np.unique(last_of(batch)))
     of_rows = attention_of_rows(query, key, value, plan, SCALE, cap, rows)
     want = dense(query, key, value, visible(batch), cap)
     for result in (found, of_rows):
@@ -148,12 +153,12 @@ def test_what_is_not_finite_stays_in_its_own_conversation() -> None:
             tensor[:, :, bad] = torch.inf
         plan = plan_attention(batch)
         found = trie_attention(query, key, value, plan, SCALE, None)
-        last = torch.from_numpy(batch.last)
+        last = torch.from_numpy(last_of(batch))
         of_rows = attention_of_rows(query, key, value, plan, SCALE, None, last)
         for result in (found, of_rows):
             assert not torch.isfinite(result[0, bad]).any()
             for row in (0, 2):
-                assert torch.isfinite(result[0, batch.last[row]]).all()
+                assert torch.isfinite(result[0, last[row]]).all()
 
 
 @pytest.mark.parametrize("changed", ["key", "value"])
@@ -162,7 +167,7 @@ def test_rows_that_see_what_is_not_finite_are_not_finite(changed: str) -> None:
     query, key, value = inputs(len(batch.tokens), torch.float32)
     parts = {"query": query, "key": key, "value": value}
     parts[changed][:, 0, int(batch.index(1, 2))] = torch.nan
-    plan, last = plan_attention(batch), torch.from_numpy(batch.last)
+    plan, last = plan_attention(batch), torch.from_numpy(last_of(batch))
     found = attention_of_rows(**parts, plan=plan, scale=SCALE, softcap=None, rows=last)
     assert torch.isfinite(found[0, last]).all(-1).all(-1).tolist() == [True, False, True]
 
