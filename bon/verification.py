@@ -16,7 +16,6 @@ __all__ = ["Deviation", "compare"]
 class Deviation:
     """What comparing one prompt's scores with a reference has shown."""
 
-    num_compared: int
     candidate: int | None
     """Where the difference is largest, the lowest of equals; none where nothing was compared."""
     difference: float
@@ -39,13 +38,13 @@ def compare(scores_N: Rewards, references_N: Rewards) -> Deviation:
         raise ValueError(f"{len(reference_N)} reference scores for {len(score_N)} scores")
     is_compared_N = np.isfinite(score_N) & np.isfinite(reference_N)
     if not is_compared_N.any():
-        return Deviation(0, None, 0.0, False)
+        return Deviation(None, 0.0, False)
     difference_N = np.full(len(score_N), -1.0)
     difference_N[is_compared_N] = np.abs(score_N - reference_N)[is_compared_N]
     worst = int(difference_N.argmax())
     replaced_N = np.where(is_compared_N, reference_N, score_N)
     return Deviation(
-        int(is_compared_N.sum()), worst, float(difference_N[worst]),
+        worst, float(difference_N[worst]),
         top_k(score_N, len(score_N)).candidates != top_k(replaced_N, len(score_N)).candidates,
     )  # fmt: skip
 

@@ -45,11 +45,16 @@ def _block_mask(batch: TrieBatch, window: int | None, device: str) -> Any:
     def is_on_path(b: Any, h: Any, query: Any, key: Any) -> Any:
         return (key <= query) & (query < end_T[key])
 
-    def is_in_window(b: Any, h: Any, query: Any, key: Any) -> Any:
-        distance = position_T[query] - position_T[key]
-        return is_on_path(b, h, query, key) & (distance < (window or length))
+    mask_mod: Any = is_on_path
+    if window is not None:
+        reach = window
+
+        def is_in_window(b: Any, h: Any, query: Any, key: Any) -> Any:
+            distance = position_T[query] - position_T[key]
+            return is_on_path(b, h, query, key) & (distance < reach)
+
+        mask_mod = is_in_window
 
     return create_block_mask(
-        is_on_path if window is None else is_in_window,
-        None, None, length, length, device=device, _compile=device != "cpu",
-    )  # fmt: skip
+        mask_mod, None, None, length, length, device=device, _compile=device != "cpu"
+    )
