@@ -19,6 +19,7 @@ from bon.config import (
 
 if TYPE_CHECKING:
     from bon.cli.stages import Made
+    from bon.config import ScorerSettings
 
 GROUPS = COMMAND_GROUPS["score"]
 
@@ -64,7 +65,7 @@ def score(call: Invocation) -> None:
         steps = step_texts(call, kind, root, with_scores=False)
         steps += [f"score {root} with {one.spec} as {one.name}" for one in scorers]
         if num_verified:
-            steps.append(f"score {num_verified} random candidates again, one at a time")
+            steps += [_verify_text(one, num_verified) for one in scorers]
         groups = [one for one in GROUPS if one is not GenerateSettings or kind == "prompts"]
         describe(call, root, groups, steps)
         return
@@ -75,6 +76,15 @@ def score(call: Invocation) -> None:
     if num_verified:
         _verify(call, made, num_verified)
     finish_pool(call, made, [one.name for one in scorers])
+
+
+def _verify_text(scorer: ScorerSettings, num_candidates: int) -> str:
+    """Say what `--verify` does for a scorer."""
+    from bon.scorers.rules import PREFIX
+
+    if scorer.spec.startswith(PREFIX):
+        return f"nothing to verify for {scorer.name}: it is a rule"
+    return f"score {num_candidates} random candidates again with {scorer.name}, one at a time"
 
 
 def _verify(call: Invocation, made: Made, num_candidates: int) -> None:

@@ -143,4 +143,7 @@ def test_only_bon_score_verifies(here: Path) -> None:
     assert [command for command, keys in known_keys().items() if "verify" in keys] == ["score"]
     assert run("in.jsonl", "-r", "rule:exact", "--verify", -1).exit_code == 2
     done = run("in.jsonl", "-r", "rule:exact", "--verify", 3, "--dry-run")
-    assert "3. score 3 random candidates again, one at a time" in done.stdout
+    assert "3. nothing to verify for rule-exact: it is a rule" in done.stdout
+    done = run("in.jsonl", "-r", "rule:exact", "-r", MODEL, "--verify", 3, "--dry-run")
+    assert "4. nothing to verify for rule-exact: it is a rule" in done.stdout
+    assert "5. score 3 random candidates again with reward, one at a time" in done.stdout
