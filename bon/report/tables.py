@@ -75,6 +75,8 @@ def _book_rows(table: Table, result: dict[str, Any]) -> None:
 def _stage_text(stage: dict[str, Any]) -> str:
     if stage["num_parts_done"] == 0:
         return "nothing to do"
+    if not stage["num_tokens"]:  # a rule reads none
+        return f"{stage['num_candidates']:,} candidates in {stage['run_s']:.1f} s"
     rate = stage["tokens_per_s"] or 0.0
     return f"{stage['num_tokens']:,} tokens in {stage['run_s']:.1f} s, {rate:,.0f} tokens/s"
 

@@ -86,6 +86,15 @@ def test_stages_rewards_and_accuracy(capsys: pytest.CaptureFixture[str]) -> None
     ]
 
 
+def test_a_rule_reads_no_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    stage = {
+        "name": "score exact", "num_parts_done": 2, "num_candidates": 4800, "num_tokens": 0,
+        "run_s": 0.25, "tokens_per_s": 0.0,
+    }  # fmt: skip
+    lines = printed(capsys, stages=[stage])
+    assert cells(lines)[3:] == [("score exact", "4,800 candidates in 0.2 s")]
+
+
 @pytest.mark.parametrize(
     ("computed", "saved", "text"),
     [
