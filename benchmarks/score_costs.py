@@ -36,8 +36,9 @@ RATE_ROWS = 2048
 
 
 def forward_flops(config: Any, num_parameters: int, num_tokens: int, num_pairs: int) -> int:
-    """Return the floating-point operations of a forward pass.
+    """Return the floating-point operations of a plain forward pass over distinct tokens.
 
+    What a contender leaves out of the last layer, which is read in few places, is counted too.
     Each parameter outside the embedding is multiplied and added once for a token; for a pair of
     query and key, each head multiplies and adds `head_dim` numbers twice (score, weighted value).
     """
