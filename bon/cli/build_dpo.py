@@ -60,6 +60,7 @@ def build_dpo(call: Invocation) -> None:
     dataset has are taken as they are; from a pool it reads only, so another strategy costs no
     GPU time. Pairs that are tied, equal, empty or cut off are dropped, each with its reason.
     """
+    from bon.cli.build import scorer_settings
     from bon.cli.closing import describe, finish
     from bon.cli.curation import (
         card_facts,
@@ -70,6 +71,7 @@ def build_dpo(call: Invocation) -> None:
         run_seed,
         step_texts,
     )
+    from bon.cli.idle_flags import refuse_idle_flags
     from bon.cli.output import plan_output
     from bon.cli.places import check_apart, check_places, default_pool, source_kind
     from bon.pipeline.build_dpo import PairBuilder, check_pairs
@@ -91,6 +93,8 @@ def build_dpo(call: Invocation) -> None:
         note_unused_answers(call, kind)
     check_apart(root, *output.places)
     with_scores = _needs_rewards(call, kind)
+    scorers = scorer_settings(call.settings(ScoreSettings)) if with_scores else []
+    refuse_idle_flags(call, scorers, judges=_asks_a_rule(settings))
     ranks = _ranks_to_be(call, settings, kind, root, with_scores=with_scores)
     if call.dry_run:
         steps = step_texts(call, kind, root, with_scores=with_scores)
@@ -128,6 +132,13 @@ def build_dpo(call: Invocation) -> None:
     by = " and ".join(filter(None, (scorer, rule)))
     title = f"{settings.strategy} pairs" + (f" by {by}" if by else "")
     finish(call, made, title, builder.report.accounting, result)
+
+
+def _asks_a_rule(settings: PairSettings) -> bool:
+    """Tell whether a rule may judge; only the pool tells whether the input's own verdicts do."""
+    return settings.rule in ("math", "exact") or (
+        settings.rule is None and settings.strategy == "verified"
+    )
 
 
 def _method(settings: PairSettings) -> dict[str, Any]:

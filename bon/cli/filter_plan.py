@@ -45,6 +45,8 @@ class FilterPlan:
 
 def plan_filters(call: Invocation) -> FilterPlan:
     """Find before any work what would stop the run."""
+    from bon.cli.build import scorer_settings
+    from bon.cli.idle_flags import refuse_idle_flags
     from bon.cli.output import plan_output
     from bon.cli.places import default_pool, source_kind
     from bon.exports.formats import choose_format
@@ -75,6 +77,9 @@ def plan_filters(call: Invocation) -> FilterPlan:
         is_scratch=given_root is None and kind != "prompts" and not with_scores,
     )
     _check_places(call, plan)
+    refuse_idle_flags(
+        call, scorer_settings(call.settings(ScoreSettings)) if plan.with_scores else []
+    )
     _check_filters(call, plan)
     return plan
 

@@ -46,6 +46,7 @@ def score(call: Invocation) -> None:
     from bon.cli.build import scorer_settings
     from bon.cli.closing import describe, finish_pool
     from bon.cli.curation import note_unused_answers, ready_pool, step_texts
+    from bon.cli.idle_flags import refuse_idle_flags
     from bon.cli.places import check_places, default_pool, source_kind
     from bon.cli.stages import score_pool
 
@@ -61,6 +62,7 @@ def score(call: Invocation) -> None:
         check_places(call.source, root)
         note_unused_answers(call, kind)
     scorers = scorer_settings(call.settings(ScoreSettings))
+    refuse_idle_flags(call, scorers)
     if call.dry_run:
         steps = step_texts(call, kind, root, with_scores=False)
         steps += [f"score {root} with {one.spec} as {one.name}" for one in scorers]

@@ -106,9 +106,12 @@ def _rewards(call: Invocation) -> tuple[str, ...]:
 def _scorer_to_be(call: Invocation, root: Path, rank_by: str | None) -> str:
     """Name before any engine work the scorer that will rank: the run's one, or --rank-by."""
     from bon.cli.build import scorer_settings
+    from bon.cli.idle_flags import refuse_idle_flags
     from bon.pool.layout import PoolLayout
 
-    names = [one.name for one in scorer_settings(call.settings(ScoreSettings))]
+    scorers = scorer_settings(call.settings(ScoreSettings))
+    refuse_idle_flags(call, scorers)
+    names = [one.name for one in scorers]
     known = {*names, *PoolLayout(root).scorer_names()}
     if rank_by is None and len(names) > 1:
         raise SettingsError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from bon.cli.build import generation_plan, given_plan, prompts_plan, scoring_plans
 from bon.cli.console import StageProgress, note
 from bon.cli.flags import Invocation
+from bon.cli.idle_flags import refuse_idle_steps
 from bon.config import (
     GenerateSettings,
     InputSettings,
@@ -17,7 +18,6 @@ from bon.config import (
     ScoreSettings,
 )
 from bon.engines.local import LocalEngine
-from bon.errors import SettingsError
 from bon.pipeline.given import import_responses
 from bon.pipeline.run import (
     PromptsPlan,
@@ -109,13 +109,8 @@ def judge_pool(call: Invocation, made: Made, rule: str) -> Made:
 def _scorings(call: Invocation) -> list[ScoringPlan]:
     """Plan the scorers; refuse flags of steps that were typed though none of them reads steps."""
     plans = scoring_plans(call.settings(ScoreSettings))
-    for name in sorted(ScorerSettings.step_fields & call.typed):
-        if not any(name in plan.fingerprint for plan in plans):
-            raise SettingsError(
-                f"--{name.replace('_', '-')} does nothing here",
-                why="none of the scorers is a process reward model",
-                next_step="leave it out, or give -r a process reward model",
-            )
+    read = {name for plan in plans for name in plan.fingerprint}
+    refuse_idle_steps(call, ScorerSettings.step_fields - read)
     return plans
 
 

@@ -16,6 +16,7 @@ from bon.errors import ModelError, ModelNotFoundError, first_line
 
 __all__ = [
     "ResolvedModel",
+    "local_folder",
     "read_config",
     "resolve_adapter",
     "resolve_model",
@@ -135,13 +136,24 @@ def read_config(model: ResolvedModel, name: str = "config.json") -> dict[str, An
     return config
 
 
-def _resolve(spec: str, revision: str | None) -> ResolvedModel:
+def local_folder(spec: str) -> Path | None:
+    """Return the folder that a spec names, none where it is none: it may be a hub id."""
+    folder = _path(spec)
+    return folder.resolve() if folder.is_dir() else None
+
+
+def _path(spec: str) -> Path:
     folder = Path(spec)
     with suppress(RuntimeError):  # ~ of a user that is not there
         folder = folder.expanduser()
-    if folder.is_dir():
-        folder = folder.resolve()
+    return folder
+
+
+def _resolve(spec: str, revision: str | None) -> ResolvedModel:
+    folder = local_folder(spec)
+    if folder is not None:
         return ResolvedModel(folder.name, str(folder), _digest(folder))
+    folder = _path(spec)
     if folder.exists() or spec.startswith((".", "/", "~")) or spec.count("/") != 1:
         raise ModelNotFoundError(
             f"there is no model {spec!r}",
