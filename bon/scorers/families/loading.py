@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ from bon.chat import check_vocabulary
 from bon.errors import ModelError, first_line
 
 __all__ = [
+    "UNLIMITED",
     "load_config",
     "load_head",
     "load_mapped",
@@ -30,7 +32,8 @@ __all__ = [
 _POSITIONS_BEHIND_PAD = frozenset({"camembert", "roberta", "xlm-roberta"})
 _HARMLESS = re.compile(r"lm_head|pooler|rotary_emb|position_ids|masked_bias|attn\.bias|^cls\.")
 """Weights that a checkpoint may have and a scorer need not use."""
-_UNLIMITED = 1 << 30
+UNLIMITED = 1 << 30
+"""What stands for no limit of a conversation's tokens."""
 _device_map: ContextVar[str | None] = ContextVar("_device_map", default=None)
 
 
@@ -176,13 +179,19 @@ def read_tensors(path: str, pattern: str) -> dict[str, Any]:
                 with safe_open(file, framework="pt") as tensors:
                     found |= {n: tensors.get_tensor(n) for n in tensors.keys() if matches(n)}  # noqa: SIM118
             else:
-                import torch
-
-                tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+                tensors = _read_bin(file)
                 found |= {name: tensor for name, tensor in tensors.items() if matches(name)}
     except Exception as error:
         raise _damaged(path, error) from error
     return found
+
+
+def _read_bin(file: Path) -> Any:
+    """Read a file of torch.save; before torch 1.6 it was no zip file, and cannot be mapped."""
+    import torch
+
+    is_zip = zipfile.is_zipfile(file)
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -255,7 +264,7 @@ def load_tokenizer(path: str) -> Any:
 def longest_conversation(config: Any, tokenizer: Any) -> int:
     """Return the longest conversation, in tokens, that the model and its tokenizer allow."""
     text = config.get_text_config()
-    positions = getattr(text, "max_position_embeddings", None) or _UNLIMITED
+    positions = getattr(text, "max_position_embeddings", None) or UNLIMITED
     if config.model_type in _POSITIONS_BEHIND_PAD:
         positions -= (config.pad_token_id or 0) + 1
-    return min(int(positions), int(min(tokenizer.model_max_length, _UNLIMITED)))
+    return min(int(positions), int(min(tokenizer.model_max_length, UNLIMITED)))

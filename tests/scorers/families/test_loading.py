@@ -66,6 +66,15 @@ def test_shards_without_an_index_are_all_read(tmp_path: Path) -> None:
     assert values(tmp_path) == dict.fromkeys(NAMES, 1.0)
 
 
+def test_files_of_the_old_format_are_read_too(tmp_path: Path) -> None:
+    file = tmp_path / "pytorch_model.bin"
+    torch.save(tensors(1.0), file, _use_new_zipfile_serialization=False)
+    assert values(tmp_path) == dict.fromkeys(NAMES, 1.0)
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ModelError, match="cannot load the reward model"):
+        values(tmp_path)
+
+
 @pytest.mark.parametrize("index", ["{", "[]", "{}", json.dumps({"weight_map": {"a": "lost"}})])
 def test_a_damaged_index_is_refused(index: str, tmp_path: Path) -> None:
     write_tensors(tmp_path, tensors(1.0), "sharded safetensors")
