@@ -28,7 +28,7 @@ from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
 from bon.scorers.adapters import adapter_family
 from bon.scorers.encoding import ENCODER_VERSION
 from bon.scorers.engine_choice import choose_engine
-from bon.scorers.families import find_family
+from bon.scorers.families import Family, find_family
 from bon.scorers.families.steps import separator_of
 from bon.scorers.reward_model import RewardModelScorer
 from bon.scorers.rules import PREFIX, RuleScorer, find_rule
@@ -131,12 +131,7 @@ def _model_plan(settings: ScorerSettings) -> ScoringPlan:
         family, config = adapter_family(said, config, adapter.path)
         fingerprint |= {"spec": adapter.name, "digest": adapter.digest}
         fingerprint |= {"base": model.name, "base_digest": model.digest}
-    fingerprint = settings.fingerprint(reads_steps=family.reads_steps) | fingerprint
-    fingerprint |= {"family_version": family.version, "encoder_version": ENCODER_VERSION}
-    typed: dict[str, Any] = {}
-    if family.step_separator is not None:
-        typed["step_separator"] = settings.step_separator
-        fingerprint["step_separator"] = separator_of(settings, family.step_separator)
+    fingerprint = _reading(settings, family) | fingerprint
     choice = choose_engine(
         settings,
         family,
@@ -150,8 +145,18 @@ def _model_plan(settings: ScorerSettings) -> ScoringPlan:
     kind = VllmRewardScorer if choice.engine == "vllm" else RewardModelScorer
     scorer = kind(settings, model.path, family, config, template)
     reference = RewardModelScorer(settings, model.path, family, config, template, alone=True)
-    why = choice.why
-    return ScoringPlan(settings.name, scorer, fingerprint, reference, choice.engine, why, typed)
+    typed = {"step_separator": settings.step_separator} if family.reads_steps else {}
+    return ScoringPlan(
+        settings.name, scorer, fingerprint, reference, choice.engine, choice.why, typed
+    )
+
+
+def _reading(settings: ScorerSettings, family: Family) -> dict[str, Any]:
+    """Return how conversations are read, as it is understood."""
+    found = settings.fingerprint(reads_steps=family.reads_steps)
+    if family.step_separator is not None:
+        found["step_separator"] = separator_of(settings, family.step_separator)
+    return found | {"family_version": family.version, "encoder_version": ENCODER_VERSION}
 
 
 def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:
@@ -162,37 +167,7 @@ def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:
         UnknownChoiceError: there is no such rule.
         EngineError: a rule needs a package that is not installed.
     """
-    result: list[ScorerSettings] = []
-    for said in settings.reward:
-        named = _NAMED.fullmatch(said)
-        spec = named[2] if named else said
-        if spec.startswith(_NOT_YET):
-            raise SettingsError(
-                f"this version has no scorer {spec.split(':')[0]!r}",
-                where=f"-r {said}",
-                next_step="give a reward model (a hub id or a folder), rule:math or rule:exact",
-            )
-        if spec.startswith(PREFIX):
-            find_rule(spec.removeprefix(PREFIX))
-        default = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(spec).resolve().name).strip("-.")
-        result.append(
-            ScorerSettings(
-                name=named[1] if named else default or "reward",
-                spec=spec,
-                revision=settings.reward_revision,
-                dtype=settings.reward_dtype,
-                max_length=settings.reward_max_length,
-                truncation_side=settings.reward_truncation_side,
-                template=settings.reward_template,
-                batch_tokens=settings.reward_batch_tokens,
-                device=settings.reward_device,
-                engine=settings.scorer_engine,
-                step_separator=settings.step_separator,
-                step_aggregate=settings.step_aggregate,
-                answer_column=settings.rule_answer_column,
-                rule_timeout_s=settings.rule_timeout_s,
-            )
-        )
+    result = [_one_scorer(settings, said) for said in settings.reward]
     names = [one.name for one in result]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -200,6 +175,36 @@ def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:
             f"two scorers are named {sorted(twice)[0]!r}", next_step="name them: -r NAME=SPEC"
         )
     return result
+
+
+def _one_scorer(settings: ScoreSettings, said: str) -> ScorerSettings:
+    named = _NAMED.fullmatch(said)
+    spec = named[2] if named else said
+    if spec.startswith(_NOT_YET):
+        raise SettingsError(
+            f"this version has no scorer {spec.split(':')[0]!r}",
+            where=f"-r {said}",
+            next_step="give a reward model (a hub id or a folder), rule:math or rule:exact",
+        )
+    if spec.startswith(PREFIX):
+        find_rule(spec.removeprefix(PREFIX))
+    default = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(spec).resolve().name).strip("-.")
+    return ScorerSettings(
+        name=named[1] if named else default or "reward",
+        spec=spec,
+        revision=settings.reward_revision,
+        dtype=settings.reward_dtype,
+        max_length=settings.reward_max_length,
+        truncation_side=settings.reward_truncation_side,
+        template=settings.reward_template,
+        batch_tokens=settings.reward_batch_tokens,
+        device=settings.reward_device,
+        engine=settings.scorer_engine,
+        step_separator=settings.step_separator,
+        step_aggregate=settings.step_aggregate,
+        answer_column=settings.rule_answer_column,
+        rule_timeout_s=settings.rule_timeout_s,
+    )
 
 
 def _read(path: Path | None, flag: str) -> str | None:

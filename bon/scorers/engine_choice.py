@@ -10,7 +10,7 @@ from bon.config import INSTALL_ADVICE, ScorerSettings
 from bon.errors import ModelError
 from bon.scorers.families.base import Family
 
-__all__ = ["EngineChoice", "choose_engine", "vllm_refusal"]
+__all__ = ["EngineChoice", "choose_engine", "refuse_for_vllm", "vllm_refusal"]
 
 FASTER_IN_VLLM: frozenset[str] = frozenset()
 """Model types that padded batches score slower than vLLM's pooling: those that were measured.
@@ -88,14 +88,23 @@ def _rope_types(config: dict[str, Any]) -> Iterator[Any]:
                 yield from (part.get("rope_type"), part.get("type"))
 
 
-def _refuse_vllm(settings: ScorerSettings, refusal: str | None, has_vllm: bool) -> None:
+def refuse_for_vllm(refusal: str | None, where: str) -> None:
+    """Say why vLLM's pooling cannot run the reward model that lies `where`, if so.
+
+    Raises:
+        ModelError: it cannot.
+    """
     if refusal is not None:
         raise ModelError(
             "vLLM's pooling cannot run this reward model",
-            where=settings.spec,
+            where=where,
             why=refusal,
             next_step="give --scorer-engine transformers, or leave the flag out",
         )
+
+
+def _refuse_vllm(settings: ScorerSettings, refusal: str | None, has_vllm: bool) -> None:
+    refuse_for_vllm(refusal, settings.spec)
     if not has_vllm:
         raise ModelError(
             "vLLM is not installed",

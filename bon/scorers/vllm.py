@@ -13,7 +13,7 @@ from bon.errors import EngineError, ModelError, first_line
 from bon.records import CandidateGroup, Drop, Scores
 from bon.scorers.conversations import make_encoder, score_conversations
 from bon.scorers.encoding import Encoded
-from bon.scorers.engine_choice import vllm_refusal
+from bon.scorers.engine_choice import refuse_for_vllm, vllm_refusal
 from bon.scorers.families.base import Family, VllmUse
 from bon.scorers.families.loading import without_weights
 from bon.scorers.families.steps import rewards_of_steps
@@ -188,14 +188,8 @@ class VllmRewardScorer:
         )
 
     def _vllm_use(self) -> VllmUse:
-        refusal = vllm_refusal(self.family, self.config)
-        if self.family.vllm is None or refusal:
-            raise ModelError(
-                "vLLM's pooling cannot run this reward model",
-                where=self.model_path,
-                why=refusal or "",
-                next_step="give --scorer-engine transformers, or leave the flag out",
-            )
+        refuse_for_vllm(vllm_refusal(self.family, self.config), self.model_path)
+        assert self.family.vllm is not None
         return self.family.vllm
 
     def _runs_on_cpu(self) -> bool:

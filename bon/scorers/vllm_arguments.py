@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bon.scorers.families.base import VllmUse
+from bon.scorers.families.loading import UNLIMITED
 
 __all__ = ["engine_arguments"]
 
@@ -13,7 +14,6 @@ _CPU_BLOCK_TOKENS = 32
 _CPU_CACHE_BYTES = 2 << 30
 _CPU_CACHE_TOKENS = 1 << 17
 _MAX_NUM_SEQS = 256
-_UNLIMITED = 1 << 30
 
 
 def engine_arguments(
@@ -32,16 +32,12 @@ def engine_arguments(
     float32; `batch_tokens` are those of one forward pass, none: as many as vLLM likes.
     """
     is_encoder = config.model_type in use.encoder_types
-    pooler: dict[str, Any] = {"task": use.task, "use_activation": False}
-    if use.task == "token_classify":
-        # rows of all tokens: a model's own choice of rows would turn the prefix cache off
-        pooler["tok_pooling_type"] = "ALL"
     arguments: dict[str, Any] = {
         "model": path,
         "runner": "pooling",
         "dtype": dtype,
-        "max_model_len": longest if longest < _UNLIMITED else None,
-        "pooler_config": pooler,
+        "max_model_len": longest if longest < UNLIMITED else None,
+        "pooler_config": _pooler(use),
         "enable_prefix_caching": not is_encoder,
         "max_num_seqs": _MAX_NUM_SEQS,
         "disable_log_stats": True,
@@ -62,6 +58,14 @@ def engine_arguments(
     return arguments
 
 
+def _pooler(use: VllmUse) -> dict[str, Any]:
+    pooler: dict[str, Any] = {"task": use.task, "use_activation": False}
+    if use.task == "token_classify":
+        # rows of all tokens: a model's own choice of rows would turn the prefix cache off
+        pooler["tok_pooling_type"] = "ALL"
+    return pooler
+
+
 def _cache_bytes(config: Any, longest: int, dtype: str) -> int:
     """Return room for the longest conversation, and for more of them where that is cheap."""
     text = config.get_text_config()
@@ -69,5 +73,5 @@ def _cache_bytes(config: Any, longest: int, dtype: str) -> int:
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     a_token: int = 2 * text.num_hidden_layers * heads * width * (4 if dtype == "float32" else 2)
     num_blocks = -(-longest // _CPU_BLOCK_TOKENS) + 2  # the engine keeps one for itself
-    needed = num_blocks * _CPU_BLOCK_TOKENS * a_token if longest < _UNLIMITED else 0
+    needed = num_blocks * _CPU_BLOCK_TOKENS * a_token if longest < UNLIMITED else 0
     return max(needed, min(_CPU_CACHE_BYTES, _CPU_CACHE_TOKENS * a_token))

@@ -11,14 +11,8 @@ from bon.config import ScorerSettings
 from bon.errors import ModelError
 from bon.records import Drop, Message
 from bon.scorers.families.base import Family, RewardModel, VllmUse
-from bon.scorers.families.loading import (
-    load_config,
-    load_head,
-    load_pretrained,
-    load_tokenizer,
-    longest_conversation,
-    read_tensors,
-)
+from bon.scorers.families.loading import load_tokenizer
+from bon.scorers.families.qwen2 import load_qwen2
 from bon.scorers.families.steps import rewards_of_steps, separator_of, split_steps
 
 __all__ = ["FAMILY", "MarkedSteps"]
@@ -26,7 +20,6 @@ __all__ = ["FAMILY", "MarkedSteps"]
 STEP_TOKEN = "<extra_0>"
 """What the model's card puts after each step."""
 DEFAULT_SEPARATOR = "\n\n"
-_HEAD = r"score\..*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +64,13 @@ def _form(config: dict[str, Any], tokenizer: Any, settings: ScorerSettings) -> M
 
 
 def _load(path: str, settings: ScorerSettings) -> RewardModel:
-    import torch
-    from torch import nn
-    from transformers import Qwen2Model
-
-    config, tokenizer = load_config(path), load_tokenizer(path)
+    tokenizer = load_tokenizer(path)
     _refuse_without_step_token(tokenizer, path)
-    body = load_pretrained(Qwen2Model, path, config, settings.dtype, unused=_HEAD)
-    width = config.hidden_size
-    score = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
-    head = nn.ModuleDict({"score": score})
-    load_head(head, path, read_tensors(path, _HEAD), torch.float32)
 
-    def rewards(hidden_RD: Any, counts: Sequence[int]) -> Any:
-        return rewards_of_steps(score(hidden_RD.float()), counts, settings.step_aggregate)
+    def rewards(logits_R2: Any, counts: Sequence[int]) -> Any:
+        return rewards_of_steps(logits_R2, counts, settings.step_aggregate)
 
-    module = nn.ModuleDict({"body": body, "head": head})
-    return RewardModel(module, body, rewards, tokenizer, longest_conversation(config, tokenizer))
+    return load_qwen2(path, settings, tokenizer, 2, rewards)
 
 
 def _refuse_without_step_token(tokenizer: Any, path: str) -> None:
