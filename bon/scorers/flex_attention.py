@@ -55,6 +55,8 @@ def _block_mask(batch: TrieBatch, window: int | None, device: str) -> Any:
 
         mask_mod = is_in_window
 
-    return create_block_mask(
+    mask: Any = create_block_mask(
         mask_mod, None, None, length, length, device=device, _compile=device != "cpu"
     )
+    mask.ndim = len(mask.shape)  # GPT-2 asks for it before it knows that this is no tensor
+    return mask
