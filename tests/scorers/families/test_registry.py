@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,23 +67,51 @@ def test_generator_in_place_of_a_reward_model(architectures: list[str] | None, n
     assert "bon/scorers/families" in caught.value.next_step
 
 
-def test_every_architecture_has_a_row_in_the_docs() -> None:
-    rows = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
-    cells = [row.split("|")[2] for row in rows]
+def rows() -> list[list[str]]:
+    """The cells of the table of what is supported, without its head."""
+    lines = DOCUMENT.read_text(encoding="utf-8").split("## What is supported")[1].splitlines()
+    table = [line for line in lines[: lines.index("### Which way")] if line[:1] == "|"]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+
+
+def test_the_docs_have_every_architecture_and_no_other() -> None:
+    known = {name.replace("*", "…") for family in FAMILIES for name in family.architectures}
+    said = {name for row in rows() for name in re.findall(r"`(\S+For\S+)`", row[1])}
+    assert said == known
+
+
+def test_the_docs_say_what_vllm_runs() -> None:
+    said: dict[str, set[str]] = {}
+    for _, architecture, *_, vllm in rows():
+        names = re.findall(r"`(\S+For\S+)`", architecture)
+        (name,) = names or ["…ForSequenceClassification"]  # "the same"
+        runs = re.split("[;:]", vllm)[0].replace(" without `longrope`", "").lower()
+        kinds = re.sub("[()]", "", runs).split(", ")
+        said.setdefault(name, set()).update(kind.replace(" ", "_") for kind in kinds)
     for family in FAMILIES:
-        for name in family.architectures:
-            assert any(f"`{name.replace('*', '…')}`" in cell for cell in cells), name
+        (name,) = (one.replace("*", "…") for one in family.architectures)
+        if family.vllm is None:
+            assert said[name] == {"no"}
+        elif family.vllm.decoder_types is None:
+            assert said[name] == {"yes"}
+        else:
+            assert said[name] == family.vllm.decoder_types | family.vllm.encoder_types
 
 
 @pytest.mark.parametrize(
     ("start", "kinds"),
     [
         ("- **Token tries**", PACKED_TYPES),
-        ("- **Padded batches**", _ENCODERS | (_LAST_TOKEN - PACKED_TYPES)),
+        (
+            "- **Padded batches**",
+            _ENCODERS | (_LAST_TOKEN - PACKED_TYPES) | {"gpt_oss", "qwen3_5_text"},
+        ),
         ("- Process reward models of TRL", _DECODERS),
     ],
 )
-def test_every_type_is_in_its_list_in_the_docs(start: str, kinds: frozenset[str]) -> None:
+def test_the_docs_have_every_type_in_its_list_and_no_other(
+    start: str, kinds: frozenset[str]
+) -> None:
     items = ("\n" + DOCUMENT.read_text(encoding="utf-8")).split("\n- ")
     (item,) = (item.split("\n\n")[0] for item in items if f"- {item}".startswith(start))
-    assert {kind for kind in kinds if f"`{kind}`" not in item} == set()
+    assert set(re.findall(r"`([a-z0-9_-]+)`", item)) == kinds
