@@ -137,6 +137,9 @@ def test_steps_are_read_where_they_end(kind: str, tmp_path: Path, score: Ask) ->
     again = score(chosen, folder, step_aggregate="mean")
     assert_same(again.results, want)
     assert again.num_tokens_computed > 0
+    if kind in ("process", "qwen3"):  # conversations go through in pieces
+        few = score(chosen, folder, step_aggregate="mean", batch_tokens=48)
+        assert_same(few.results, want)
 
 
 def test_the_engine_has_the_checkpoints_type_and_the_encoders_limit(
@@ -239,6 +242,14 @@ def test_missing_weights_are_refused(tensor: str, tmp_path: Path, score: Ask) ->
     with pytest.raises(ModelError, match="leaves weights random") as caught:
         score(groups(), folder)
     assert tensor in caught.value.why
+
+
+def test_a_head_of_another_shape_is_refused(tmp_path: Path, score: Ask) -> None:
+    folder = save_reward(tmp_path)
+    edit_weights(folder, lambda weights: weights.update({"score.weight": torch.ones(3, 64)}))
+    with pytest.raises(ModelError, match="leaves weights random") as caught:
+        score(groups(), folder)
+    assert "score.weight" in caught.value.why
 
 
 def test_weights_that_would_be_left_out_are_refused(tmp_path: Path, score: Ask) -> None:
