@@ -113,6 +113,7 @@ def test_killed_once_is_restarted_and_only_uncommitted_parts_are_redone(
     events = list(engine.run(Work(tmp_path, "die_once"), [0, 1, 2]))
 
     assert [e.part for e in events if isinstance(e, PartDone)] == [0, 1, 2]
+    assert sum(e.num_candidates for e in events if isinstance(e, Progress)) == 3 * 2
     assert [(tmp_path / f"part-{n}").read_text() for n in range(3)] == ["x", "x", "x"]
     assert sum(isinstance(e, Ready) for e in events) == len(set(pids(tmp_path))) == 2
     out, err = capfd.readouterr()
