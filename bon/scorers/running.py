@@ -24,7 +24,7 @@ from bon.trie import pack
 __all__ = ["ForwardRunner", "can_pack"]
 
 _CPU_TOKENS = 16_384
-_CPU_AIM_TOKENS = 2_048
+_CPU_AIM_TOKENS = 3_500
 """On a CPU, batches of about this size are the fastest: what they compute stays in the cache."""
 _CPU_SHARING_COST = 0.05
 _PROBE_TOKENS = 2_048
