@@ -74,7 +74,7 @@ bench-generate: $(READY) ## Measure generation against its peers
 bench-curation: $(READY) ## Measure pairing, filters and near-dedup against pyarrow and datasketch
 	$(BIN)/python benchmarks/bench_curation.py
 
-bench-score: $(READY) ## Measure reward scoring against padded batches and vLLM (half an hour)
+bench-score: $(READY) ## Measure reward scoring against padded batches and vLLM (40 minutes)
 	$(BIN)/python benchmarks/bench_score.py
 	$(BIN)/python benchmarks/bench_score.py --dtype float32
 
