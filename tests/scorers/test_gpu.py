@@ -19,7 +19,10 @@ from bon.scorers.running import ForwardRunner
 
 torch = pytest.importorskip("torch")
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU"),
+]
 
 FREE_BYTES = 2 << 30
 
