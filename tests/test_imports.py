@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import subprocess
 import sys
 import time
@@ -10,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from bon.cli.app import OVERVIEW, app
 
 PACKAGE = Path(__file__).parent.parent / "bon"
 HEAVY = ("torch", "transformers", "vllm", "datasets", "ray", "trl", "peft", "huggingface_hub")
@@ -147,9 +151,10 @@ def test_a_right_import_passes(tmp_path: Path, file: str, source: str) -> None:
     assert violations(tmp_path / "bon") == []
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("command", ["", *OVERVIEW])
+def test_help_imports_nothing_heavy(command: str) -> None:
     code = (
-        "import sys\nsys.argv = ['bon', '--help']\nfrom bon.cli.app import main\n"
+        f"import sys\nsys.argv = 'bon {command} --help'.split()\nfrom bon.cli.app import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)\n"
     )
@@ -158,6 +163,14 @@ def test_help_imports_nothing_heavy() -> None:
     imported = set(result.stderr.splitlines()[-1].split())
     assert "bon" in imported
     assert imported.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("command", OVERVIEW)
+def test_the_overview_says_what_a_command_says_of_itself(command: str) -> None:
+    importlib.import_module(f"bon.cli.{command.replace('-', '_')}")
+    found = next(one for one in app.registered_commands if one.name == command)
+    text = found.help or inspect.getdoc(found.callback) or ""
+    assert OVERVIEW[command] == (found.rich_help_panel, text.split("\n\n")[0])
 
 
 def test_help_is_quick() -> None:

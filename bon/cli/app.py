@@ -17,7 +17,38 @@ from bon.errors import BonError
 
 __all__ = ["app", "guarded", "main"]
 
-COMMANDS = ("select", "build_dpo", "filter", "convert", "generate", "score", "inspect", "env")
+OVERVIEW = {
+    "select": (
+        "Pipelines",
+        "Best of N: sample, score and keep the best responses to each prompt, as Parquet.",
+    ),
+    "build-dpo": (
+        "Pipelines",
+        "DPO pairs: sample, score and pair the responses to each prompt as chosen and rejected.",
+    ),
+    "filter": (
+        "Pipelines",
+        "Filtered set: keep the responses or preference pairs that pass every filter, in order.",
+    ),
+    "convert": (
+        "Pipelines",
+        "Convert a set into the form that a trainer takes, or into bon's own.",
+    ),
+    "generate": (
+        "Stages",
+        "Sample N candidates for each prompt into a pool; resumes a pool that was begun.",
+    ),
+    "score": (
+        "Stages",
+        "Score every candidate of a pool with a reward model; resumes where it stopped.",
+    ),
+    "inspect": (
+        "Tools",
+        "Show what a pool or a result holds: settings, parts, drops, rewards, rows.",
+    ),
+    "env": ("Tools", "Show versions, processors, memory and accelerators, for a bug report."),
+}
+"""Every command's panel and first sentence: `bon --help` is quick since it imports no command."""
 app = typer.Typer(
     name="bon",
     no_args_is_help=True,
@@ -98,7 +129,15 @@ def _root(
 
 def main() -> None:
     """Entry point of the console script; of the commands, only the one that runs is imported."""
-    said = sys.argv[1].replace("-", "_") if len(sys.argv) > 1 else ""
-    for name in (said,) if said in COMMANDS else COMMANDS:
-        importlib.import_module(f"bon.cli.{name}")
+    said = sys.argv[1] if len(sys.argv) > 1 else ""
+    if said in OVERVIEW:
+        importlib.import_module(f"bon.cli.{said.replace('-', '_')}")
+    else:
+        for name, (panel, text) in OVERVIEW.items():
+            app.command(name, help=text, rich_help_panel=panel)(_not_imported)
     app()
+
+
+def _not_imported() -> None:
+    """Stand for a command in the overview; only `bon -- COMMAND` gets here."""
+    raise typer.BadParameter("the command comes first: bon COMMAND …")
