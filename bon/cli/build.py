@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
+from bon.cli.plans import KINDS, kind_of
+from bon.cli.plans.files import read_text, text_digest
 from bon.config import (
     GenerateSettings,
     InputSettings,
@@ -15,31 +13,17 @@ from bon.config import (
     ScorerSettings,
     ScoreSettings,
 )
+from bon.config.scorer_spec import parse_scorer_spec
 from bon.errors import SettingsError
 from bon.generators.vllm import VllmGenerator
 from bon.pipeline.given import GivenPlan
-from bon.pipeline.models import (
-    read_config,
-    resolve_adapter,
-    resolve_model,
-    resolve_reward_model,
-)
+from bon.pipeline.models import resolve_adapter, resolve_model
 from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
-from bon.scorers.adapters import adapter_family
-from bon.scorers.encoding import ENCODER_VERSION
-from bon.scorers.engine_choice import choose_engine
-from bon.scorers.families import Family, find_family
-from bon.scorers.families.steps import separator_of
-from bon.scorers.reward_model import RewardModelScorer
-from bon.scorers.rules import PREFIX, RuleScorer, find_rule
-from bon.scorers.running import can_pack
-from bon.scorers.vllm import VllmRewardScorer
 from bon.sources.prompts import PromptReader, input_digest
 from bon.sources.responses import ResponseReader
 
 __all__ = ["generation_plan", "given_plan", "prompts_plan", "scorer_settings", "scoring_plans"]
 
-_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
 _NOT_YET = ("server:", "judge:")
 
 
@@ -94,12 +78,12 @@ def generation_plan(settings: GenerateSettings) -> GenerationPlan:
         )
     model = resolve_model(settings.model, settings.model_revision)
     lora = resolve_adapter(settings.lora) if settings.lora else None
-    template = _read(settings.chat_template, "--chat-template")
+    template = read_text(settings.chat_template, "--chat-template")
     fingerprint = settings.fingerprint() | {
         "model": model.name,
         "model_digest": model.digest,
         "lora": lora and lora.digest,
-        "chat_template": _hash(template),
+        "chat_template": text_digest(template),
         "engine": "vllm",
     }
     generator = VllmGenerator(settings, model.path, lora.path if lora else None, template)
@@ -108,62 +92,14 @@ def generation_plan(settings: GenerateSettings) -> GenerationPlan:
 
 def scoring_plans(settings: ScoreSettings) -> list[ScoringPlan]:
     """Plan the scorers, in the order in which they were given."""
-    return [
-        _rule_plan(one) if one.spec.startswith(PREFIX) else _model_plan(one)
-        for one in scorer_settings(settings)
-    ]
-
-
-def _rule_plan(settings: ScorerSettings) -> ScoringPlan:
-    scorer = RuleScorer(settings, find_rule(settings.spec.removeprefix(PREFIX)))
-    return ScoringPlan(settings.name, scorer, scorer.fingerprint())
-
-
-def _model_plan(settings: ScorerSettings) -> ScoringPlan:
-    model, adapter = resolve_reward_model(settings.spec, settings.revision)
-    config = read_config(model)
-    template = _read(settings.template, "--reward-template")
-    fingerprint = {"spec": model.name, "digest": model.digest, "template": _hash(template)}
-    if adapter is None:
-        family = find_family(config, model.path)
-    else:
-        said = read_config(adapter, "adapter_config.json")
-        family, config = adapter_family(said, config, adapter.path)
-        fingerprint |= {"spec": adapter.name, "digest": adapter.digest}
-        fingerprint |= {"base": model.name, "base_digest": model.digest}
-    fingerprint = _reading(settings, family) | fingerprint
-    choice = choose_engine(
-        settings,
-        family,
-        config,
-        takes_tries=can_pack(
-            {**config, "model_type": family.body_type or config.get("model_type")}
-        ),
-        has_vllm=find_spec("vllm") is not None,
-        is_adapter=adapter is not None,
-    )
-    kind = VllmRewardScorer if choice.engine == "vllm" else RewardModelScorer
-    scorer = kind(settings, model.path, family, config, template)
-    reference = RewardModelScorer(settings, model.path, family, config, template, alone=True)
-    typed = {"step_separator": settings.step_separator} if family.reads_steps else {}
-    return ScoringPlan(
-        settings.name, scorer, fingerprint, reference, choice.engine, choice.why, typed
-    )
-
-
-def _reading(settings: ScorerSettings, family: Family) -> dict[str, Any]:
-    """Return how conversations are read, as it is understood."""
-    found = settings.fingerprint(reads_steps=family.reads_steps)
-    if family.step_separator is not None:
-        found["step_separator"] = separator_of(settings, family.step_separator)
-    return found | {"family_version": family.version, "encoder_version": ENCODER_VERSION}
+    return [kind_of(one.spec).plan(one) for one in scorer_settings(settings)]
 
 
 def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:
     """Resolve each `[NAME=]SPEC`; without a name it is the last part of the spec.
 
     Raises:
-        SettingsError: a name stands twice, or a kind of scorer that this version has not.
+        SettingsError: a name stands twice, or options that a kind of scorer does not take.
         UnknownChoiceError: there is no such rule.
         EngineError: a rule needs a package that is not installed.
     """
@@ -178,20 +114,17 @@ def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:
 
 
 def _one_scorer(settings: ScoreSettings, said: str) -> ScorerSettings:
-    named = _NAMED.fullmatch(said)
-    spec = named[2] if named else said
-    if spec.startswith(_NOT_YET):
+    parsed = parse_scorer_spec(said, kinds=tuple(kind.prefix for kind in KINDS if kind.prefix))
+    if parsed.spec.startswith(_NOT_YET):
         raise SettingsError(
-            f"this version has no scorer {spec.split(':')[0]!r}",
+            f"this version has no scorer {parsed.spec.split(':')[0]!r}",
             where=f"-r {said}",
             next_step="give a reward model (a hub id or a folder), rule:math or rule:exact",
         )
-    if spec.startswith(PREFIX):
-        find_rule(spec.removeprefix(PREFIX))
-    default = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(spec).resolve().name).strip("-.")
-    return ScorerSettings(
-        name=named[1] if named else default or "reward",
-        spec=spec,
+    scorer = ScorerSettings(
+        name=parsed.name,
+        spec=parsed.spec,
+        options=parsed.options,
         revision=settings.reward_revision,
         dtype=settings.reward_dtype,
         max_length=settings.reward_max_length,
@@ -205,18 +138,5 @@ def _one_scorer(settings: ScoreSettings, said: str) -> ScorerSettings:
         answer_column=settings.rule_answer_column,
         rule_timeout_s=settings.rule_timeout_s,
     )
-
-
-def _read(path: Path | None, flag: str) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"cannot read the file of {flag}", where=str(path), why=str(error)
-        ) from None
-
-
-def _hash(text: str | None) -> Any:
-    return text and hashlib.sha256(text.encode()).hexdigest()[:16]
+    kind_of(scorer.spec).check(scorer)
+    return scorer

@@ -7,17 +7,15 @@ from contextlib import suppress
 from typing import Any
 
 from bon.cli.flags import Invocation
+from bon.cli.plans import KINDS, REWARD_MODEL, RULE, kind_of
 from bon.config import ScorerSettings, ScoreSettings
 from bon.errors import ModelError, SettingsError
 from bon.pipeline.models import ResolvedModel, local_folder, read_config
 from bon.scorers.families import FAMILIES
-from bon.scorers.rules import PREFIX
 
 __all__ = ["refuse_idle_flags", "refuse_idle_steps"]
 
-_RULE = frozenset({"rule_answer_column", "rule_timeout_s"})
 _STEPS = ScorerSettings.step_fields
-_MODEL = frozenset(ScoreSettings.model_fields) - _RULE - _STEPS - {"reward"}
 
 
 def refuse_idle_flags(
@@ -31,12 +29,15 @@ def refuse_idle_flags(
     Raises:
         SettingsError: with the first such flag.
     """
-    models = [one.spec for one in scorers if not one.spec.startswith(PREFIX)]
-    if not models:
-        why = "none of the scorers is a reward model"
-        _refuse(call, _MODEL | _STEPS, why, "give -r a reward model")
-    if len(models) == len(scorers) and not judges:
-        _refuse(call, _RULE, "none of the scorers is a rule", "give -r rule:math or rule:exact")
+    kinds = [kind_of(one.spec) for one in scorers] + ([RULE] if judges else [])
+    read = frozenset[str]().union(*(kind.reads for kind in kinds))
+    for name in sorted(set(ScoreSettings.model_fields) - read - {"reward"}):
+        readers = [kind for kind in reversed(KINDS) if name in kind.reads]
+        nouns = " or ".join(kind.noun for kind in readers)
+        advice = " or ".join(kind.example for kind in readers)
+        _refuse(call, {name}, f"none of the scorers is {nouns}", f"give -r {advice}")
+    specs = [one.spec for one in scorers]
+    models = [spec for spec in specs if kind_of(spec) is REWARD_MODEL]
     if all(local_folder(spec) for spec in models):
         why = "a folder has no revisions, and no reward model is a hub id"
         _refuse(call, {"reward_revision"}, why, "give -r the hub id")

@@ -82,10 +82,11 @@ def score(call: Invocation) -> None:
 
 def _verify_text(scorer: ScorerSettings, num_candidates: int) -> str:
     """Say what `--verify` does for a scorer."""
-    from bon.scorers.rules import PREFIX
+    from bon.cli.plans import REWARD_MODEL, kind_of
 
-    if scorer.spec.startswith(PREFIX):
-        return f"nothing to verify for {scorer.name}: it is a rule"
+    kind = kind_of(scorer.spec)
+    if kind is not REWARD_MODEL:
+        return f"nothing to verify for {scorer.name}: it is {kind.noun}"
     return f"score {num_candidates} random candidates again with {scorer.name}, one at a time"
 
 
@@ -93,6 +94,7 @@ def _verify(call: Invocation, made: Made, num_candidates: int) -> None:
     """Hold the stored scores of each reward model to its reference."""
     from bon.cli.console import StageProgress, note
     from bon.cli.curation import run_seed
+    from bon.cli.plans import kind_of
     from bon.engines.local import LocalEngine
     from bon.pipeline.verify import VerifyPlan, verify
     from bon.pool.lock import PoolLock
@@ -103,7 +105,8 @@ def _verify(call: Invocation, made: Made, num_candidates: int) -> None:
     with PoolLock(layout.lock), StageProgress(quiet=call.quiet) as progress:
         for one in made.scorings:
             if one.reference is None:
-                note(f"{one.name} is a rule: there is nothing to verify", quiet=call.quiet)
+                noun = kind_of(one.fingerprint["spec"]).noun
+                note(f"{one.name} is {noun}: there is nothing to verify", quiet=call.quiet)
                 continue
             plan = VerifyPlan(one.name, one.reference, num_candidates, run_seed(call, made))
             made.verified[one.name] = verify(made.pool, plan, engine, limit, progress)

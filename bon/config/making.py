@@ -158,7 +158,9 @@ class ScorerSettings(Settings):
     name: str
     """Its folder's name in the pool."""
     spec: str
-    """What follows `NAME=` on the command line."""
+    """What follows `NAME=` on the command line, its options aside."""
+    options: dict[str, str] = Field(default_factory=dict)
+    """What stands behind the `?` of a rule, server or judge."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -187,7 +189,7 @@ class ScorerSettings(Settings):
     def fingerprint(self, *, reads_steps: bool = True) -> dict[str, Any]:
         """Return what decides a reward model's scores; it may be one that reads no steps."""
         idle = self.rule_fields if reads_steps else self.rule_fields | self.step_fields
-        return self.model_dump(mode="json", exclude={*self.runtime_fields, *idle})
+        return self.model_dump(mode="json", exclude={*self.runtime_fields, *idle, "options"})
 
 
 class RunSettings(Settings):

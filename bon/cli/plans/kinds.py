@@ -1,0 +1,31 @@
+"""What a kind of scorer is to the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bon.config import ScorerSettings
+from bon.pipeline.run import ScoringPlan
+
+__all__ = ["ScorerKind"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerKind:
+    """One kind of scorer: how its spec begins, what it reads, how it is planned."""
+
+    prefix: str
+    """What a spec of this kind begins with; nothing for reward models."""
+    noun: str
+    """What it is called in messages, with its article."""
+    example: str
+    """What to give to -r for one."""
+    reads: frozenset[str]
+    """Fields of `ScoreSettings`, besides `reward`, that it has a use for."""
+    gives_verdicts: Callable[[ScorerSettings], bool]
+    """Tell whether its scores say right (1) or wrong (0)."""
+    check: Callable[[ScorerSettings], None]
+    """Raise, before any work and without loading anything, where its settings cannot be."""
+    plan: Callable[[ScorerSettings], ScoringPlan]
+    """Find all that it needs and join the classes; loads no model."""
