@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bon.errors import ModelError
-from bon.records import Message
+from bon.errors import ModelError, first_line
+from bon.records import Drop, Message
 
-__all__ = ["ChatTemplate", "check_vocabulary"]
+__all__ = ["ChatTemplate", "check_vocabulary", "prompt_tokens"]
 
 
 def check_vocabulary(tokenizer: Any, owner: str, model_path: str) -> None:
@@ -85,3 +85,30 @@ class ChatTemplate:
             ) from error
         except Exception:
             return  # it may take other conversations; those that it does not are drops
+
+
+def prompt_tokens(
+    chat: ChatTemplate,
+    messages: Sequence[Message],
+    *,
+    system_prompt: str | None = None,
+    raw: bool = False,
+) -> list[int] | Drop:
+    """Return the token ids that a response to these messages follows, or why there are none.
+
+    `system_prompt` goes before messages that have none of their own; `raw` takes one message's text
+    as it is, without a template.
+    """
+    if raw:
+        if len(messages) != 1:
+            return Drop("not_raw", f"--raw takes one message, not {len(messages)}")
+        return list(chat.tokenizer.encode(messages[0]["content"]))
+    first = messages[0]["role"] if messages else ""
+    system: list[Message] = []
+    if system_prompt and first not in ("system", "developer"):
+        system = [{"role": "system", "content": system_prompt}]
+    try:
+        return chat.tokens([*system, *messages], add_generation_prompt=True)
+    except Exception as error:
+        # Jinja's own errors and those that a template raises; the row is at fault
+        return Drop("template_error", first_line(error))

@@ -18,6 +18,7 @@ __all__ = [
     "PROMPT_FIELDS",
     "RESPONSE_FIELDS",
     "SCORES_SCHEMA",
+    "YOUNGER_COLUMNS",
     "Candidate",
     "CandidateGroup",
     "Drop",
@@ -83,6 +84,8 @@ class Candidate:
     logprob: float | None
     """Sum of the response tokens' log-probabilities (nats) under the model, before temperature."""
     seed: int | None
+    token_ids: tuple[int, ...] | None = None
+    """As sampled, the end token with them; none where nobody knows (given responses, servers)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,10 @@ class CandidateGroup:
     responses: tuple[str, ...]
     extra: Mapping[str, Any] = field(default_factory=dict)
     """The input's other columns, for scorers that compare with a reference."""
+    candidates: tuple[Candidate, ...] = ()
+    """The responses with all that a pool knows of them, for scorers that ask for it."""
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    """The settings that a pool's candidates were sampled with, likewise; none for given ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +196,11 @@ CANDIDATES_SCHEMA = pa.schema(
         ("num_tokens", pa.int32()),
         ("logprob", pa.float32()),
         ("seed", pa.int64()),
+        ("token_ids", pa.list_(pa.int32())),
     ]
 )
+YOUNGER_COLUMNS = frozenset({"token_ids"})
+"""Columns that parts written by older versions lack; they are read as null."""
 SCORES_SCHEMA = pa.schema(
     [
         ("prompt_id", pa.string()),

@@ -90,6 +90,7 @@ def _candidates(given: Sequence[GivenResponses]) -> pa.Table:
         [response.num_tokens for response in responses],
         unknown,
         unknown,
+        unknown,
     ]
     return _table(columns, CANDIDATES_SCHEMA)
 
