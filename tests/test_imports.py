@@ -17,11 +17,11 @@ from bon.cli.app import OVERVIEW, app
 
 PACKAGE = Path(__file__).parent.parent / "bon"
 HEAVY = ("torch", "transformers", "vllm", "datasets", "ray", "trl", "peft", "huggingface_hub")
-HEAVY += ("datasketch", "py3langid", "math_verify", "scipy", "sympy", "pandas")
+HEAVY += ("datasketch", "py3langid", "math_verify", "scipy", "sympy", "pandas", "statsmodels")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
 PURE = {"chat", "selection", "answers", "aggregation", "pairs", "guards", "filters"}
-PURE |= {"estimators", "margins", "trie", "verification"}
+PURE |= {"estimators", "kl", "margins", "trie", "verification"}
 SHARED = VOCABULARY | PURE
 STORAGE = {"sources", "exports", "pool"}
 ALLOWED: dict[str, set[str]] = {

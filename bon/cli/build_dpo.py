@@ -13,16 +13,19 @@ from bon.config import (
     GenerateSettings,
     InputSettings,
     PairSettings,
+    RankingSettings,
     ResponseSettings,
     RunSettings,
     ScoreSettings,
     Settings,
 )
-from bon.errors import SettingsError, SettingsMismatchError, did_you_mean
+from bon.errors import SettingsError, SettingsMismatchError
 
 if TYPE_CHECKING:
     from bon.cli.places import SourceKind
     from bon.cli.stages import Made
+    from bon.pipeline.recipes import Recipe
+    from bon.pipeline.rewards import Ranking
     from bon.pool.pool import Pool
 
 GROUPS = COMMAND_GROUPS["build-dpo"]
@@ -76,6 +79,7 @@ def build_dpo(call: Invocation) -> None:
     from bon.cli.places import check_apart, check_places, default_pool, source_kind
     from bon.pipeline.build_dpo import PairBuilder, check_pairs
     from bon.pipeline.export import write_set
+    from bon.pipeline.rewards import fit_ranking
 
     settings = call.settings(PairSettings)
     check_pairs(settings)
@@ -95,7 +99,7 @@ def build_dpo(call: Invocation) -> None:
     with_scores = _needs_rewards(call, kind)
     scorers = scorer_settings(call.settings(ScoreSettings)) if with_scores else []
     refuse_idle_flags(call, scorers, judges=_asks_a_rule(settings))
-    ranks = _ranks_to_be(call, settings, kind, root, with_scores=with_scores)
+    recipe = _recipe_to_be(call, settings, kind, root, with_scores=with_scores)
     if call.dry_run:
         steps = step_texts(call, kind, root, with_scores=with_scores)
         steps += [f"pair {settings.strategy} to {output.path}"]
@@ -106,15 +110,17 @@ def build_dpo(call: Invocation) -> None:
     rule = _rule(settings, made.pool)
     if rule is not None and rule != "label":
         made = _judged(call, made, rule)
-    scorer = _scorer(settings, made.pool, ranks)
+    recipe = recipe or _recipe(call, settings, made.pool)
+    limit = call.settings(InputSettings).limit
+    ranking = None if recipe is None else fit_ranking(made.pool, recipe, limit)
     seed = run_seed(call, made)
     builder = PairBuilder(
         made.pool,
         settings,
-        scorer=scorer,
+        ranking=ranking,
         rule=rule,
         seed=seed,
-        limit=call.settings(InputSettings).limit,
+        limit=limit,
         tokenize=tokenize,
     )
     written = write_set(
@@ -126,10 +132,11 @@ def build_dpo(call: Invocation) -> None:
         output=output.path,
         seed=seed,
         books=builder.report.accounting,
-        card=lambda: card_facts(call, made, builder.report.as_json(), _method(settings)),
+        card=lambda: card_facts(call, made, builder.report.as_json(), _method(settings, ranking)),
     )
     result = {**builder.report.as_json(), **publish(call, output.export, output.path, written)}
-    by = " and ".join(filter(None, (scorer, rule)))
+    result |= {} if ranking is None else {"ranking": ranking.as_json()}
+    by = " and ".join(filter(None, (builder.report.scorer, rule)))
     title = f"{settings.strategy} pairs" + (f" by {by}" if by else "")
     finish(call, made, title, builder.report.accounting, result)
 
@@ -141,10 +148,11 @@ def _asks_a_rule(settings: PairSettings) -> bool:
     )
 
 
-def _method(settings: PairSettings) -> dict[str, Any]:
+def _method(settings: PairSettings, ranking: Ranking | None) -> dict[str, Any]:
     """Return what the dataset card says of the pairing: the strategy and what was set."""
     said = settings.model_dump(mode="json", exclude_unset=True)
-    return {"strategy": settings.strategy, **said}
+    ranked = {} if ranking is None else {"ranking": ranking.as_json()}
+    return {"strategy": settings.strategy, **said, **ranked}
 
 
 def _needs_rewards(call: Invocation, kind: SourceKind) -> bool:
@@ -158,18 +166,16 @@ def _needs_rewards(call: Invocation, kind: SourceKind) -> bool:
 def _read_groups(kind: SourceKind, *, with_scores: bool) -> list[type[Settings]]:
     """List the groups of settings that a source has a use for."""
     if kind == "pool":
-        return [PairSettings, ExportSettings]
+        return [RankingSettings, PairSettings, ExportSettings]
     idle: list[type[Settings]] = [] if kind == "prompts" else [GenerateSettings]
     idle += [] if with_scores else [ScoreSettings]
     return [group for group in GROUPS if group not in idle]
 
 
-def _ranks_to_be(
+def _recipe_to_be(
     call: Invocation, settings: PairSettings, kind: SourceKind, root: Path, *, with_scores: bool
-) -> str | None:
-    """Name before any work the scorer that will rank: --rank-by, or the one that this run adds.
-
-    None where only the source's own scores can tell.
+) -> Recipe | None:
+    """Decide before any work what will rank; none where only the source's own scores can tell.
 
     Raises:
         SettingsError: several scorers and none named, or the named one, or the verdicts, will not
@@ -177,17 +183,22 @@ def _ranks_to_be(
         EngineError: a rule needs a package that is not installed.
     """
     from bon.cli.build import scorer_settings
+    from bon.cli.plans import kind_of
+    from bon.cli.ranking import recipe_to_be
     from bon.pipeline.ranked import scorer_names
+    from bon.pipeline.recipes import Recipe
     from bon.pool.layout import PoolLayout
     from bon.pool.pool import Pool
-    from bon.scorers.rules import PREFIX, find_rule
+    from bon.scorers.rules import find_rule
 
+    ranking = call.settings(RankingSettings)
     if kind == "pool":
         pool = Pool.open(root)
         names, rule = scorer_names(pool), _rule(settings, pool)
-        if rule not in (None, *names) and (not names or settings.rank_by == rule):
-            return settings.rank_by  # these verdicts are still to come
-        return _scorer(settings, pool, None)
+        if rule not in (None, *names) and (not names or ranking.rank_by == rule):
+            # these verdicts are still to come
+            return None if ranking.rank_by is None else Recipe((ranking.rank_by,))
+        return _recipe(call, settings, pool)
     if settings.rule == "label" and kind == "prompts":
         raise _no_labels(call.source)
     if settings.rule in ("math", "exact") or (
@@ -195,37 +206,31 @@ def _ranks_to_be(
     ):
         find_rule(settings.rule or "math")
     if not with_scores:
-        return settings.rank_by
+        return None
     scorers = scorer_settings(call.settings(ScoreSettings))
-    names = [one.name for one in scorers]
-    rewards = [one.name for one in scorers if not one.spec.startswith(PREFIX)]
-    is_open = kind == "prompts" and settings.strategy != "verified" and not rewards
-    if settings.rank_by is None and len(names if is_open else rewards) > 1:
-        raise SettingsError(
-            "there are several scorers",
-            why=", ".join(names),
-            next_step="name the one that ranks with --rank-by",
-        )
-    known = {*names, *PoolLayout(root).scorer_names(), f"rule-{settings.rule}"}
-    if kind == "prompts" and settings.rank_by is not None and settings.rank_by not in known:
-        raise SettingsError(
-            f"there is no scorer {settings.rank_by!r}",
-            next_step=did_you_mean(settings.rank_by, known),
-        )
-    return settings.rank_by or next(iter(rewards), None)
+    rewards = [one for one in scorers if not kind_of(one.spec).gives_verdicts(one)]
+    if not rewards and ranking.is_plain and ranking.rank_by is None:
+        if kind == "prompts" and settings.strategy != "verified":
+            recipe_to_be(call, scorers)  # several verdicts, and nothing says which ranks
+        return None
+    if kind != "prompts" and ranking.rank_by is not None:
+        return None  # the input may have brought what is named
+    known = {*PoolLayout(root).scorer_names(), f"rule-{settings.rule}"} - {"rule-None"}
+    return recipe_to_be(call, scorers, sorted(known))
 
 
-def _scorer(settings: PairSettings, pool: Pool, ranks: str | None) -> str | None:
-    """Name the scores that rank; verified does without where there are only verdicts."""
-    from bon.pipeline.ranked import is_verdict, ranking_scorer, scorer_names
+def _recipe(call: Invocation, settings: PairSettings, pool: Pool) -> Recipe | None:
+    """Decide what ranks a pool; verified does without where there are only verdicts."""
+    from bon.pipeline.ranked import is_verdict, pool_recipe, scorer_names
 
-    names, rank_by = scorer_names(pool), ranks or settings.rank_by
+    names, ranking = scorer_names(pool), call.settings(RankingSettings)
     if not names and not _has_candidates(pool):
         return None  # nothing to rank: every row is a drop already
+    is_open = ranking.is_plain and ranking.rank_by is None
     has_rewards = any(not is_verdict(pool, name) for name in names)
-    if settings.strategy == "verified" and rank_by is None and not has_rewards:
+    if settings.strategy == "verified" and is_open and not has_rewards:
         return None
-    return ranking_scorer(pool, rank_by)
+    return pool_recipe(pool, ranking)
 
 
 def _judged(call: Invocation, made: Made, rule: str) -> Made:

@@ -130,6 +130,7 @@ def _read(
     from bon.pipeline.given import GIVEN_SCORER
     from bon.pipeline.prompts import PromptSet, prompts_pool
     from bon.pipeline.ranked import scorer_names
+    from bon.pipeline.rewards import Ranking
 
     inputs, run = call.settings(InputSettings), call.settings(RunSettings)
     limit = inputs.limit
@@ -140,9 +141,9 @@ def _read(
         prompts = PromptSet(pool, limit)
         return Made(pool), prompts.schema, prompts.tables(), prompts.accounting
     made = given_pool(call, root, group=False, with_scores=False)
-    scorer = GIVEN_SCORER if GIVEN_SCORER in scorer_names(made.pool) else None
+    ranking = Ranking.of(GIVEN_SCORER) if GIVEN_SCORER in scorer_names(made.pool) else None
     units: UnitKind = "pairs" if rows == "pairs" else "candidates"
-    decision = run_filters(made.pool, [], kind=units, scorer=scorer, limit=limit, seed=0)
+    decision = run_filters(made.pool, [], kind=units, ranking=ranking, limit=limit, seed=0)
     columns = OutputColumns(made.pool, decision)
     tables = kept_tables(made.pool, decision, columns)
     return made, columns.schema, tables, decision.report.accounting

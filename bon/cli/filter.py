@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bon.cli.app import app, guarded
 from bon.cli.flags import Invocation, command
@@ -12,6 +12,7 @@ from bon.config import (
     ExportSettings,
     GenerateSettings,
     InputSettings,
+    RankingSettings,
     ResponseSettings,
     RunSettings,
     ScoreSettings,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from bon.cli.stages import Made
     from bon.pipeline.export import Written
     from bon.pipeline.filtering.plan import Decision
+    from bon.pipeline.recipes import Recipe
 
 GROUPS = COMMAND_GROUPS["filter"]
 
@@ -55,6 +57,7 @@ def filter_(call: Invocation) -> None:
     from bon.cli.filter_plan import plan_filters, rows_of
     from bon.durable import scratch_folder
     from bon.pipeline.filtering.plan import run_filters
+    from bon.pipeline.rewards import fit_ranking
 
     plan = plan_filters(call)
     if call.dry_run:
@@ -66,17 +69,16 @@ def filter_(call: Invocation) -> None:
             root = stack.enter_context(scratch_folder(plan.output.path)) / "pool"
         made = ready_pool(call, plan.kind, root, group=False, with_scores=plan.with_scores)
         seed = run_seed(call, made)
+        limit = call.settings(InputSettings).limit
+        recipe = _recipe(call, plan, made)
+        ranking = None if recipe is None else fit_ranking(made.pool, recipe, limit)
         decision = run_filters(
-            made.pool,
-            plan.filters,
-            kind=plan.units,
-            scorer=_scorer(call, plan, made),
-            limit=call.settings(InputSettings).limit,
-            seed=seed,
+            made.pool, plan.filters, kind=plan.units, ranking=ranking, limit=limit, seed=seed
         )
         written = _write(call, plan, made, decision, seed)
     report = decision.report
     result = {**report.as_json(), **publish(call, plan.output.export, plan.output.path, written)}
+    result |= {} if ranking is None else {"ranking": ranking.as_json()}
     if plan.settings.dropped is not None:
         result["dropped"] = str(plan.settings.dropped)
     title = f"filtered {rows_of(plan.units)}" + (
@@ -134,7 +136,9 @@ def _write(
             seed=seed,
             books=books,
         )
-    method = {"filters": [one.as_json() for one in plan.filters]}
+    method: dict[str, Any] = {"filters": [one.as_json() for one in plan.filters]}
+    if decision.ranking is not None:
+        method["ranking"] = decision.ranking.as_json()
     return write_set(
         kept_tables(pool, decision, columns),
         columns.schema,
@@ -148,23 +152,28 @@ def _write(
     )
 
 
-def _scorer(call: Invocation, plan: FilterPlan, made: Made) -> str | None:
-    """Name the scores that rank: of pairs the input's own first, else those of this call."""
+def _recipe(call: Invocation, plan: FilterPlan, made: Made) -> Recipe | None:
+    """Decide what ranks: of pairs the input's own scores first, else those of this call."""
+    from bon.cli.build import scorer_settings
     from bon.cli.console import note
     from bon.cli.filter_plan import new_scorers
+    from bon.cli.ranking import recipe_to_be
     from bon.pipeline.given import GIVEN_SCORER
-    from bon.pipeline.ranked import ranking_scorer, scorer_names
+    from bon.pipeline.ranked import pool_recipe, scorer_names
 
-    names, rank_by = scorer_names(made.pool), plan.settings.rank_by
+    names, settings = scorer_names(made.pool), call.settings(RankingSettings)
     new = new_scorers(call) if plan.with_scores else []
-    if rank_by is None and plan.units == "pairs" and GIVEN_SCORER in names:
+    is_open = settings.is_plain and settings.rank_by is None
+    if is_open and plan.units == "pairs" and GIVEN_SCORER in names:
         if new:
             note(
                 f"the pairs' own scores rank and are written; --rank-by {new[0]} takes the "
                 "model's, agreement does so anyway",
                 quiet=call.quiet,
             )
-        return GIVEN_SCORER
-    if rank_by is None and len(new) == 1 and new[0] in names:
-        return new[0]
-    return ranking_scorer(made.pool, rank_by) if names or rank_by is not None else None
+        return pool_recipe(made.pool, settings, first=GIVEN_SCORER)
+    if is_open and len(new) == 1 and new[0] in names:
+        return pool_recipe(made.pool, settings, first=new[0])
+    if new and not is_open:
+        return recipe_to_be(call, scorer_settings(call.settings(ScoreSettings)), names)
+    return pool_recipe(made.pool, settings) if names or not is_open else None

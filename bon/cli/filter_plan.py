@@ -11,11 +11,12 @@ from bon.config import (
     FilterCommandSettings,
     GenerateSettings,
     InputSettings,
+    RankingSettings,
     ResponseSettings,
     RunSettings,
     ScoreSettings,
 )
-from bon.errors import SettingsError, did_you_mean
+from bon.errors import SettingsError
 
 if TYPE_CHECKING:
     from bon.cli.output import OutputPlan
@@ -160,14 +161,14 @@ def _check_filters(call: Invocation, plan: FilterPlan) -> None:
             language or a library that is not.
     """
     from bon.pipeline.filtering.steps import check_filters, check_kinds, compile_filter
-    from bon.pipeline.ranked import ranking_scorer, scorer_names
+    from bon.pipeline.ranked import pool_recipe, scorer_names
     from bon.pool.pool import Pool
 
     check_kinds(plan.filters, plan.units)
     if plan.kind == "pool":
         pool = Pool.open(plan.root)
         names = scorer_names(pool)
-        scorer = ranking_scorer(pool, plan.settings.rank_by) if names else None
+        scorer = pool_recipe(pool, call.settings(RankingSettings)).name if names else None
         check_filters(plan.filters, kind=plan.units, scorer=scorer, scorers=names)
     elif plan.with_scores:
         scorer = _scorer_to_be(call, plan)
@@ -177,25 +178,25 @@ def _check_filters(call: Invocation, plan: FilterPlan) -> None:
 
 def _scorer_to_be(call: Invocation, plan: FilterPlan) -> str | None:
     """Name the scorer that will rank, none where only the input's own scores can tell."""
+    from bon.cli.build import scorer_settings
+    from bon.cli.ranking import recipe_to_be
     from bon.pipeline.filtering.steps import check_filters
     from bon.pool.layout import PoolLayout
 
-    names, rank_by = new_scorers(call), plan.settings.rank_by
-    if plan.units == "candidates" and rank_by is None and len(names) > 1:
-        raise SettingsError(
-            "there are several scorers",
-            why=", ".join(names),
-            next_step="name the one that ranks with --rank-by",
-        )
-    scorer = rank_by or (names[0] if len(names) == 1 else None)
+    scorers = scorer_settings(call.settings(ScoreSettings))
+    ranking = call.settings(RankingSettings)
+    known = PoolLayout(plan.root).scorer_names() if plan.kind == "prompts" else []
+    if plan.units == "pairs" and ranking.is_plain:
+        # the pairs' own scores may rank
+        name = ranking.rank_by or (scorers[0].name if len(scorers) == 1 else None)
+    elif plan.kind == "prompts" or ranking.rank_by is None:
+        name = recipe_to_be(call, scorers, known).name
+    else:
+        name = ranking.rank_by  # the input may have brought it
     if plan.kind == "prompts":
-        known = sorted({*names, *PoolLayout(plan.root).scorer_names()})
-        if scorer not in (None, *known):
-            raise SettingsError(
-                f"there is no scorer {scorer!r}", next_step=did_you_mean(str(scorer), known)
-            )
-        check_filters(plan.filters, kind=plan.units, scorer=scorer, scorers=known)
-    return scorer
+        names = sorted({*(one.name for one in scorers), *known})
+        check_filters(plan.filters, kind=plan.units, scorer=name, scorers=names)
+    return name
 
 
 def new_scorers(call: Invocation) -> list[str]:
@@ -221,7 +222,8 @@ def _filters(call: Invocation, settings: FilterCommandSettings) -> list[FilterSe
     if settings.diversity is not None:
         short.append({"name": "diversity", "threshold": settings.diversity})
     filters = [parse_filter(one) for one in (*settings.filter, *short)]
-    return [_with_model(call, one, settings.rank_by) for one in filters]
+    rank_by = call.settings(RankingSettings).rank_by
+    return [_with_model(call, one, rank_by) for one in filters]
 
 
 def _with_model(call: Invocation, one: FilterSettings, rank_by: str | None) -> FilterSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bon.cli.app import app, guarded
 from bon.cli.flags import Invocation, command
@@ -11,12 +12,15 @@ from bon.config import (
     ExportSettings,
     GenerateSettings,
     InputSettings,
+    RankingSettings,
     RunSettings,
     ScoreSettings,
     SelectSettings,
     Settings,
 )
-from bon.errors import SettingsError, did_you_mean
+
+if TYPE_CHECKING:
+    from bon.pipeline.recipes import Recipe
 
 GROUPS = COMMAND_GROUPS["select"]
 _OWN_FLAGS = {"top-k": ("k",), "threshold": ("threshold",), "soft": ("soft_lambda",)}
@@ -50,7 +54,8 @@ def select(call: Invocation) -> None:
     from bon.cli.places import check_apart, check_places, default_pool, is_pool
     from bon.cli.stages import Made, make_pool
     from bon.pipeline.export import write_set
-    from bon.pipeline.ranked import ranking_scorer
+    from bon.pipeline.ranked import pool_recipe
+    from bon.pipeline.rewards import fit_ranking
     from bon.pipeline.select import Selector, check_selection
     from bon.pool.pool import Pool
 
@@ -65,22 +70,23 @@ def select(call: Invocation) -> None:
     if from_pool:
         idle = (InputSettings, GenerateSettings, ScoreSettings, RunSettings)
         call.refuse_for_pool({"limit", "seed", "max_drops", "engine"}, *idle)
-        scorer = ranking_scorer(Pool.open(root), settings.rank_by)
+        recipe = pool_recipe(Pool.open(root), call.settings(RankingSettings))
     else:
         check_places(call.source, root, *output.places)
-        scorer = _scorer_to_be(call, root, settings.rank_by)
+        recipe = _recipe_to_be(call, root)
     if call.dry_run:
         steps = [] if from_pool else making_steps(call, root)
         steps += [f"score with {spec}" for spec in _rewards(call) if not from_pool]
         groups: list[type[Settings]] = (
-            [SelectSettings, ExportSettings] if from_pool else list(GROUPS)
+            [RankingSettings, SelectSettings, ExportSettings] if from_pool else list(GROUPS)
         )
         describe(call, root, groups, [*steps, f"select {settings.strategy} to {output.path}"])
         return
     made = Made(Pool.open(root)) if from_pool else make_pool(call, root, with_scores=True)
     seed = run_seed(call, made)
     limit = call.settings(InputSettings).limit
-    selector = Selector(made.pool, settings, scorer=scorer, seed=seed, limit=limit)
+    ranking = fit_ranking(made.pool, recipe, limit)
+    selector = Selector(made.pool, settings, ranking=ranking, seed=seed, limit=limit)
     report = selector.report
     written = write_set(
         selector.tables(),
@@ -92,10 +98,14 @@ def select(call: Invocation) -> None:
         seed=seed,
         books=report.accounting,
         card=lambda: card_facts(
-            call, made, report.as_json(), settings.model_dump(mode="json", exclude_unset=True)
+            call,
+            made,
+            report.as_json(),
+            settings.model_dump(mode="json", exclude_unset=True) | {"ranking": ranking.as_json()},
         ),
     )
-    result = {**report.as_json(), **publish(call, output.export, output.path, written)}
+    result = {**report.as_json(), "ranking": ranking.as_json()}
+    result |= publish(call, output.export, output.path, written)
     finish(call, made, f"{report.strategy} by {report.scorer}", report.accounting, result)
 
 
@@ -103,24 +113,13 @@ def _rewards(call: Invocation) -> tuple[str, ...]:
     return call.settings(ScoreSettings).reward
 
 
-def _scorer_to_be(call: Invocation, root: Path, rank_by: str | None) -> str:
-    """Name before any engine work the scorer that will rank: the run's one, or --rank-by."""
+def _recipe_to_be(call: Invocation, root: Path) -> Recipe:
+    """Decide before any engine work what will rank: the run's scorers, or those that are named."""
     from bon.cli.build import scorer_settings
     from bon.cli.idle_flags import refuse_idle_flags
+    from bon.cli.ranking import recipe_to_be
     from bon.pool.layout import PoolLayout
 
     scorers = scorer_settings(call.settings(ScoreSettings))
     refuse_idle_flags(call, scorers)
-    names = [one.name for one in scorers]
-    known = {*names, *PoolLayout(root).scorer_names()}
-    if rank_by is None and len(names) > 1:
-        raise SettingsError(
-            "there are several scorers",
-            why=", ".join(names),
-            next_step="name the one that ranks with --rank-by",
-        )
-    if rank_by is not None and rank_by not in known:
-        raise SettingsError(
-            f"there is no scorer {rank_by!r}", next_step=did_you_mean(rank_by, known)
-        )
-    return rank_by or names[0]
+    return recipe_to_be(call, scorers, PoolLayout(root).scorer_names())

@@ -14,6 +14,7 @@ __all__ = [
     "ExportSettings",
     "FilterCommandSettings",
     "PairSettings",
+    "RankingSettings",
     "ResponseSettings",
     "SelectSettings",
 ]
@@ -33,6 +34,41 @@ class ResponseSettings(Settings):
     """Column that holds the response or the list of responses."""
     score_column: str | None = None
     """Column that holds the responses' scores."""
+
+
+class RankingSettings(Settings):
+    """How a candidate's scores become the one reward that ranks it."""
+
+    panel: ClassVar[str] = "Ranking"
+
+    rank_by: str | None = None
+    """Scorer that ranks, where there are several; or several, with commas, for --aggregate."""
+    aggregate: Literal["sum", "mean", "min", "uwo", "lexicographic"] | None = None
+    """How the scores of several become one reward: weighted sum or mean, the lowest, mean less
+    disagreement, or the first one with the next breaking its ties (verdicts first, unless
+    --rank-by says the order)."""
+    weight: tuple[str, ...] = ()
+    """Weight of a scorer in sum and mean, NAME=WEIGHT (repeatable); by default 1."""
+    gate: tuple[str, ...] = ()
+    """NAME>=SCORE: candidates below have no reward (repeatable)."""
+    normalize: tuple[str, ...] = ()
+    """[NAME=]KIND before the scores are put together (repeatable), for that scorer or for all:
+    none, prompt-z (standard deviations from the prompt's mean), global-z (from the mean of all),
+    rank (0 the prompt's lowest, 1 its highest)."""
+    length_debias: tuple[str, ...] = ()
+    """[NAME=]KIND (repeatable): take out of a scorer's scores what the response's length explains,
+    by a linear or a lowess fit over all candidates; without a name, of all but verdicts."""
+    uwo_penalty: float = Field(default=0.5, ge=0.0)
+    """λ of uwo: mean − λ · variance of the scores."""
+    kl_beta: float = Field(default=0.0, ge=0.0)
+    """β of the KL penalty: reward − β · (log-probability under the sampling model − under
+    --ref-model)."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether the scores of one scorer rank as they are."""
+        said = (self.aggregate, self.weight, self.gate, self.normalize, self.length_debias)
+        return not (any(said) or self.kl_beta or "," in (self.rank_by or ""))
 
 
 class SelectSettings(Settings):
@@ -55,8 +91,6 @@ class SelectSettings(Settings):
     the last number."""
     answer_column: str = "answer"
     """Input column with the right answer, for the accuracy lines."""
-    rank_by: str | None = None
-    """Scorer that ranks, where the pool has several."""
 
 
 class PairSettings(Settings):
@@ -76,8 +110,6 @@ class PairSettings(Settings):
         "k-vs-k",
     ] = "best-worst"
     """How chosen and rejected are found."""
-    rank_by: str | None = None
-    """Scorer that ranks, where the pool has several."""
     rule: str | None = None
     """Verdicts that say which candidates are right: math, exact, or label (the input's own).
     verified needs them (label where the pool has it, else math); with other strategies, pairs
@@ -146,8 +178,6 @@ class FilterCommandSettings(Settings):
     row."""
     dropped: Path | None = None
     """File to write what was filtered out to, each row with its filter and reason."""
-    rank_by: str | None = None
-    """Scorer whose scores are filtered and shown, where there are several."""
 
 
 class ExportSettings(Settings):

@@ -36,9 +36,10 @@ from bon.guards import (
 from bon.pairs import REASONS, Pairs, form_pairs
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.conversations import single_turns
-from bon.pipeline.frames import Frame, frames
+from bon.pipeline.frames import Frame
 from bon.pipeline.passthrough import PassThrough, given_ids
 from bon.pipeline.ranked import open_books
+from bon.pipeline.rewards import Ranking, ranked_frames
 from bon.pool.pool import Pool
 from bon.records import PAIR_FIELDS, Drop, Message
 
@@ -149,8 +150,8 @@ def check_pairs(settings: PairSettings) -> None:
 class PairBuilder:
     """Forms and guards the pairs of a pool, part by part.
 
-    `scorer` names the scores that rank, `rule` those that say right (1) or wrong (0); either may
-    be none. `tokenize` is needed where `settings.max_length` is.
+    `ranking` gives the rewards, `rule` names the scores that say right (1) or wrong (0); either
+    may be none. `tokenize` is needed where `settings.max_length` is.
 
     Raises:
         PoolIncompleteError: parts are missing.
@@ -161,17 +162,18 @@ class PairBuilder:
         pool: Pool,
         settings: PairSettings,
         *,
-        scorer: str | None,
+        ranking: Ranking | None,
         rule: str | None,
         seed: int,
         limit: int | None,
         tokenize: Tokenize | None = None,
     ) -> None:
         self._pool, self._settings, self._seed, self._limit = pool, settings, seed, limit
-        self._scorers = [name for name in dict.fromkeys((scorer, rule)) if name is not None]
-        self._tokenize = tokenize
-        books = open_books(pool, self._scorers, limit)
-        self.report = PairReport(books, settings.strategy, scorer, rule)
+        self._ranking, self._tokenize = ranking, tokenize
+        self._verdicts = [] if rule is None else [rule]
+        read = [*(() if ranking is None else ranking.reads), *self._verdicts]
+        books = open_books(pool, list(dict.fromkeys(read)), limit)
+        self.report = PairReport(books, settings.strategy, ranking.name if ranking else None, rule)
         self._others = PassThrough(pool, limit, [item.name for item in PAIR_FIELDS])
 
     @property
@@ -190,9 +192,10 @@ class PairBuilder:
             yield self._table(batch, np.flatnonzero(reason_Q == ""))
 
     def _frames(self, prompts: Sequence[str], candidates: Sequence[str]) -> Iterator[Frame]:
-        return frames(
+        return ranked_frames(
             self._pool,
-            scorers=self._scorers,
+            self._ranking,
+            scorers=self._verdicts,
             limit=self._limit,
             prompt_columns=prompts,
             candidate_columns=candidates,

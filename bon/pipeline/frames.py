@@ -34,8 +34,9 @@ class Frame:
     """P rows of the columns of `PROMPTS_SCHEMA` that were asked for, and `prompt_id`, `row`."""
     candidates: pa.Table
     """C rows of the columns of `CANDIDATES_SCHEMA` that were asked for, and the two keys."""
-    scores: dict[str, NDArray[np.float32]]
-    """By scorer, shape (C,), NaN where there is no finite score."""
+    scores: dict[str, NDArray[np.floating]]
+    """By scorer, shape (C,), NaN where there is no finite score; rewards that several scorers make
+    together are float64, so that none of their order is lost."""
     start_P: NDArray[np.int64]
     """Where each prompt's candidates begin."""
     count_P: NDArray[np.int64]
@@ -46,7 +47,7 @@ class Frame:
         """The prompt of each candidate, by position, shape (C,)."""
         return np.repeat(np.arange(len(self.start_P)), self.count_P)
 
-    def padded(self, values_C: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
+    def padded(self, values_C: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return values of the candidates as a matrix, shape (P, largest N), NaN behind the end."""
         width = int(self.count_P.max(initial=0))
         matrix_PN = np.full((len(self.count_P), width), np.nan)
@@ -123,7 +124,7 @@ def _read(
 ) -> Frame:
     prompts = pa.concat_tables(pool.read(PROMPTS, part, prompt_columns) for part in parts)
     of_parts = [pool.read(CANDIDATES, part, candidate_columns) for part in parts]
-    scores = {
+    scores: dict[str, NDArray[np.floating]] = {
         name: np.concatenate(
             [
                 _read_scores(pool, part, name, candidates)

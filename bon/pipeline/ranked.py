@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, fields
 
-from bon.errors import PoolCorruptError, PoolIncompleteError, SettingsError, did_you_mean
+from bon.config import RankingSettings
+from bon.errors import PoolIncompleteError
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.given import LABEL_SCORER
+from bon.pipeline.recipes import Recipe, plan_recipe
+from bon.pipeline.rewards import Ranking, ranked_frames
 from bon.pipeline.run import refuse_incomplete
-from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
-from bon.records import Candidate, Prompt
+from bon.pool.pool import CANDIDATES, PROMPTS, Pool, as_prompts, scores_kind
+from bon.records import PROMPTS_SCHEMA, Candidate, Prompt
 
 __all__ = [
     "RankedPrompt",
     "count_sampled",
     "is_verdict",
     "open_books",
+    "pool_recipe",
     "ranked_prompts",
-    "ranking_scorer",
     "scorer_names",
 ]
+
+_CANDIDATE_FIELDS = [item.name for item in fields(Candidate) if item.name != "token_ids"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +38,15 @@ class RankedPrompt:
     rewards: tuple[float | None, ...]
 
 
-def ranking_scorer(pool: Pool, rank_by: str | None) -> str:
-    """Return the scorer whose scores rank: the one named, the only one, or the only reward.
+def pool_recipe(pool: Pool, settings: RankingSettings, *, first: str | None = None) -> Recipe:
+    """Decide what ranks a pool's candidates: what is named, the only scorer, or the only reward.
 
-    Verdicts (those of a rule, or the input's own) rank only where they are named or nothing else
-    is there.
+    Verdicts (those of a rule, or the input's own) rank only where they are named, nothing else is
+    there, or several scorers are put together. `first` ranks where nothing was said.
 
     Raises:
         PoolIncompleteError: there are no scores at all.
-        SettingsError: several scorers and none named, or the named one is not there.
+        SettingsError: as `plan_recipe`.
     """
     names = scorer_names(pool)
     where = str(pool.layout.root)
@@ -51,33 +56,25 @@ def ranking_scorer(pool: Pool, rank_by: str | None) -> str:
             where=where,
             next_step=f"score it with `bon score {where} -r REWARD_MODEL`",
         )
-    if rank_by is not None and rank_by not in names:
-        raise SettingsError(
-            f"this pool has no scorer {rank_by!r}",
-            where=where,
-            next_step=did_you_mean(rank_by, names),
-        )
-    rewards = [name for name in names if not is_verdict(pool, name)] or names
-    if rank_by is None and len(rewards) > 1:
-        raise SettingsError(
-            "this pool has several scorers",
-            where=where,
-            why=", ".join(names),
-            next_step="name the one that ranks with --rank-by",
-        )
-    return rank_by or rewards[0]
+    if first is not None and settings.is_plain and settings.rank_by is None:
+        settings = settings.model_copy(update={"rank_by": first})
+    verdicts = [name for name in names if is_verdict(pool, name)]
+    return plan_recipe(settings, names, verdicts=verdicts, where=where)
 
 
 def scorer_names(pool: Pool) -> list[str]:
-    """List the scorers that have scored the pool."""
+    """List the scorers that have scored the pool, in the order in which they first did."""
+    known = list(pool.manifest.scorers)
     if not pool.layout.numbers(PROMPTS):  # no rows, so no scorer has a part
-        return sorted(pool.manifest.scorers)
-    return pool.layout.scorer_names()
+        return known
+    there = pool.layout.scorer_names()
+    return [name for name in known if name in there] + [n for n in there if n not in known]
 
 
 def is_verdict(pool: Pool, name: str) -> bool:
-    """Tell whether a scorer says right (1) or wrong (0), as rules and given labels do."""
-    return name == LABEL_SCORER or "rule_version" in pool.manifest.scorers.get(name, {})
+    """Tell whether a scorer says right (1) or wrong (0), as some rules and given labels do."""
+    said = pool.manifest.scorers.get(name, {})
+    return name == LABEL_SCORER or bool(said.get("is_verdict", "rule_version" in said))
 
 
 def open_books(
@@ -160,40 +157,24 @@ def count_sampled(pool: Pool, limit: int | None) -> int:
     return count
 
 
-def ranked_prompts(pool: Pool, scorer: str, limit: int | None) -> Iterator[RankedPrompt]:
-    """Yield every prompt that has candidates, in input order; holds one part at a time."""
-    for part in pool.parts(limit):
-        for ranked in _ranked_part(pool, scorer, part):
-            if limit is None or ranked.prompt.row < limit:
-                yield ranked
+def ranked_prompts(pool: Pool, ranking: Ranking, limit: int | None) -> Iterator[RankedPrompt]:
+    """Yield every prompt that has candidates, in input order; holds some parts at a time.
 
-
-def _ranked_part(pool: Pool, scorer: str, part: int) -> Iterator[RankedPrompt]:
-    prompts = {prompt.prompt_id: prompt for prompt in pool.prompts(part)}
-    candidates = pool.read(CANDIDATES, part)
-    kind = scores_kind(scorer)
-    scores = pool.read(kind, part, ["prompt_id", "candidate", "score"])
-    keys = ["prompt_id", "candidate"]
-    if not candidates.select(keys).equals(scores.select(keys)):
-        raise PoolCorruptError(
-            f"part {part} of {kind} belongs to other candidates",
-            where=str(pool.layout.part(kind, part)),
-            next_step="delete this file and run the same command again: only this part is redone",
-        )
-    if not prompts.keys() >= set(candidates.column("prompt_id").to_pylist()):
-        raise PoolCorruptError(
-            f"part {part} of {CANDIDATES} belongs to other prompts",
-            where=str(pool.layout.part(CANDIDATES, part)),
-            next_step="delete this file and run the same command again: only this part is redone",
-        )
-    rows = zip(candidates.to_pylist(), scores.column("score").to_pylist(), strict=True)
-    for prompt_id, group in groupby(rows, key=lambda pair: pair[0]["prompt_id"]):
-        pairs = list(group)
-        yield RankedPrompt(
-            prompts[prompt_id],
-            tuple(
-                Candidate(**{key: value for key, value in row.items() if key != "prompt_id"})
-                for row, _ in pairs
-            ),
-            tuple(score for _, score in pairs),
-        )
+    Raises:
+        PoolCorruptError: a file cannot be read back, or files of one part do not belong together.
+    """
+    for frame in ranked_frames(
+        pool,
+        ranking,
+        limit=limit,
+        prompt_columns=PROMPTS_SCHEMA.names,
+        candidate_columns=_CANDIDATE_FIELDS,
+    ):
+        rewards = [None if math.isnan(one) else one for one in frame.scores[ranking.name].tolist()]
+        candidates = [
+            Candidate(**row) for row in frame.candidates.select(_CANDIDATE_FIELDS).to_pylist()
+        ]
+        bounds = zip(frame.start_P.tolist(), frame.count_P.tolist(), strict=True)
+        for prompt, (start, count) in zip(as_prompts(frame.prompts), bounds, strict=True):
+            end = start + count
+            yield RankedPrompt(prompt, tuple(candidates[start:end]), tuple(rewards[start:end]))

@@ -19,6 +19,7 @@ from bon.errors import SettingsError
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.columns import ExtraColumns
 from bon.pipeline.ranked import RankedPrompt, open_books, ranked_prompts
+from bon.pipeline.rewards import Ranking
 from bon.pool.pool import Pool
 from bon.records import RESPONSE_FIELDS, Drop
 from bon.selection import Choice, choose
@@ -92,11 +93,18 @@ class Selector:
     """
 
     def __init__(
-        self, pool: Pool, settings: SelectSettings, *, scorer: str, seed: int, limit: int | None
+        self,
+        pool: Pool,
+        settings: SelectSettings,
+        *,
+        ranking: Ranking,
+        seed: int,
+        limit: int | None,
     ) -> None:
         self._pool, self._settings, self._seed, self._limit = pool, settings, seed, limit
-        self._pattern = check_selection(settings)
-        self.report = SelectReport(open_books(pool, [scorer], limit), settings.strategy, scorer)
+        self._pattern, self._ranking = check_selection(settings), ranking
+        books = open_books(pool, ranking.reads, limit)
+        self.report = SelectReport(books, settings.strategy, ranking.name)
         self._columns = _extra_columns(pool, limit)
 
     @property
@@ -117,7 +125,7 @@ class Selector:
         """Yield (the input's columns, our columns) for each chosen candidate."""
         settings, report = self._settings, self.report
         books = report.accounting
-        for ranked in ranked_prompts(self._pool, report.scorer, self._limit):
+        for ranked in ranked_prompts(self._pool, self._ranking, self._limit):
             report.num_candidates += len(ranked.candidates)
             choice = self._choose(ranked)
             report.num_ties += choice.num_tied > 1

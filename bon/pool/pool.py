@@ -23,7 +23,7 @@ from bon.records import (
     Prompt,
 )
 
-__all__ = ["CANDIDATES", "PROMPTS", "Pool", "scores_kind"]
+__all__ = ["CANDIDATES", "PROMPTS", "Pool", "as_prompts", "scores_kind"]
 
 PROMPTS = "prompts"
 CANDIDATES = "candidates"
@@ -118,11 +118,8 @@ class Pool:
 
     def prompts(self, part: int, limit: int | None = None) -> list[Prompt]:
         """Read a part's prompts as records, those of the first `limit` input rows."""
-        return [
-            Prompt(r["prompt_id"], tuple(r["prompt"]), json.loads(r["extra"]), r["row"], r["where"])
-            for r in self.read(PROMPTS, part).to_pylist()
-            if limit is None or r["row"] < limit
-        ]
+        prompts = as_prompts(self.read(PROMPTS, part))
+        return [prompt for prompt in prompts if limit is None or prompt.row < limit]
 
     def read_drops(self, kind: str) -> Iterator[Drop]:
         """Yield what was dropped while the parts of a kind were made."""
@@ -150,6 +147,14 @@ class Pool:
             return drops
         end = part * self.manifest.part_size + self.covers(kind, part)
         return [drop for drop in drops if drop.row < end]
+
+
+def as_prompts(table: pa.Table) -> list[Prompt]:
+    """Return rows of `PROMPTS_SCHEMA` as records."""
+    return [
+        Prompt(r["prompt_id"], tuple(r["prompt"]), json.loads(r["extra"]), r["row"], r["where"])
+        for r in table.to_pylist()
+    ]
 
 
 def _footer(path: Path) -> pq.FileMetaData:

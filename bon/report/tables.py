@@ -31,6 +31,7 @@ def closing_table(title: str, result: dict[str, Any]) -> None:
     table.add_section()
     _verified_rows(table, result)
     table.add_section()
+    _ranking_rows(table, result.get("ranking", {}))
     _reward_rows(table, result)
     table.add_section()
     _accuracy_rows(table, result)
@@ -104,6 +105,17 @@ def _verified_rows(table: Table, result: dict[str, Any]) -> None:
         if one["largest_difference"] is not None:
             _add_row(table, "  largest difference", f"{one['largest_difference']:.2g}")
             _add_row(table, "  rankings that would change", _share_text(one))
+
+
+def _ranking_rows(table: Table, ranking: dict[str, Any]) -> None:
+    if "num_gated" in ranking:
+        _add_row(table, "candidates below a gate", f"{ranking['num_gated']:,}")
+    for name, slope in ranking.get("length_slopes", {}).items():
+        unit = ranking["length_unit"].removesuffix("s")
+        _add_row(table, f"length taken out of {name}", f"{slope:+.3g} a {unit}")
+    if kl := ranking.get("kl"):
+        _add_row(table, "KL to the reference, k1", f"{kl['k1']:.4f} nats a response")
+        _add_row(table, "  k2, k3", f"{kl['k2']:.4g}, {kl['k3']:.4g}")
 
 
 def _reward_rows(table: Table, result: dict[str, Any]) -> None:

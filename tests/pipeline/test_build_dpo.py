@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from support.fakes import FakeGenerator, FakeScorer, Run, bad_row, ignore, input_rows, prompt
+from support.fakes import FakeGenerator, FakeScorer, Run, add_scores, bad_row, input_rows, prompt
 
 from bon.config import PairSettings
 from bon.errors import PoolIncompleteError, SettingsError, UnknownChoiceError
@@ -18,7 +18,7 @@ from bon.guards import GUARDS
 from bon.pairs import STRATEGIES
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.build_dpo import PairBuilder, PairReport, Tokenize, check_pairs
-from bon.pipeline.run import ScoringPlan, score
+from bon.pipeline.rewards import Ranking
 from bon.pool.pool import Pool
 from bon.records import (
     PAIR_FIELDS,
@@ -56,14 +56,6 @@ def scripted_pool(
     return Run(prompts, generator=Scripted(script=script), scorer=FakeScorer(rewards)).scores(root)
 
 
-def add_scores(pool: Pool, name: str, table: Rewards, *, is_rule: bool = False) -> Pool:
-    """Score a pool once more."""
-    fingerprint = {"spec": name, **({"rule_version": 1} if is_rule else {})}
-    run = Run([])
-    score(pool, ScoringPlan(name, FakeScorer(table), fingerprint), run.engine, None, ignore)
-    return Pool.open(pool.layout.root)
-
-
 def build(
     pool: Pool,
     *,
@@ -76,8 +68,8 @@ def build(
 ) -> tuple[PairReport, list[dict[str, Any]]]:
     """Build all pairs; the books must close and JSON must hold them."""
     builder = PairBuilder(
-        pool, PairSettings(**settings), scorer=scorer, rule=rule, seed=seed, limit=limit,
-        tokenize=tokenize,
+        pool, PairSettings(**settings), ranking=None if scorer is None else Ranking.of(scorer),
+        rule=rule, seed=seed, limit=limit, tokenize=tokenize,
     )  # fmt: skip
     tables = list(builder.tables())
     assert all(table.schema.equals(builder.schema) for table in tables)
@@ -407,7 +399,7 @@ def test_nothing_left_is_a_schema_and_no_row(tmp_path: Path, num_rows: int) -> N
     assert rows == []
     assert report.accounting.drops == ({"malformed_json": num_rows} if num_rows else {})
     assert report.as_json()["pairs"] == 0
-    builder = PairBuilder(pool, PairSettings(), scorer=None, rule=None, seed=0, limit=None)
+    builder = PairBuilder(pool, PairSettings(), ranking=None, rule=None, seed=0, limit=None)
     assert builder.schema == pa.schema(PAIR_FIELDS)
 
 

@@ -13,6 +13,7 @@ import bon.pipeline.frames as module
 from bon.errors import PoolCorruptError
 from bon.pipeline.frames import Frame, frames
 from bon.pipeline.ranked import ranked_prompts
+from bon.pipeline.rewards import Ranking
 from bon.pool.pool import Pool
 
 
@@ -63,7 +64,7 @@ def test_columns_hold_what_rows_hold(
             [candidate.response for candidate in one.candidates],
             [np.nan if reward is None else reward for reward in one.rewards],
         )
-        for one in ranked_prompts(pool, "reward", limit)
+        for one in ranked_prompts(pool, Ranking.of("reward"), limit)
     ]
     assert repr(found) == repr(wanted), "repr: NaN differs from itself"
 

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from support.commands import pool_files
 from support.fakes import FakeScorer, InlineEngine, Run, bad_row, ignore, input_rows, prompt
 
-from bon.config import InputSettings, ResponseSettings
+from bon.config import InputSettings, RankingSettings, ResponseSettings
 from bon.errors import PoolError, PoolIncompleteError, SettingsMismatchError
 from bon.pipeline.frames import frames
 from bon.pipeline.given import GivenPlan, import_responses
 from bon.pipeline.given_parts import GIVEN_SCORER, LABEL_SCORER
-from bon.pipeline.ranked import count_sampled, open_books, ranked_prompts, ranking_scorer
+from bon.pipeline.ranked import count_sampled, open_books, pool_recipe, ranked_prompts
+from bon.pipeline.rewards import Ranking
 from bon.pipeline.run import ScoringPlan, score
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.records import Drop, GivenResponse, GivenResponses
@@ -155,11 +156,11 @@ def test_later_stages_read_it(tmp_path: Path) -> None:
     books = open_books(pool, ["given"], None)
     assert (books.input_rows, dict(books.drops)) == (9, {"malformed_json": 2})
     assert dict(books.candidate_drops) == {"missing_response": 1}
-    ranked = list(ranked_prompts(pool, "given", None))
+    ranked = list(ranked_prompts(pool, Ranking.of("given"), None))
     books.kept_rows = len(ranked)
     books.close()
     assert ranked[3].rewards == (-0.25, 2.0, 0.5)
-    assert ranking_scorer(pool, "label") == "label"
+    assert pool_recipe(pool, RankingSettings(rank_by="label")).name == "label"
 
     (limited,) = frames(pool, scorers=["given", "label"], limit=6)
     assert limited.prompts["row"].to_pylist() == [0, 2, 3, 5]
@@ -234,7 +235,7 @@ def test_paid_scores_survive_an_input_that_grew(paid: Path) -> None:
     assert pool.pending(CANDIDATES) == pool.pending(scores_kind("label")) == []
     assert sorted(pool.manifest.scorers) == ["given", "label", "reward"]
     score(pool, ScoringPlan("reward", FakeScorer(), {"spec": "x"}), InlineEngine(), None, ignore)
-    assert sum(1 for _ in ranked_prompts(pool, "reward", None)) == 8
+    assert sum(1 for _ in ranked_prompts(pool, Ranking.of("reward"), None)) == 8
 
 
 def test_paid_scores_survive_a_smaller_limit_and_a_renamed_file(paid: Path) -> None:
@@ -376,7 +377,7 @@ def test_growth_that_was_killed_and_is_taken_back_leaves_the_pool_readable(tmp_p
 def read_back(root: Path) -> tuple[Any, ...]:
     pool = Pool.open(root)
     books = open_books(pool, ["reward"], None)
-    return books.as_json(), list(ranked_prompts(pool, "reward", None))
+    return books.as_json(), list(ranked_prompts(pool, Ranking.of("reward"), None))
 
 
 @pytest.mark.parametrize("begun", [None, BARE])

@@ -9,9 +9,15 @@ import pytest
 from support.fakes import FakeGenerator, FakeScorer, InlineEngine, Run, input_rows
 
 import bon.pipeline.run
+from bon.config import RankingSettings
 from bon.errors import PoolCorruptError, PoolIncompleteError, SettingsError
-from bon.pipeline.ranked import open_books, ranked_prompts, ranking_scorer
+from bon.pipeline.ranked import open_books, pool_recipe, ranked_prompts
+from bon.pipeline.rewards import Ranking
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
+
+
+def ranker(pool: Pool, rank_by: str | None) -> str:
+    return pool_recipe(pool, RankingSettings(rank_by=rank_by)).name
 
 
 @pytest.fixture
@@ -25,7 +31,7 @@ def pool(tmp_path: Path) -> Pool:
 
 
 def test_prompts_come_in_input_order_with_their_rewards(pool: Pool) -> None:
-    ranked = list(ranked_prompts(pool, "reward", None))
+    ranked = list(ranked_prompts(pool, Ranking.of("reward"), None))
     assert [r.prompt.row for r in ranked] == [0, 1, 3, 4, 6, 7, 8]
     assert ranked[0].rewards == (1.0, None, 3.0)
     for one in ranked[1:]:
@@ -36,47 +42,47 @@ def test_prompts_come_in_input_order_with_their_rewards(pool: Pool) -> None:
 @pytest.mark.parametrize("limit", [None, *range(12)])
 def test_books_close_for_every_limit(pool: Pool, limit: int | None) -> None:
     books = open_books(pool, ["reward"], limit)
-    books.kept_rows = sum(1 for _ in ranked_prompts(pool, "reward", limit))
+    books.kept_rows = sum(1 for _ in ranked_prompts(pool, Ranking.of("reward"), limit))
     books.close()
     assert books.input_rows == min(10, 10 if limit is None else limit)
     assert books.candidate_drops.total() == (limit != 0)
 
 
 def test_one_scorer_ranks_by_itself(pool: Pool) -> None:
-    assert ranking_scorer(pool, None) == "reward"
-    assert ranking_scorer(pool, "reward") == "reward"
+    assert ranker(pool, None) == "reward"
+    assert ranker(pool, "reward") == "reward"
 
 
 def test_several_scorers_must_be_told_apart(pool: Pool) -> None:
     shutil.copytree(pool.layout.root / "scores/reward", pool.layout.root / "scores/second")
     with pytest.raises(SettingsError, match="several scorers") as caught:
-        ranking_scorer(pool, None)
+        ranker(pool, None)
     assert caught.value.why == "reward, second"
     assert "--rank-by" in caught.value.next_step
-    assert ranking_scorer(pool, "second") == "second"
-    with pytest.raises(SettingsError, match="no scorer 'secnd'") as caught:
-        ranking_scorer(pool, "secnd")
+    assert ranker(pool, "second") == "second"
+    with pytest.raises(SettingsError, match="there is no scorer 'secnd'") as caught:
+        ranker(pool, "secnd")
     assert caught.value.next_step == "did you mean 'second'?"
 
 
 def test_no_scores(tmp_path: Path) -> None:
     pool = Run(input_rows(2)).candidates(tmp_path / "p")
     with pytest.raises(PoolIncompleteError, match="no scores") as caught:
-        ranking_scorer(pool, None)
+        ranker(pool, None)
     assert "bon score" in caught.value.next_step
 
 
 def test_folder_without_a_part_is_no_scorer(pool: Pool) -> None:
     (pool.layout.root / "scores/begun").mkdir()
-    assert ranking_scorer(pool, None) == "reward"
+    assert ranker(pool, None) == "reward"
 
 
 def test_scorer_of_a_pool_without_rows(tmp_path: Path) -> None:
     pool = Run([]).scores(tmp_path / "p")
-    assert ranking_scorer(pool, None) == "reward"
+    assert ranker(pool, None) == "reward"
     books = open_books(pool, ["reward"], None)
     books.close()
-    assert list(ranked_prompts(pool, "reward", None)) == []
+    assert list(ranked_prompts(pool, Ranking.of("reward"), None)) == []
 
 
 @pytest.mark.parametrize(("kind", "part"), [(CANDIDATES, 0), ("scores/reward", 2)])
@@ -134,18 +140,18 @@ def test_scores_of_other_candidates_are_corrupt(pool: Pool, tmp_path: Path) -> N
     other = Run(input_rows(10, bad=[5]), num_candidates=2).scores(tmp_path / "other")
     shutil.copy(other.layout.part("scores/reward", 1), pool.layout.part("scores/reward", 1))
     with pytest.raises(PoolCorruptError, match="belongs to other candidates") as caught:
-        list(ranked_prompts(pool, "reward", None))
+        list(ranked_prompts(pool, Ranking.of("reward"), None))
     assert caught.value.where.endswith("scores/reward/part-00001.parquet")
 
 
 def test_candidates_of_other_prompts_are_corrupt(pool: Pool, tmp_path: Path) -> None:
     shutil.copy(pool.layout.part(PROMPTS, 0), pool.layout.part(PROMPTS, 1))
     with pytest.raises(PoolCorruptError, match="belongs to other prompts"):
-        list(ranked_prompts(pool, "reward", None))
+        list(ranked_prompts(pool, Ranking.of("reward"), None))
 
 
 def test_a_scorer_that_never_finished_a_part_is_no_scorer(pool: Pool) -> None:
     shutil.rmtree(pool.layout.root / "scores")
 
     with pytest.raises(PoolIncompleteError, match="has no scores"):
-        ranking_scorer(pool, None)
+        ranker(pool, None)

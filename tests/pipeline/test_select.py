@@ -19,6 +19,7 @@ from bon.config import ExportSettings, SelectSettings
 from bon.errors import AccountingError, PoolCorruptError, PoolIncompleteError
 from bon.exports.formats import choose_format
 from bon.pipeline.export import write_set
+from bon.pipeline.rewards import Ranking
 from bon.pipeline.select import Selector, SelectReport
 from bon.pool.pool import Pool
 from bon.records import (
@@ -77,7 +78,9 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 def run_select(
     pool: Pool, output: Path, *, limit: int | None = None, seed: int = 0, **settings: Any
 ) -> tuple[SelectReport, list[dict[str, Any]]]:
-    selector = Selector(pool, SelectSettings(**settings), scorer="reward", seed=seed, limit=limit)
+    selector = Selector(
+        pool, SelectSettings(**settings), ranking=Ranking.of("reward"), seed=seed, limit=limit
+    )
     report = selector.report
     write_set(
         selector.tables(),

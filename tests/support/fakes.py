@@ -236,3 +236,17 @@ class Run:
         plan = ScoringPlan(self.scorer_name, self.scorer, {"spec": "by length"})
         score(pool, plan, self.engine, self.limit, ignore)
         return Pool.open(root)
+
+
+def add_scores(
+    pool: Pool,
+    name: str,
+    table: Mapping[str, Sequence[float | None]],
+    *,
+    is_rule: bool = False,
+) -> Pool:
+    """Score a pool once more."""
+    fingerprint = {"spec": name, **({"rule_version": 1} if is_rule else {})}
+    run = Run([])
+    score(pool, ScoringPlan(name, FakeScorer(table), fingerprint), run.engine, None, ignore)
+    return Pool.open(pool.layout.root)

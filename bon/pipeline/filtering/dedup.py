@@ -32,7 +32,7 @@ class Compared:
     def __init__(self, on: str, scorer: str | None) -> None:
         self._by_prompt = on == "prompt"
         self._scorer = scorer
-        self._score: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
+        self._score: list[NDArray[np.floating]] = [np.zeros(0, np.float32)]
         self._row: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
         self._numbers: PromptNumbers | None = None
         self._of_unit: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
@@ -67,12 +67,12 @@ class Compared:
         return first[new], self._place_of[number][of_unit]
 
     @property
-    def score_E(self) -> NDArray[np.float32]:
+    def score_E(self) -> NDArray[np.floating]:
         """The score of each thing compared, the best of its units."""
-        score_U = np.concatenate(self._score)
+        score_U: NDArray[np.floating] = np.concatenate(self._score)
         if not self._by_prompt:
             return score_U
-        score_E = np.full(self.num, np.nan, np.float32)
+        score_E = np.full(self.num, np.nan)
         np.fmax.at(score_E, self.of_unit_U, score_U)
         return score_E
 

@@ -17,9 +17,9 @@ from bon.pipeline.conversations import after_prompts, single_turns
 from bon.pipeline.filtering.plan import Decision
 from bon.pipeline.filtering.texts import as_array, last_user_turn
 from bon.pipeline.filtering.units import Kind, View, units_in
-from bon.pipeline.frames import frames
 from bon.pipeline.passthrough import extras_of_parts, given_ids, read_extras
 from bon.pipeline.ranked import scorer_names
+from bon.pipeline.rewards import ranked_frames
 from bon.pool.pool import Pool
 from bon.records import PAIR_FIELDS, RESPONSE_FIELDS
 
@@ -147,7 +147,7 @@ def _is_number(value: Any) -> bool:
 def kept_tables(pool: Pool, decision: Decision, columns: OutputColumns) -> Iterator[pa.Table]:
     """Yield the rows that stay, in the pool's order, a table for each part that has any."""
     for view in _views(pool, decision, kept=True):
-        yield columns.table(view, decision.scorer, {})
+        yield columns.table(view, _name(decision), {})
 
 
 def dropped_tables(pool: Pool, decision: Decision, columns: OutputColumns) -> Iterator[pa.Table]:
@@ -164,16 +164,20 @@ def dropped_tables(pool: Pool, decision: Decision, columns: OutputColumns) -> It
             "dropped_by": pa.array(reasons, pa.string()),
             "detail": pa.array(details, pa.string()),
         }
-        yield columns.table(view, decision.scorer, further)
+        yield columns.table(view, _name(decision), further)
+
+
+def _name(decision: Decision) -> str | None:
+    return None if decision.ranking is None else decision.ranking.name
 
 
 def _views(pool: Pool, decision: Decision, *, kept: bool) -> Iterator[View]:
     units = decision.units
     wanted_U = units.alive_U if kept else ~units.alive_U
     first_unit = 0
-    for frame in frames(
+    for frame in ranked_frames(
         pool,
-        scorers=[] if decision.scorer is None else [decision.scorer],
+        decision.ranking,
         limit=decision.limit,
         prompt_columns=["prompt", "extra"],
         candidate_columns=["response", "finish_reason", "num_tokens"],
@@ -186,8 +190,8 @@ def _views(pool: Pool, decision: Decision, *, kept: bool) -> Iterator[View]:
         first_unit = end
 
 
-def _rewards(values: NDArray[np.float32]) -> pa.Array:
-    return pa.array(values, pa.float32(), mask=np.isnan(values))
+def _rewards(values: NDArray[np.floating]) -> pa.Array:
+    return pa.array(values.astype(np.float32), pa.float32(), mask=np.isnan(values))
 
 
 def _candidate_columns(view: View, scorer: str | None) -> dict[str, pa.Array]:

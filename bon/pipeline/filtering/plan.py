@@ -18,9 +18,10 @@ from bon.pipeline.filtering.report import (
 )
 from bon.pipeline.filtering.steps import LAST_STEP, Compiled, check_filters, compile_filter
 from bon.pipeline.filtering.units import Kind, Needs, RowStep, Units, View, union, units_in
-from bon.pipeline.frames import Frame, frames
+from bon.pipeline.frames import Frame
 from bon.pipeline.passthrough import given_ids
 from bon.pipeline.ranked import open_books
+from bon.pipeline.rewards import Ranking, ranked_frames
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
 from bon.records import Drop
 
@@ -34,7 +35,7 @@ class Decision:
     """Which units of a pool stay, and why the others do not."""
 
     kind: Kind
-    scorer: str | None
+    ranking: Ranking | None
     limit: int | None
     labels: list[str]
     """The filters' names, each once."""
@@ -53,15 +54,15 @@ def run_filters(
     filters: Sequence[FilterSettings],
     *,
     kind: Kind,
-    scorer: str | None,
+    ranking: Ranking | None,
     limit: int | None,
     seed: int,
 ) -> Decision:
     """Apply filters in their order and return what stays; reads only, writes nothing.
 
-    `scorer` ranks and is what the output shows, none where the pool has no scores. `seed` is that
-    of the MinHash permutations. Each filter sees what those before it left. Texts are never held:
-    per unit some 20 bytes are, 16 more while `exact_dedup` runs, 4 × `num_perm` more while
+    `ranking` gives the rewards that the output shows, none where the pool has no scores. `seed` is
+    that of the MinHash permutations. Each filter sees what those before it left. Texts are never
+    held: per unit some 20 bytes are, 16 more while `exact_dedup` runs, 4 × `num_perm` more while
     `near_dedup` or `diversity` does.
 
     Raises:
@@ -69,19 +70,19 @@ def run_filters(
         PoolIncompleteError: parts are missing.
         InputError: pairs without two responses, or lengths in tokens that nobody counted.
     """
+    scorer = None if ranking is None else ranking.name
     known = sorted({*pool.layout.scorer_names(), *pool.manifest.scorers})
     check_filters(filters, kind=kind, scorer=scorer, scorers=known)
     compiled = [compile_filter(one, scorer, seed) for one in filters]
     used = union([step.needs for one in compiled for step in one.steps]).scorers
-    scorers = list(dict.fromkeys([*([] if scorer is None else [scorer]), *used]))
-    books = open_books(pool, scorers, limit, with_unscored=False)
+    books = open_books(pool, _scorers_read(ranking, used), limit, with_unscored=False)
     capacity = sum(pool.num_rows(CANDIDATES, part) for part in pool.parts(limit))
     units = Units.room_for(kind, PromptNumbers(pool, limit), capacity)
     flipped = np.zeros(len(compiled), np.int64)
-    _run_passes(pool, compiled, units, flipped, limit)
+    _run_passes(pool, ranking, compiled, units, flipped, limit)
     labels = label_filters([one.name for one in filters])
     report = FilterReport(books, kind, scorer, len(units.alive_U))
-    decision = Decision(kind, scorer, limit, labels, units, report, compiled)
+    decision = Decision(kind, ranking, limit, labels, units, report, compiled)
     _count(decision, flipped)
     _book(pool, decision)
     return decision
@@ -99,8 +100,14 @@ def _passes(compiled: Sequence[Compiled]) -> Iterator[list[tuple[int, Compiled]]
         yield run
 
 
+def _scorers_read(ranking: Ranking | None, names: Sequence[str]) -> list[str]:
+    """Name the scorers whose scores are read, those that the ranking puts together among them."""
+    return list(names) if ranking is None else ranking.scorers_of([ranking.name, *names])
+
+
 def _run_passes(
     pool: Pool,
+    ranking: Ranking | None,
     compiled: Sequence[Compiled],
     units: Units,
     flipped: NDArray[np.int64],
@@ -110,7 +117,7 @@ def _run_passes(
         last = run[-1][1].last if run else None
         if last is not None:
             last.begin(int(units.alive_U.sum()))
-        counts, rows = _run_pass(pool, run, units, flipped, limit)
+        counts, rows = _run_pass(pool, ranking, run, units, flipped, limit)
         if position == 0:
             units.settle(counts, rows)
         if last is not None:
@@ -124,6 +131,7 @@ def _run_passes(
 
 def _run_pass(
     pool: Pool,
+    ranking: Ranking | None,
     run: list[tuple[int, Compiled]],
     units: Units,
     flipped: NDArray[np.int64],
@@ -133,7 +141,7 @@ def _run_pass(
     needs = union([step.needs for _, one in run for step in one.steps])
     counts, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     first_unit = 0
-    for frame in _frames(pool, needs, limit):
+    for frame in _frames(pool, ranking, needs, limit):
         view = units.view(frame, first_unit)
         for number, one in run:
             for step in one.rows:
@@ -147,9 +155,13 @@ def _run_pass(
     return np.concatenate(counts), np.concatenate(rows)
 
 
-def _frames(pool: Pool, needs: Needs, limit: int | None) -> Iterator[Frame]:
-    return frames(
+def _frames(
+    pool: Pool, ranking: Ranking | None, needs: Needs, limit: int | None
+) -> Iterator[Frame]:
+    is_read = ranking is not None and ranking.name in needs.scorers
+    return ranked_frames(
         pool,
+        ranking if is_read else None,
         scorers=needs.scorers,
         limit=limit,
         prompt_columns=needs.prompt_columns,

@@ -33,7 +33,7 @@ class RankStep:
         self._scorer, self._quantile, self._top_k = scorer, settings.min_quantile, settings.top_k
         self._groups: dict[str, int] = {}
         self._columns: set[str] = set()
-        self._values: list[NDArray[np.float32]] = []
+        self._values: list[NDArray[np.floating]] = []
         self._group: list[NDArray[np.int32]] = []
 
     def begin(self, max_units: int) -> None:
@@ -106,7 +106,7 @@ class MarginShareStep:
     def __init__(self, settings: Margin, scorer: str) -> None:
         self.needs = Needs(scorers=(scorer,))
         self._share, self._scorer = settings.min, scorer
-        self._margins: list[NDArray[np.float32]] = []
+        self._margins: list[NDArray[np.floating]] = []
         self._threshold = -np.inf
 
     def begin(self, max_units: int) -> None:
@@ -139,7 +139,7 @@ class DifficultyStep:
     def __init__(self, settings: Difficulty) -> None:
         self.needs = Needs(scorers=(settings.scorer,))
         self._settings = settings
-        self._verdicts: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
+        self._verdicts: list[NDArray[np.floating]] = [np.zeros(0, np.float32)]
         self._prompt: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
 
     def begin(self, max_units: int) -> None:

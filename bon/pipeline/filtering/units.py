@@ -119,11 +119,11 @@ class View:
             return [self.prompt_texts_P.take(pa.array(self.prompt_U))]
         return self.responses()
 
-    def scores(self, scorer: str) -> list[NDArray[np.float32]]:
+    def scores(self, scorer: str) -> list[NDArray[np.floating]]:
         """Return a scorer's scores, an array for each of `sides`."""
         return [self.frame.scores[scorer][side] for side in self.sides]
 
-    def rank(self, scorer: str | None) -> NDArray[np.float32]:
+    def rank(self, scorer: str | None) -> NDArray[np.floating]:
         """Return what ranks units: a candidate's score, a pair's margin; NaN without a scorer."""
         if scorer is None:
             return np.full(len(self), np.nan, np.float32)

@@ -15,6 +15,7 @@ from bon.config.filters import parse_filter
 from bon.pipeline.filtering.output import OutputColumns, dropped_tables, kept_tables
 from bon.pipeline.filtering.plan import Decision, run_filters
 from bon.pipeline.filtering.units import Kind
+from bon.pipeline.rewards import Ranking
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
@@ -155,8 +156,9 @@ def filtered(tmp_path: Path) -> Filter:
         pool = commit_rows(tmp_path / f"{next(count)}.pool", rows, part_size)
         if scorer == "auto":
             scorer = "reward" if "reward" in pool.layout.scorer_names() else None
+        ranking = None if scorer is None else Ranking.of(scorer)
         filters = [parse_filter(spec) for spec in specs]
-        decision = run_filters(pool, filters, kind=kind, scorer=scorer, limit=limit, seed=0)
+        decision = run_filters(pool, filters, kind=kind, ranking=ranking, limit=limit, seed=0)
         result = Filtered(pool, decision)
         assert len(result.kept) + len(result.dropped) == len(decision.units.alive_U)
         return result

@@ -14,6 +14,7 @@ from bon.config.filters import parse_filter
 from bon.errors import InputError, PoolIncompleteError, SettingsError, UnknownChoiceError
 from bon.guards import margin_threshold
 from bon.pipeline.filtering.plan import run_filters
+from bon.pipeline.rewards import Ranking
 
 
 def test_no_rows_and_no_filters(filtered, row):
@@ -259,7 +260,7 @@ def test_a_candidate_without_a_score_is_counted_by_the_filter_that_drops_it(tmp_
     ):
         filters = [parse_filter(spec) for spec in specs]
         decision = run_filters(
-            pool, filters, kind="candidates", scorer="reward", limit=None, seed=0
+            pool, filters, kind="candidates", ranking=Ranking.of("reward"), limit=None, seed=0
         )
         report = decision.report.as_json()
         assert report["candidates_kept"] == kept
@@ -320,7 +321,12 @@ def test_a_part_without_scores_stops_the_run(filtered, row):
     (pool.layout.root / "scores" / "reward" / "part-00001.parquet").unlink()
     with pytest.raises(PoolIncompleteError):
         run_filters(
-            pool, [parse_filter("refusal")], kind="candidates", scorer="reward", limit=None, seed=0
+            pool,
+            [parse_filter("refusal")],
+            kind="candidates",
+            ranking=Ranking.of("reward"),
+            limit=None,
+            seed=0,
         )
 
 
