@@ -108,5 +108,11 @@ def _verify(call: Invocation, made: Made, num_candidates: int) -> None:
                 noun = kind_of(one.fingerprint["spec"]).noun
                 note(f"{one.name} is {noun}: there is nothing to verify", quiet=call.quiet)
                 continue
-            plan = VerifyPlan(one.name, one.reference, num_candidates, run_seed(call, made))
+            plan = VerifyPlan(
+                one.name,
+                one.reference,
+                num_candidates,
+                run_seed(call, made),
+                one.reads_candidates,
+            )
             made.verified[one.name] = verify(made.pool, plan, engine, limit, progress)

@@ -108,6 +108,8 @@ def _sampled_before(pool: Pool, number: int) -> dict[str, GenerationResult]:
         return {}
     candidates: dict[str, list[Candidate]] = {}
     for row in pool.read(CANDIDATES, number).to_pylist():
+        sampled = row["token_ids"]
+        row["token_ids"] = None if sampled is None else tuple(sampled)
         candidates.setdefault(row.pop("prompt_id"), []).append(Candidate(**row))
     results = {key: GenerationResult(key, tuple(rows)) for key, rows in candidates.items()}
     for drop in pool.drops(CANDIDATES, number):

@@ -88,6 +88,8 @@ class ScoringPlan:
     """Why it does, for people."""
     typed: dict[str, Any] = field(default_factory=dict)
     """Settings that older pools hold as they were typed, not as they were understood."""
+    reads_candidates: bool = False
+    """Its groups carry all that the pool knows of their candidates, token ids among it."""
 
 
 @dataclass
@@ -224,7 +226,7 @@ def score(
     pool = pool.save(
         pool.manifest.model_copy(update={"scorers": {**scorers, plan.name: plan.fingerprint}})
     )
-    work = ScoreParts(pool.layout.root, plan.scorer, plan.name)
+    work = ScoreParts(pool.layout.root, plan.scorer, plan.name, plan.reads_candidates)
     report = _run_stage(f"score {plan.name}", pool, kind, work, engine, limit, observe)
     if report.num_parts_done:
         report.engine, report.engine_why = plan.engine, plan.engine_why

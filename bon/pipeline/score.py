@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from bon.pipeline.groups import candidate_groups, group_columns
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
 from bon.protocols import Event, PartDone, Progress, Ready, Scorer
-from bon.records import SCORES_SCHEMA, CandidateGroup, Drop, Prompt, Scores
+from bon.records import SCORES_SCHEMA, Drop, Prompt, Scores
 
 __all__ = ["ScoreParts"]
 
@@ -27,6 +28,8 @@ class ScoreParts:
     pool_root: Path
     scorer: Scorer
     name: str
+    reads_candidates: bool = False
+    """The scorer asks for all that the pool knows of its candidates."""
 
     def run(self, parts: Iterable[int]) -> Iterator[Event]:
         """Score and commit the parts."""
@@ -36,7 +39,9 @@ class ScoreParts:
             yield Ready(time.monotonic() - started_s)
             for number in parts:
                 prompts = pool.prompts(number)
-                groups = _groups(prompts, pool.read(CANDIDATES, number))
+                columns = group_columns(with_candidates=self.reads_candidates)
+                rows = pool.read(CANDIDATES, number, columns)
+                groups = candidate_groups(prompts, rows, pool.manifest.generation)
                 computed_before = scorer.num_tokens_computed
                 results = scorer.score(groups) if groups else []
                 by_id = {prompt.prompt_id: prompt for prompt in prompts}
@@ -56,20 +61,6 @@ class ScoreParts:
                     scorer.halved_batch_tokens,
                 )
                 yield PartDone(number)
-
-
-def _groups(prompts: list[Prompt], candidates: pa.Table) -> list[CandidateGroup]:
-    responses: dict[str, list[str]] = {}
-    ids = candidates.column("prompt_id").to_pylist()
-    for prompt_id, response in zip(ids, candidates.column("response").to_pylist(), strict=True):
-        responses.setdefault(prompt_id, []).append(response)
-    return [
-        CandidateGroup(
-            prompt.prompt_id, prompt.messages, tuple(responses[prompt.prompt_id]), prompt.extra
-        )
-        for prompt in prompts
-        if prompt.prompt_id in responses
-    ]
 
 
 def _table(results: list[Scores]) -> pa.Table:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bon.pipeline.groups import candidate_groups, group_columns
 from bon.pipeline.run import Observer
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
 from bon.protocols import Engine, Event, PartDone, Progress, Ready, Scorer, Verified
@@ -35,6 +36,8 @@ class VerifyPlan:
     reference: Scorer
     num_candidates: int
     seed: int
+    reads_candidates: bool = False
+    """As of the scorer's plan."""
 
 
 @dataclass
@@ -73,6 +76,8 @@ class VerifyScores:
     name: str
     chosen: Mapping[int, tuple[int, ...]]
     """Rows of each part, ascending."""
+    reads_candidates: bool = False
+    """The reference asks for all that the pool knows of its candidates."""
 
     def run(self, parts: Iterable[int]) -> Iterator[Event]:
         """Score the chosen rows of the parts again."""
@@ -107,21 +112,15 @@ class VerifyScores:
         stored: dict[str, list[float | None]] = {}
         for row in scores.to_pylist():
             stored.setdefault(row["prompt_id"], []).append(row["score"])
-        candidates = pool.read(CANDIDATES, part, ["prompt_id", "candidate", "response"])
-        chosen: dict[str, list[dict[str, Any]]] = {}
-        for row in candidates.take(list(self.chosen[part])).to_pylist():
-            chosen.setdefault(row["prompt_id"], []).append(row)
-        prompts = {prompt.prompt_id: prompt for prompt in pool.prompts(part)}
-        groups = [
-            CandidateGroup(
-                prompt_id,
-                prompts[prompt_id].messages,
-                tuple(row["response"] for row in rows),
-                prompts[prompt_id].extra,
-            )
-            for prompt_id, rows in chosen.items()
-        ]
-        numbers = [[row["candidate"] for row in rows] for rows in chosen.values()]
+        columns = group_columns(with_candidates=self.reads_candidates)
+        rows = pool.read(CANDIDATES, part, columns).take(list(self.chosen[part]))
+        groups = candidate_groups(pool.prompts(part), rows, pool.manifest.generation)
+        chosen: dict[str, list[int]] = {}
+        for prompt_id, number in zip(
+            rows.column("prompt_id").to_pylist(), rows.column("candidate").to_pylist(), strict=True
+        ):
+            chosen.setdefault(prompt_id, []).append(number)
+        numbers = [chosen[group.prompt_id] for group in groups]
         return {name: tuple(values) for name, values in stored.items()}, groups, numbers
 
 
@@ -130,7 +129,7 @@ def verify(
 ) -> VerifyReport:
     """Score random candidates again by the reference and compare; the pool stays as it is."""
     chosen = _draw(pool, plan, limit)
-    work = VerifyScores(pool.layout.root, plan.reference, plan.name, chosen)
+    work = VerifyScores(pool.layout.root, plan.reference, plan.name, chosen, plan.reads_candidates)
     found: dict[int, Verified] = {}
     for event in engine.run(work, list(chosen)) if chosen else ():
         observe(f"verify {plan.name}", len(chosen), event)
