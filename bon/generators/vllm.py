@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bon.chat import ChatTemplate, check_vocabulary
+from bon.chat import ChatTemplate
 from bon.config import INSTALL_ADVICE, GenerateSettings
 from bon.errors import ModelError, first_line
+from bon.generators.prompting import PromptEncoder, is_greedy, numbered
 from bon.records import Candidate, Drop, GenerationRequest, GenerationResult
 
 __all__ = ["VllmGenerator"]
 
 _GIB = 1 << 30
-_GREEDY_BELOW = 1e-5  # vLLM's own line; it refuses more than one candidate below it
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM accepts
 _CPU_BLOCK_TOKENS = 32  # the CPU default of 128 never caches a shorter shared prefix
 
@@ -62,13 +62,16 @@ class VllmGenerator:
                 next_step="see the worker's log; where memory or the context is named, try "
                 "--max-model-len, --kv-cache-gib or --gpu-memory-utilization",
             ) from error
-        self._chat = ChatTemplate(
-            self._llm.get_tokenizer(), self.chat_template, "generator", "--chat-template"
-        )
-        self._check_tokenizer()
         config = self._llm.llm_engine.vllm_config
-        self._context_tokens: int = config.model_config.max_model_len
-        self._vocab_size: int = config.model_config.get_vocab_size()
+        self._prompts = PromptEncoder(
+            self.settings,
+            ChatTemplate(
+                self._llm.get_tokenizer(), self.chat_template, "generator", "--chat-template"
+            ),
+            context_tokens=int(config.model_config.max_model_len),
+            vocab_size=int(config.model_config.get_vocab_size()),
+        )
+        self._prompts.check(self.model_path)
         self._capacity = 2 * int(config.scheduler_config.max_num_seqs)
         self._lora = self._lora_request()
         self._sampling_parameters = self._common_sampling()
@@ -96,7 +99,7 @@ class VllmGenerator:
                     if request is None:
                         more = False
                         break
-                    tokens = self._encode(request)
+                    tokens = self._prompts.encode(request)
                     if isinstance(tokens, Drop):
                         yield GenerationResult(request.prompt_id, (), drop=tokens)
                         continue
@@ -165,43 +168,6 @@ class VllmGenerator:
             raise _bad_adapter(self.lora_path, error) from error
         return request
 
-    def _check_tokenizer(self) -> None:
-        check_vocabulary(self._chat.tokenizer, "generator", self.model_path)
-        if not self.settings.raw:
-            self._chat.check(self.model_path, otherwise=", or --raw for a base model")
-
-    def _encode(self, request: GenerationRequest) -> list[int] | Drop:
-        """Return the prompt's token ids, or why it cannot be sampled from."""
-        messages = list(request.messages)
-        if self.settings.raw:
-            if len(messages) != 1:
-                return Drop("not_raw", f"--raw takes one message, not {len(messages)}")
-            return self._checked(self._chat.tokenizer.encode(messages[0]["content"]))
-        first = messages[0]["role"] if messages else ""
-        if self.settings.system_prompt and first not in ("system", "developer"):
-            messages.insert(0, {"role": "system", "content": self.settings.system_prompt})
-        try:
-            return self._checked(self._chat.tokens(messages, add_generation_prompt=True))
-        except Exception as error:
-            # Jinja's own errors and those that a template raises; the row is at fault
-            return Drop("template_error", first_line(error))
-
-    def _checked(self, tokens: list[int]) -> list[int] | Drop:
-        """Return the tokens, or why the engine cannot take them: it would fail all prompts."""
-        if not tokens:
-            return Drop("empty_prompt", "no tokens after templating")
-        if len(tokens) >= self._context_tokens:
-            return Drop(
-                "prompt_too_long",
-                f"{len(tokens)} tokens leave no room in a context of {self._context_tokens}",
-            )
-        if max(tokens) >= self._vocab_size:
-            return Drop(
-                "unknown_token",
-                f"token {max(tokens)} is not in the model's vocabulary of {self._vocab_size}",
-            )
-        return tokens
-
     def _common_sampling(self) -> Any:
         """Build what all requests share; making it anew for each costs more than a decode step."""
         from vllm import SamplingParams
@@ -221,27 +187,26 @@ class VllmGenerator:
 
     def _sampling(self, request: GenerationRequest) -> Any:
         parameters = copy.copy(self._sampling_parameters)
-        greedy = self.settings.temperature < _GREEDY_BELOW  # all candidates are the one
-        parameters.n, parameters.seed = 1 if greedy else request.num_candidates, request.seed
+        parameters.n = 1 if is_greedy(self.settings) else request.num_candidates
+        parameters.seed = request.seed
         return parameters
 
 
 def _result(request: GenerationRequest, output: Any) -> GenerationResult:
-    ordered = sorted(output.outputs, key=lambda completion: completion.index)
-    if len(ordered) < request.num_candidates:  # greedy: sampled once
-        ordered *= request.num_candidates
-    candidates = tuple(
+    sampled = [
         Candidate(
-            candidate=index,
+            candidate=completion.index,
             response=completion.text,
             finish_reason=completion.finish_reason or "unknown",
             num_tokens=len(completion.token_ids),
             logprob=completion.cumulative_logprob,
-            seed=request.seed + index,
+            seed=None,
+            token_ids=tuple(completion.token_ids),
         )
-        for index, completion in enumerate(ordered)
-    )
-    return GenerationResult(request.prompt_id, candidates, len(output.prompt_token_ids or ()))
+        for completion in sorted(output.outputs, key=lambda completion: completion.index)
+    ]
+    num_prompt_tokens = len(output.prompt_token_ids or ())
+    return GenerationResult(request.prompt_id, numbered(request, sampled), num_prompt_tokens)
 
 
 def _lora_rank(path: str) -> int:
