@@ -18,7 +18,9 @@ boundary), and says four things: what happened, where, why, and what to do next.
     │   ├── PoolCorruptError                         a part fails its checksum
     │   └── PoolLockedError    BlockingIOError       another run holds it
     ├── EngineError            RuntimeError
-    │   └── WorkerDiedError    ChildProcessError
+    │   ├── WorkerDiedError    ChildProcessError
+    │   └── ServerError        ConnectionError       a model server cannot be used
+    │       └── ServerPathError LookupError          it has no such path, or no such model
     ├── OutputError            OSError               the result cannot be written
     └── AccountingError        ArithmeticError       rows in != rows out + drops: a bug
 """
@@ -42,6 +44,8 @@ __all__ = [
     "PoolIncompleteError",
     "PoolLockedError",
     "PoolNotFoundError",
+    "ServerError",
+    "ServerPathError",
     "SettingsError",
     "SettingsMismatchError",
     "UnknownChoiceError",
@@ -149,6 +153,14 @@ class EngineError(BonError, RuntimeError):
 
 class WorkerDiedError(EngineError, ChildProcessError):
     """A model's process ended without finishing its work."""
+
+
+class ServerError(EngineError, ConnectionError):
+    """A model server is gone, refuses the key, or is not what it was taken for."""
+
+
+class ServerPathError(ServerError, LookupError):
+    """A model server has no such path, or no such model."""
 
 
 class OutputError(BonError, OSError):

@@ -1,0 +1,1 @@
+"""Model servers over HTTP: what server scorers, server generators and judges share."""

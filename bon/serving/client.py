@@ -1,0 +1,335 @@
+"""A client of model servers: bounded, patient, and synchronous to its caller."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from bon.errors import ServerError, ServerPathError
+from bon.records import Drop
+from bon.serving.endpoints import Endpoints
+from bon.serving.faults import Fault, Refused, check_status, fault_of, not_promised, parsed
+
+__all__ = ["Check", "ServerClient", "ServerReply", "ServerRequest"]
+
+Check = Callable[[Any], object]
+"""Raises ValueError, KeyError, TypeError or IndexError where a body is not what was promised."""
+
+_CONNECT_S = 10.0
+_IDLE_CONNECTION_S = 3.0
+"""Shorter than servers keep one (vLLM: 5 s), or a request would meet one that is just closed."""
+_FIRST_WAIT_S = 0.5
+_LONGEST_WAIT_S = 10.0
+_MOST_FAULTS = 5
+_MOST_TIMEOUTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRequest:
+    """One request; `body` is sent as JSON by POST, none: it is a GET."""
+
+    key: Hashable
+    path: str
+    body: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReply:
+    """The parsed JSON of an answer, or why there is none."""
+
+    key: Hashable
+    body: Any = None
+    drop: Drop | None = None
+
+
+@dataclass(slots=True)
+class _Tried:
+    """What one request has been through."""
+
+    request: ServerRequest
+    check: Check | None
+    url: str | None
+    first_fault_s: float | None = None
+    num_faults: Counter[str] = field(default_factory=Counter)
+
+    def is_worn_out(self, fault: Fault) -> bool:
+        """Tell whether it has failed so often that it may be at fault itself."""
+        is_timeout = fault.cause == "timeout"
+        most = _MOST_TIMEOUTS if is_timeout else _MOST_FAULTS
+        return bool(fault.reason) and self.num_faults[fault.reason] >= most
+
+
+class ServerClient:
+    """Asks model servers, several at a time, and asks again where that may help.
+
+    A context manager. Its event loop runs in a thread of its own, so callers stay synchronous.
+    Busy servers (429, 408), faults (5xx), timeouts, broken and refused connections, and bodies that
+    are not what was promised are asked again, after what Retry-After says or a random, growing
+    time. Where nothing was answered for `patience_s`, the run ends with a ServerError.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        concurrency: int,
+        timeout_s: float,
+        patience_s: float,
+        api_key: str | None,
+    ) -> None:
+        self.urls = tuple(urls)
+        self.retries: Counter[str] = Counter()
+        """How often was asked again since it was entered, by cause."""
+        self._concurrency, self._timeout_s, self._patience_s = concurrency, timeout_s, patience_s
+        self._api_key = api_key
+        self._failing_since_s: float | None = None
+        self._answered_s = -1.0
+        self._answered: tuple[ServerRequest, Check | None] | None = None
+        """A request that the server is known to answer."""
+
+    def __enter__(self) -> ServerClient:
+        self.retries.clear()
+        self._failing_since_s, self._answered_s, self._answered = None, -1.0, None
+        self._endpoints = Endpoints(self.urls, self._concurrency)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        try:
+            self._http = self._wait(self._open())
+        except BaseException:
+            self._stop_loop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(Exception):  # what is open may be broken already
+            self._wait(self._close())
+        self._stop_loop()
+
+    def get(self, path: str, url: str | None = None) -> Any:
+        """Return the JSON that a path gives, of one server or of any.
+
+        Raises:
+            ServerError: it is not reached for `patience_s`, or wants another key.
+            ServerPathError: there is no such path, or no JSON.
+        """
+        tried = _Tried(ServerRequest(path, path), None, url)
+        reply: ServerReply = self._wait(self._answer(tried))
+        if reply.drop is not None:
+            raise ServerPathError(
+                "the server does not say what it is asked",
+                where=f"{url or self.urls[0]}{path}",
+                why=reply.drop.detail,
+                next_step="check the URL and how the server was started",
+            )
+        return reply.body
+
+    def find(self, path: str, url: str | None = None) -> Any | None:
+        """Return the JSON that a path gives, none where the server has no such path."""
+        try:
+            return self.get(path, url)
+        except ServerPathError:
+            return None
+
+    def ask(self, request: ServerRequest, check: Check | None = None) -> ServerReply:
+        """Ask one thing."""
+        (reply,) = self.stream([request], check)
+        return reply
+
+    def stream(
+        self, requests: Iterable[ServerRequest], check: Check | None = None
+    ) -> Iterator[ServerReply]:
+        """Pull requests lazily and yield their replies in any order.
+
+        So many are in flight as `concurrency` allows for each URL. `check` sees each body. A reply
+        is a drop where the request itself is at fault: `server_refused` (400, 413, 422, …), or,
+        where the server still answers others, `server_error`, `server_timeout`, `server_lost`,
+        `server_garbage`, `server_busy`. Leaving early cancels what is in flight.
+
+        Raises:
+            ServerError: the server is gone, refuses the key, or has no such path or model.
+        """
+        waiting, ended = iter(requests), queue.SimpleQueue[Future[ServerReply]]()
+        in_flight: set[Future[ServerReply]] = set()
+        more = True
+        try:
+            while more or in_flight:
+                while more and len(in_flight) < self._concurrency * len(self.urls):
+                    request = next(waiting, None)
+                    if request is None:
+                        more = False
+                        break
+                    future = self._submit(_Tried(request, check, None))
+                    in_flight.add(future)
+                    future.add_done_callback(ended.put)
+                if in_flight:
+                    future = ended.get()
+                    in_flight.discard(future)
+                    yield future.result()
+        finally:
+            for future in in_flight:
+                future.cancel()
+
+    def _submit(self, tried: _Tried) -> Future[ServerReply]:
+        return asyncio.run_coroutine_threadsafe(self._answer(tried), self._loop)
+
+    def _wait(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    async def _open(self) -> Any:
+        import httpx
+
+        most = self._concurrency * len(self.urls)
+        return httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
+            timeout=httpx.Timeout(self._timeout_s, connect=min(_CONNECT_S, self._timeout_s)),
+            limits=httpx.Limits(
+                max_connections=most + 1,
+                max_keepalive_connections=most + 1,
+                keepalive_expiry=_IDLE_CONNECTION_S,
+            ),
+            # a proxy of the environment is not for this machine
+            mounts={f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")},
+        )
+
+    async def _close(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._http.aclose()
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _answer(self, tried: _Tried) -> ServerReply:
+        """Ask until there is an answer or a reason why there is none."""
+        from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+        growing = wait_random_exponential(_FIRST_WAIT_S, max=_LONGEST_WAIT_S)
+
+        def wait_s(state: Any) -> float:
+            fault = state.outcome.exception()
+            if fault.wait_s is not None:
+                return float(min(fault.wait_s, self._patience_s))
+            is_away = fault.cause == "connection" and not fault.reason
+            return 0.0 if is_away else growing(state)  # the endpoint itself is left alone
+
+        retrying = AsyncRetrying(retry=retry_if_exception_type(Fault), wait=wait_s)
+        reply: ServerReply = await retrying(self._attempt, tried)
+        return reply
+
+    async def _attempt(self, tried: _Tried) -> ServerReply:
+        request = tried.request
+        try:
+            return ServerReply(request.key, await self._ask(request, tried.check, tried.url))
+        except Refused as refusal:
+            self._failing_since_s = None  # it is there, and it thinks
+            return ServerReply(request.key, drop=Drop("server_refused", str(refusal)))
+        except Fault as fault:
+            drop = await self._verdict(tried, fault)
+            if drop is not None:
+                return ServerReply(request.key, drop=drop)
+            self.retries[fault.cause] += 1
+            raise
+
+    async def _ask(self, request: ServerRequest, check: Check | None, url: str | None) -> Any:
+        """Ask once.
+
+        Raises:
+            Fault, Refused, ServerError: there is no answer.
+        """
+        endpoint = await self._endpoints.take(url)
+        try:
+            method = "GET" if request.body is None else "POST"
+            address = endpoint.url + request.path
+            response = await self._http.request(method, address, json=request.body)
+            endpoint.is_reached()
+            check_status(response, self._api_key)
+            body = parsed(response, self._api_key)
+            try:
+                if check is not None:
+                    check(body)
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                raise not_promised(str(error), response, self._api_key) from None
+        except Exception as error:
+            found = fault_of(error, self._timeout_s)
+            if found is None:
+                raise
+            if found.cause == "connection":
+                endpoint.is_lost()
+            raise found from error
+        finally:
+            self._endpoints.give_back(endpoint)
+        self._note_answer(request, check)
+        return body
+
+    def _note_answer(self, request: ServerRequest, check: Check | None) -> None:
+        if self._failing_since_s is not None and self._answered is not None:
+            _log("the server answers again")
+        self._failing_since_s, self._answered_s = None, time.monotonic()
+        if self._answered is None and request.body is not None:
+            self._answered = request, check
+
+    async def _verdict(self, tried: _Tried, fault: Fault) -> Drop | None:
+        """Return why a request is given up, none where it is to be asked again.
+
+        Raises:
+            ServerError: nothing was answered for too long.
+        """
+        if tried.request.body is None and fault.cause == "garbage":
+            return Drop(fault.reason, fault.detail)  # a page for people, at a path that it has not
+        now_s = time.monotonic()
+        tried.first_fault_s = tried.first_fault_s or now_s
+        tried.num_faults[fault.reason] += 1
+        if self._failing_since_s is None:
+            self._failing_since_s = now_s
+            _log(f"{fault.detail}; asking again for up to {self._patience_s:g} s")
+        has_waited = now_s - tried.first_fault_s > self._patience_s
+        may_be_at_fault = tried.is_worn_out(fault) or (has_waited and fault.cause != "connection")
+        if may_be_at_fault and await self._answers_others(tried):
+            return Drop(fault.reason or "server_busy", fault.detail)
+        if fault.cause == "garbage" and self._answered is None and tried.request.body is not None:
+            raise self._gone(fault, "what answers is no model server that bon knows")
+        since_s = self._failing_since_s
+        if since_s is not None and time.monotonic() - since_s > self._patience_s:
+            raise self._gone(fault, f"nothing was answered for {self._patience_s:g} s")
+        return None
+
+    async def _answers_others(self, tried: _Tried) -> bool:
+        """Tell whether others got an answer since this request first failed; if need be, ask what
+        was answered before once more."""
+        assert tried.first_fault_s is not None
+        if self._answered_s > tried.first_fault_s:
+            return True
+        if self._answered is None or self._answered[0] is tried.request:
+            return False
+        try:
+            await self._ask(*self._answered, tried.url)
+        except (Fault, Refused):
+            return False
+        return True
+
+    def _gone(self, fault: Fault, what: str) -> ServerError:
+        return ServerError(
+            what,
+            where=", ".join(self.urls),
+            why=fault.detail,
+            next_step="see the server's own log; what is committed stays: start the server and run "
+            "the same command again",
+        )
+
+
+def _log(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
