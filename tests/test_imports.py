@@ -18,6 +18,7 @@ from bon.cli.app import OVERVIEW, app
 PACKAGE = Path(__file__).parent.parent / "bon"
 HEAVY = ("torch", "transformers", "vllm", "datasets", "ray", "trl", "peft", "huggingface_hub")
 HEAVY += ("datasketch", "py3langid", "math_verify", "scipy", "sympy", "pandas", "statsmodels")
+HEAVY += ("httpx", "tenacity")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
 PURE = {"chat", "selection", "answers", "aggregation", "pairs", "guards", "filters"}
@@ -27,7 +28,8 @@ STORAGE = {"sources", "exports", "pool"}
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
     **dict.fromkeys(PURE, SHARED),
-    **dict.fromkeys(STORAGE | {"generators", "scorers"}, SHARED),
+    **dict.fromkeys(STORAGE | {"serving"}, SHARED),
+    **dict.fromkeys({"generators", "scorers"}, SHARED | {"serving"}),
     "engines": {"errors", "records", "protocols"},
     "pipeline": SHARED | STORAGE,
     "report": SHARED | STORAGE,
