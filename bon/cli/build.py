@@ -103,7 +103,7 @@ def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:
         UnknownChoiceError: there is no such rule.
         EngineError: a rule needs a package that is not installed.
     """
-    result = [_one_scorer(settings, said) for said in settings.reward]
+    result = [_one_scorer(settings, said) for said in settings.specs]
     names = [one.name for one in result]
     twice = {name for name in names if names.count(name) > 1}
     if twice:

@@ -88,8 +88,8 @@ def step_texts(call: Invocation, kind: SourceKind, root: Path, *, with_scores: b
     steps = making_steps(call, root)
     if kind != "prompts":
         steps = [f"read {kind} from {call.source} into {root}"]
-    rewards = call.settings(ScoreSettings).reward if with_scores else ()
-    return [*steps, *(f"score with {spec}" for spec in rewards)]
+    specs = call.settings(ScoreSettings).specs if with_scores else ()
+    return [*steps, *(f"score with {spec}" for spec in specs)]
 
 
 def check_upload(export: ExportSettings, output: Path) -> None:

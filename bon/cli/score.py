@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ GROUPS = COMMAND_GROUPS["score"]
         "bon score prompts.pool -r second=./my-reward-model --reward-max-length 4096",
         "bon score answers.jsonl -r Skywork/Skywork-Reward-V2-Qwen3-0.6B",
         "bon score prompts.pool -r Skywork/Skywork-Reward-V2-Qwen3-0.6B --verify 50",
+        "bon score prompts.pool --ref-model Qwen/Qwen3-0.6B",
     ],
     panel="Stages",
     run=guarded,
@@ -50,6 +52,8 @@ def score(call: Invocation) -> None:
     from bon.cli.places import check_places, default_pool, source_kind
     from bon.cli.stages import score_pool
 
+    if call.given("ref_model") and not call.given("reward"):
+        call = replace(call, flags={**call.flags, "reward": ()})  # the default is not wanted
     kind = source_kind(call)
     root = Path(call.source) if kind == "pool" else call.settings(RunSettings).pool
     root = root or default_pool(call.source, None)
@@ -82,10 +86,10 @@ def score(call: Invocation) -> None:
 
 def _verify_text(scorer: ScorerSettings, num_candidates: int) -> str:
     """Say what `--verify` does for a scorer."""
-    from bon.cli.plans import REWARD_MODEL, kind_of
+    from bon.cli.plans import LOGPROB, REWARD_MODEL, kind_of
 
     kind = kind_of(scorer.spec)
-    if kind is not REWARD_MODEL:
+    if kind not in (LOGPROB, REWARD_MODEL):
         return f"nothing to verify for {scorer.name}: it is {kind.noun}"
     return f"score {num_candidates} random candidates again with {scorer.name}, one at a time"
 

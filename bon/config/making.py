@@ -107,6 +107,9 @@ class ScoreSettings(Settings):
 
     reward: Annotated[tuple[str, ...], Flag("-r", "BON_REWARD")] = (DEFAULT_REWARD,)
     """Scorer as [NAME=]SPEC, SPEC a hub id, a folder, rule:math or rule:exact (repeatable)."""
+    ref_model: str | None = None
+    """Reference model (a hub id or a folder) for --kl-beta: its log-probabilities of the responses
+    become the scores `ref`. The same as -r ref=logprob:MODEL."""
     reward_revision: str | None = None
     """Branch, tag or commit of the reward model on the hub."""
     reward_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -133,6 +136,12 @@ class ScoreSettings(Settings):
     """Input column with the right answer, for rules; where there is no answer, ground_truth."""
     rule_timeout_s: float = Field(default=5.0, gt=0.0)
     """Seconds of computing after which rule:math gives up on a candidate, which has no score."""
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """All scorers, as `-r` would say them."""
+        reference = () if self.ref_model is None else (f"ref=logprob:{self.ref_model}",)
+        return (*self.reward, *reference)
 
 
 class VerifySettings(Settings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from bon.chat import ChatTemplate
 from bon.config import ScorerSettings
@@ -12,7 +12,15 @@ from bon.records import CandidateGroup, Drop, Scores
 from bon.scorers.encoding import ConversationEncoder, Encoded
 from bon.scorers.families.base import Family, RewardModel
 
-__all__ = ["make_encoder", "reward_scores", "score_conversations"]
+__all__ = ["Encoder", "make_encoder", "reward_scores", "score_conversations"]
+
+
+class Encoder(Protocol):
+    """Turns a group's responses into what a model reads."""
+
+    def encode(self, group: CandidateGroup) -> list[Encoded | Drop]:
+        """Return one for each response, or why there is none."""
+        ...
 
 
 def make_encoder(
@@ -44,7 +52,7 @@ def make_encoder(
 
 
 def score_conversations(
-    encoder: ConversationEncoder,
+    encoder: Encoder,
     groups: Sequence[CandidateGroup],
     rewards: Callable[[Sequence[Encoded]], Sequence[float | Drop]],
 ) -> list[Scores]:
@@ -80,7 +88,7 @@ def reward_scores(
     return Scores(
         group.prompt_id,
         tuple(scores),
-        tuple(len(item.tokens) if isinstance(item, Encoded) else 0 for item in items),
+        tuple(item.num_tokens if isinstance(item, Encoded) else 0 for item in items),
         tuple(isinstance(item, Encoded) and item.truncated for item in items),
         reasons,
     )

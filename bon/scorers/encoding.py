@@ -32,6 +32,14 @@ class Encoded:
     truncated: bool
     reads: tuple[int, ...]
     """Positions whose hidden states the model's head reads, ascending; at least one."""
+    targets: tuple[int, ...] = ()
+    """Of log-probabilities: the token that follows each position read. The last is not among
+    `tokens`, since nothing reads what the model makes of it."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the whole conversation, after truncation."""
+        return len(self.tokens) + bool(self.targets)
 
 
 class Form(Protocol):

@@ -49,8 +49,7 @@ class PackedForward:
         """Return the rewards of a batch's conversations, `[B]`, of items in its order."""
         import torch
 
-        counts = [len(item.reads) for item in items]
-        sequence_R = [row for row, count in enumerate(counts) for _ in range(count)]
+        sequence_R = [row for row, item in enumerate(items) for _ in item.reads]
         position_R = [position for item in items for position in item.reads]
         rows_R = torch.from_numpy(batch.index(sequence_R, position_R)).to(self.device)
         read_R = torch.unique(rows_R)
@@ -61,7 +60,7 @@ class PackedForward:
                 attention_mask=mask,
                 use_cache=False,
             ).last_hidden_state[0]
-        return self.model.rewards(hidden_TD[rows_R], counts)
+        return self.model.head(hidden_TD[rows_R], items)
 
     @contextmanager
     def _attention(self, batch: TrieBatch, read_R: Any) -> Iterator[Any]:

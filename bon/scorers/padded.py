@@ -38,4 +38,4 @@ def padded_rewards(model: RewardModel, device: str, items: Sequence[Encoded]) ->
     ).last_hidden_state
     rows = [row for row, item in enumerate(items) for _ in item.reads]
     columns = [position for item in items for position in item.reads]
-    return model.rewards(hidden_BTD[rows, columns], [len(item.reads) for item in items])
+    return model.head(hidden_BTD[rows, columns], items)

@@ -14,7 +14,7 @@ from bon.scorers.conversations import make_encoder, score_conversations
 from bon.scorers.families.base import Family
 from bon.scorers.running import ForwardRunner
 
-__all__ = ["RewardModelScorer"]
+__all__ = ["RewardModelScorer", "find_device"]
 
 
 @dataclass
@@ -43,7 +43,7 @@ class RewardModelScorer:
         return self._runner.halved_tokens
 
     def __enter__(self) -> RewardModelScorer:
-        device = self._device = _find_device(self.settings.device)
+        device = self._device = find_device(self.settings.device)
         self._model = self.family.load(self.model_path, self.settings)
         self._model.module.to(device).eval()
         self._runner = ForwardRunner(self._model, device, self.settings.batch_tokens, self.alone)
@@ -68,7 +68,7 @@ class RewardModelScorer:
             return score_conversations(self._encoder, groups, self._runner.rewards)
 
 
-def _find_device(wanted: str) -> str:
+def find_device(wanted: str) -> str:
     """Return what `auto` stands for here; a GPU that torch does not see is refused."""
     import torch
 

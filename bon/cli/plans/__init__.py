@@ -1,12 +1,13 @@
 """Every kind of scorer that -r takes, a file each; a new one is added to `KINDS`."""
 
 from bon.cli.plans.kinds import ScorerKind
+from bon.cli.plans.logprob import LOGPROB
 from bon.cli.plans.reward_model import REWARD_MODEL
 from bon.cli.plans.rule import RULE
 
-__all__ = ["KINDS", "REWARD_MODEL", "RULE", "ScorerKind", "kind_of"]
+__all__ = ["KINDS", "LOGPROB", "REWARD_MODEL", "RULE", "ScorerKind", "kind_of"]
 
-KINDS: tuple[ScorerKind, ...] = (RULE, REWARD_MODEL)
+KINDS: tuple[ScorerKind, ...] = (RULE, LOGPROB, REWARD_MODEL)
 """The first whose prefix fits is taken, so reward models, which have none, come last."""
 
 

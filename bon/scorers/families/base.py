@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from bon.config import ScorerSettings
 from bon.errors import ModelError
-from bon.scorers.encoding import Form, SteppedForm, WholeConversation
+from bon.scorers.encoding import Encoded, Form, SteppedForm, WholeConversation
 
 __all__ = ["Family", "RewardModel", "VllmUse", "refuse_label_count"]
 
@@ -30,6 +30,14 @@ class RewardModel:
     logits: Callable[..., Any] | None = None
     """For a model that pools by itself: from `input_ids` and `attention_mask`, `[B, T]` each, to
     `[B]`; then neither `rewards` nor `Encoded.reads` is used."""
+    rewards_of: Callable[[Any, Sequence[Encoded]], Any] | None = None
+    """In place of `rewards`, for a head that has to see the B conversations themselves."""
+
+    def head(self, hidden_RD: Any, items: Sequence[Encoded]) -> Any:
+        """Return the raw rewards of B conversations from the R hidden states that they read."""
+        if self.rewards_of is not None:
+            return self.rewards_of(hidden_RD, items)
+        return self.rewards(hidden_RD, [len(item.reads) for item in items])
 
 
 @dataclass(frozen=True, slots=True)

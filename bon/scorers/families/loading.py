@@ -47,8 +47,8 @@ def without_weights() -> Iterator[None]:
         _device_map.reset(before)
 
 
-def load_config(path: str) -> Any:
-    """Load transformers' configuration object.
+def load_config(path: str, owner: str = "reward model") -> Any:
+    """Load transformers' configuration object; messages call the model `owner`.
 
     Raises:
         ModelError: transformers has no such model type, or the file is damaged.
@@ -59,7 +59,7 @@ def load_config(path: str) -> Any:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # its checks raise kinds of their own
         raise ModelError(
-            "cannot read the reward model's configuration",
+            f"cannot read the {owner}'s configuration",
             where=path,
             why=first_line(error),
             next_step="give a folder saved with save_pretrained; models whose code lives only in "
@@ -69,7 +69,7 @@ def load_config(path: str) -> Any:
 
 def load_pretrained(
     model_class: Any, path: str, config: Any, dtype: str, unused: str | None = None,
-    supplied: frozenset[str] = frozenset(),
+    supplied: frozenset[str] = frozenset(), owner: str = "reward model",
 ) -> Any:  # fmt: skip
     """Load a model of transformers in evaluation mode; refuse a checkpoint that does not fit.
 
@@ -92,9 +92,9 @@ def load_pretrained(
                 device_map=_device_map.get(),
             )  # fmt: skip
     except Exception as error:  # damaged files raise kinds of their own (SafetensorError)
-        raise _damaged(path, error) from error
+        raise _damaged(path, error, owner) from error
     info["missing_keys"] = set(info["missing_keys"]) - supplied
-    refuse_misfits(path, info, unused)
+    refuse_misfits(path, info, unused, owner)
     return model.eval()
 
 
@@ -206,21 +206,23 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
-def _damaged(path: str, error: Exception) -> ModelError:
+def _damaged(path: str, error: Exception, owner: str = "reward model") -> ModelError:
     return ModelError(
-        "cannot load the reward model",
+        f"cannot load the {owner}",
         where=path,
         why=first_line(error),
         next_step="copy or download the whole folder again; see the worker's log",
     )
 
 
-def refuse_misfits(path: str, info: dict[str, Any], unused: str | None = None) -> None:
+def refuse_misfits(
+    path: str, info: dict[str, Any], unused: str | None = None, owner: str = "reward model"
+) -> None:
     """Refuse a checkpoint that leaves weights random, or has some that would be left out."""
     wrong = sorted(info["missing_keys"]) + sorted(str(k[0]) for k in info["mismatched_keys"])
     if wrong:
         raise ModelError(
-            "the reward model's checkpoint leaves weights random",
+            f"the {owner}'s checkpoint leaves weights random",
             where=path,
             why=f"missing or of another shape: {', '.join(wrong[:5])}",
             next_step="give the folder that training saved, with its head (a base model has none)",
@@ -232,7 +234,7 @@ def refuse_misfits(path: str, info: dict[str, Any], unused: str | None = None) -
     )
     if left_out:
         raise ModelError(
-            "the reward model's checkpoint has weights that its class does not use",
+            f"the {owner}'s checkpoint has weights that its class does not use",
             where=path,
             why=f"left out, the scores would be another model's: {', '.join(left_out[:5])}",
             next_step="its architecture is another than config.json says; correct it or give "
@@ -240,7 +242,7 @@ def refuse_misfits(path: str, info: dict[str, Any], unused: str | None = None) -
         )
 
 
-def load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str, owner: str = "reward model") -> Any:
     """Load the tokenizer; where its files are missing, transformers makes an empty one up.
 
     Raises:
@@ -252,12 +254,12 @@ def load_tokenizer(path: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # damaged files raise many kinds
         raise ModelError(
-            "cannot load the reward model's tokenizer",
+            f"cannot load the {owner}'s tokenizer",
             where=path,
             why=first_line(error),
             next_step="give a folder that holds the model's tokenizer as well as its weights",
         ) from error
-    check_vocabulary(tokenizer, "reward model", path)
+    check_vocabulary(tokenizer, owner, path)
     return tokenizer
 
 

@@ -1,0 +1,101 @@
+"""`-r [NAME=]logprob:MODEL`: log-probabilities under a reference model in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bon.cli.plans.files import read_text, text_digest
+from bon.cli.plans.kinds import ScorerKind
+from bon.config import ScorerSettings
+from bon.config.base import Settings
+from bon.config.scorer_spec import parse_options
+from bon.errors import ModelError, SettingsError
+from bon.pipeline.models import read_config, resolve_model
+from bon.pipeline.run import ScoringPlan
+from bon.scorers.logprob import PREFIX, LogprobScorer
+from bon.scorers.logprob.encoding import ENCODER_VERSION
+from bon.scorers.running import can_pack
+
+__all__ = ["LOGPROB"]
+
+_CLASSES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+
+
+class LogprobOptions(Settings):
+    """What stands behind `logprob:MODEL?`."""
+
+    revision: str | None = None
+    """Branch, tag or commit of the model on the hub."""
+    template: Path | None = None
+    """File with a Jinja chat template, in place of the model's own."""
+
+
+def check(settings: ScorerSettings) -> None:
+    """Raise where there is no model in the spec, or an option is none of its own."""
+    _options(settings)
+    if not settings.spec.removeprefix(PREFIX):
+        raise SettingsError(
+            "there is no model in this scorer's spec",
+            where=f"-r {settings.name}={settings.spec}",
+            next_step="give logprob:MODEL, a hub id or a folder",
+        )
+
+
+def plan(settings: ScorerSettings) -> ScoringPlan:
+    """Plan a reference model; it is found (and downloaded) here, not loaded.
+
+    Raises:
+        ModelError: there is no such model, or it is no language model.
+        SettingsError: an option or the template's file cannot be used.
+    """
+    options = _options(settings)
+    model = resolve_model(settings.spec.removeprefix(PREFIX), options.revision)
+    config = read_config(model)
+    _refuse_others(config.get("architectures"), model.path)
+    template = read_text(options.template, "logprob:MODEL?template=")
+    fingerprint = {
+        "kind": "logprob",
+        "name": settings.name,
+        "spec": f"{PREFIX}{model.name}",
+        "revision": options.revision,
+        "digest": model.digest,
+        "dtype": settings.dtype,
+        "template": text_digest(template),
+        "encoder_version": ENCODER_VERSION,
+    }
+    return ScoringPlan(
+        settings.name,
+        LogprobScorer(settings, model.path, template),
+        fingerprint,
+        LogprobScorer(settings, model.path, template, alone=True),
+        "transformers",
+        "token tries" if can_pack(config) else "padded batches",
+        reads_candidates=True,
+    )
+
+
+def _options(settings: ScorerSettings) -> LogprobOptions:
+    return parse_options(LogprobOptions, settings.options, f"-r {settings.name}={settings.spec}")
+
+
+def _refuse_others(architectures: object, path: str) -> None:
+    """Refuse from config.json what loading would refuse, before anything is generated."""
+    name = str(architectures[0]) if isinstance(architectures, list) and architectures else "none"
+    if not name.endswith(_CLASSES):
+        raise ModelError(
+            f"{name} is not a causal language model",
+            where=path,
+            why="a reference model gives log-probabilities of tokens: …ForCausalLM",
+            next_step="give the model that the generator was trained from",
+        )
+
+
+LOGPROB = ScorerKind(
+    prefix=PREFIX,
+    noun="a reference model",
+    example="logprob:MODEL",
+    reads=frozenset({"ref_model", "reward_dtype", "reward_batch_tokens", "reward_device"}),
+    gives_verdicts=lambda settings: False,
+    check=check,
+    plan=plan,
+)
