@@ -22,7 +22,7 @@ HEAVY += ("httpx", "tenacity")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
 PURE = {"chat", "selection", "answers", "aggregation", "pairs", "guards", "filters"}
-PURE |= {"estimators", "kl", "margins", "trie", "verification"}
+PURE |= {"bradley_terry", "estimators", "kl", "margins", "trie", "verification", "vllm_engine"}
 SHARED = VOCABULARY | PURE
 STORAGE = {"sources", "exports", "pool"}
 ALLOWED: dict[str, set[str]] = {
@@ -36,6 +36,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 """What each module or package directly below `bon` may import, itself aside. `""` is `bon`."""
 ALLOWED["cli"] = ALLOWED["__main__"] = {*ALLOWED, "cli"}
+ALLOWED["api"] = {*ALLOWED["cli"], "api"}
+ALLOWED[""] = {*ALLOWED[""], "api"}  # `from bon import load_scorer`, when it is first named
 
 
 def layer_of(module: str) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import gc
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,11 @@ from bon.config import INSTALL_ADVICE, GenerateSettings
 from bon.errors import ModelError, first_line
 from bon.generators.prompting import PromptEncoder, is_greedy, numbered
 from bon.records import Candidate, Drop, GenerationRequest, GenerationResult
+from bon.vllm_engine import checkpoint_dtype, device_arguments, free_accelerator, import_llm
 
 __all__ = ["VllmGenerator"]
 
-_GIB = 1 << 30
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM accepts
-_CPU_BLOCK_TOKENS = 32  # the CPU default of 128 never caches a shorter shared prefix
 
 
 @dataclass
@@ -40,18 +37,9 @@ class VllmGenerator:
     """Jinja source in place of the model's own template."""
 
     def __enter__(self) -> VllmGenerator:
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the worker process is ours
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        llm_class = import_llm(INSTALL_ADVICE)
         try:
-            from vllm import LLM
-        except ImportError as error:
-            raise ModelError(
-                "vLLM is not installed or cannot be imported",
-                why=first_line(error),
-                next_step=INSTALL_ADVICE,
-            ) from error
-        try:
-            self._llm = LLM(**self._engine_arguments())
+            self._llm = llm_class(**self._engine_arguments())
         except ModelError:
             raise
         except Exception as error:  # damaged files raise kinds of their own, even MemoryError
@@ -78,12 +66,8 @@ class VllmGenerator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        import torch
-
         del self._llm
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_accelerator()
 
     def stream(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationResult]:
         """Sample every request; holds at most two engine batches of unfinished candidates."""
@@ -125,7 +109,7 @@ class VllmGenerator:
         settings = self.settings
         arguments: dict[str, Any] = {
             "model": self.model_path,
-            "dtype": _checkpoint_dtype(self.model_path)
+            "dtype": checkpoint_dtype(self.model_path)
             if settings.dtype == "auto"
             else settings.dtype,
             "max_model_len": settings.max_model_len,
@@ -134,27 +118,14 @@ class VllmGenerator:
             "disable_log_stats": True,
             "seed": 0,
         }
-        arguments |= self._device_arguments()
+        arguments |= device_arguments(
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            kv_cache_gib=settings.kv_cache_gib,
+            enforce_eager=settings.enforce_eager,
+        )
         if self.lora_path:
             arguments |= {"enable_lora": True, "max_lora_rank": _lora_rank(self.lora_path)}
         return arguments | settings.engine_args
-
-    def _device_arguments(self) -> dict[str, Any]:
-        from vllm.platforms import current_platform
-
-        eager = self.settings.enforce_eager
-        if not current_platform.is_cpu():
-            return {
-                "gpu_memory_utilization": self.settings.gpu_memory_utilization,
-                "enforce_eager": bool(eager),
-            }
-        return {
-            "kv_cache_memory_bytes": int(self.settings.kv_cache_gib * _GIB),
-            "block_size": _CPU_BLOCK_TOKENS,
-            # a seeded request that is split in its prefill fails on CPU
-            "enable_chunked_prefill": False,
-            "enforce_eager": True if eager is None else eager,
-        }
 
     def _lora_request(self) -> Any:
         if not self.lora_path:
@@ -226,14 +197,3 @@ def _bad_adapter(path: str, error: BaseException) -> ModelError:
         why=first_line(error),
         next_step="give an adapter saved with peft's save_pretrained for this generator",
     )
-
-
-def _checkpoint_dtype(model_path: str) -> str:
-    """Return the data type the checkpoint was saved in (vLLM's auto halves float32)."""
-    try:
-        config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "auto"
-    nested = config.get("text_config") or {}
-    name = config.get("dtype") or config.get("torch_dtype") or nested.get("dtype") or "auto"
-    return str(name).removeprefix("torch.")
