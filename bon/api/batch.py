@@ -1,0 +1,141 @@
+"""From the lists that trainers give to a reward function to groups of candidates, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bon.errors import InputError
+from bon.records import CandidateGroup, Drop, Message, Scores
+from bon.sources.ids import Ids
+from bon.sources.messages import read_turns
+from bon.sources.rows import RowFault
+
+__all__ = ["Batch", "read_batch"]
+
+_OF_THE_TRAINER = frozenset(
+    {"completion_ids", "environments", "log_extra", "log_metric", "trainer_state"}
+)
+"""What TRL hands over beside the columns of the dataset."""
+_JSON = (str, int, float, bool, list, tuple, dict, type(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The completions of one call."""
+
+    groups: tuple[CandidateGroup, ...]
+    positions: tuple[tuple[int, ...], ...]
+    """Where the responses of each group stand in the call."""
+    drops: dict[int, Drop]
+    """Completions that cannot be read, by position."""
+
+    def spread(self, results: Sequence[Scores]) -> tuple[list[float | None], list[Drop]]:
+        """Return a reward for each completion of the call, and why some have none."""
+        num_read = sum(map(len, self.positions))
+        rewards: list[float | None] = [None] * (num_read + len(self.drops))
+        drops = list(self.drops.values())
+        for places, result in zip(self.positions, results, strict=True):
+            for place, score in zip(places, result.scores, strict=True):
+                rewards[place] = None if score is None else float(score)
+            drops += result.reasons.values()
+        return rewards, drops
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    position: int
+    messages: tuple[Message, ...]
+    response: str
+    extra: dict[str, Any]
+
+    def continues(self, other: _Row) -> bool:
+        """Tell whether it is a candidate of the same prompt, right behind the other."""
+        try:
+            return (
+                self.position == other.position + 1
+                and self.messages == other.messages
+                and bool(self.extra == other.extra)
+            )
+        except ValueError:  # arrays inside: whether they are equal is no single answer
+            return False
+
+
+def read_batch(
+    prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any]
+) -> Batch:
+    """Read a call of TRL's contract: prompts and completions are texts or lists of messages.
+
+    Of `columns` all that are lists are the dataset's, a value a completion. Consecutive completions
+    of one prompt, whose other columns are equal too, become one group: so a scorer can share the
+    prompt's work among them, and a judge can compare them.
+
+    Raises:
+        InputError: the lists are not of one length.
+    """
+    texts, asked = list(completions), list(prompts)
+    _check_length("prompts", asked, len(texts))
+    extras = _extras(columns, len(texts))
+    runs: list[list[_Row]] = []
+    drops: dict[int, Drop] = {}
+    for position, (prompt, completion) in enumerate(zip(asked, texts, strict=True)):
+        try:
+            row = _Row(position, *_conversation(prompt, completion), extras[position])
+        except RowFault as error:
+            drops[position] = Drop(error.fault.reason, error.fault.detail)
+            continue
+        if runs and row.continues(runs[-1][-1]):
+            runs[-1].append(row)
+        else:
+            runs.append([row])
+    ids = Ids()
+    groups = tuple(
+        CandidateGroup(
+            ids.make(run[0].messages),
+            run[0].messages,
+            tuple(row.response for row in run),
+            run[0].extra,
+        )
+        for run in runs
+    )
+    return Batch(groups, tuple(tuple(row.position for row in run) for run in runs), drops)
+
+
+def _conversation(prompt: Any, completion: Any) -> tuple[tuple[Message, ...], str]:
+    """Return the messages before the response that is scored, and its text."""
+    turns = _turns(completion, "completion", "assistant")
+    if not turns or turns[-1]["role"] != "assistant":
+        what = f"ends with a turn of {turns[-1]['role']!r}" if turns else "is empty"
+        raise RowFault("missing_response", f"the completion {what}, not of the assistant")
+    return (*_turns(prompt, "prompt", "user"), *turns[:-1]), turns[-1]["content"]
+
+
+def _turns(value: Any, name: str, role: str) -> tuple[Message, ...]:
+    if isinstance(value, str):
+        return (Message(role=role, content=value),)
+    return read_turns(list(value) if isinstance(value, tuple) else value, name)[0]
+
+
+def _extras(columns: Mapping[str, Any], num_rows: int) -> list[dict[str, Any]]:
+    """Return the dataset's other columns, a mapping for each completion."""
+    lists: dict[str, list[Any]] = {}
+    for name, column in columns.items():
+        values = column.tolist() if hasattr(column, "tolist") else column  # numpy, torch
+        is_column = isinstance(values, Sequence) and not isinstance(values, str | bytes)
+        if is_column and name not in _OF_THE_TRAINER:
+            _check_length(name, values, num_rows)
+            lists[name] = list(values)
+    return [
+        {name: values[row] for name, values in lists.items() if isinstance(values[row], _JSON)}
+        for row in range(num_rows)
+    ]
+
+
+def _check_length(name: str, values: Sequence[Any], num_rows: int) -> None:
+    if len(values) != num_rows:
+        raise InputError(
+            f"{name!r} has {len(values)} values for {num_rows} completions",
+            why="a reward function is given one value of each column for each completion",
+            next_step="repeat a prompt and its columns for each of its completions",
+        )
