@@ -5,7 +5,7 @@ Text that is templated first and tokenized later gets a second BOS from tokenize
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,15 +43,23 @@ class ChatTemplate:
     """The flag that gives the override."""
 
     def tokens(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = False
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        """Return the conversation's token ids; raises whatever the template raises."""
+        """Return the conversation's token ids; raises whatever the template raises.
+
+        `variables` are further ones that the template may read, such as `enable_thinking`.
+        """
         result: list[int] = self.tokenizer.apply_chat_template(
             list(messages),
             chat_template=self.override,
             add_generation_prompt=add_generation_prompt,
             tokenize=True,
             return_dict=False,
+            **(variables or {}),
         )
         return result
 
