@@ -22,7 +22,8 @@ HEAVY += ("httpx", "tenacity")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
 PURE = {"chat", "selection", "answers", "aggregation", "pairs", "guards", "filters"}
-PURE |= {"bradley_terry", "estimators", "kl", "margins", "trie", "verification", "vllm_engine"}
+PURE |= {"bradley_terry", "estimators", "kl", "margins", "repetition", "trie", "verification"}
+PURE |= {"vllm_engine"}
 SHARED = VOCABULARY | PURE
 STORAGE = {"sources", "exports", "pool"}
 ALLOWED: dict[str, set[str]] = {
