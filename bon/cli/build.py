@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bon.cli.plans import KINDS, kind_of
-from bon.cli.plans.files import read_text, text_digest
+from bon.cli.plans.generators import generation_plan
 from bon.config import (
-    GenerateSettings,
     InputSettings,
     ResponseSettings,
     ScorerSettings,
@@ -15,10 +14,8 @@ from bon.config import (
 )
 from bon.config.scorer_spec import parse_scorer_spec
 from bon.errors import SettingsError
-from bon.generators.vllm import VllmGenerator
 from bon.pipeline.given import GivenPlan
-from bon.pipeline.models import resolve_adapter, resolve_model
-from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
+from bon.pipeline.run import PromptsPlan, ScoringPlan
 from bon.sources.prompts import PromptReader, input_digest
 from bon.sources.responses import ResponseReader
 
@@ -63,31 +60,6 @@ def given_plan(
         limit=inputs.limit,
         part_size=part_size,
     )
-
-
-def generation_plan(settings: GenerateSettings) -> GenerationPlan:
-    """Plan the sampling; the model is found (and downloaded) here, not loaded.
-
-    Raises:
-        SettingsError, ModelError: the settings contradict each other, or there is no such model.
-    """
-    if settings.raw and (settings.system_prompt or settings.chat_template):
-        raise SettingsError(
-            "--raw excludes --system-prompt and --chat-template",
-            why="raw prompts go to the model as they are",
-        )
-    model = resolve_model(settings.model, settings.model_revision)
-    lora = resolve_adapter(settings.lora) if settings.lora else None
-    template = read_text(settings.chat_template, "--chat-template")
-    fingerprint = settings.fingerprint() | {
-        "model": model.name,
-        "model_digest": model.digest,
-        "lora": lora and lora.digest,
-        "chat_template": text_digest(template),
-        "engine": "vllm",
-    }
-    generator = VllmGenerator(settings, model.path, lora.path if lora else None, template)
-    return GenerationPlan(generator, fingerprint, settings.num_candidates, settings.seed)
 
 
 def scoring_plans(settings: ScoreSettings) -> list[ScoringPlan]:

@@ -33,7 +33,7 @@ from bon.pipeline.run import (
 from bon.pipeline.verify import VerifyReport
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import PoolLock
-from bon.pool.pool import Pool, scores_kind
+from bon.pool.pool import CANDIDATES, Pool, scores_kind
 
 __all__ = ["Made", "given_pool", "judge_pool", "make_pool", "score_pool"]
 
@@ -66,6 +66,8 @@ def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
         for scoring in scorings:
             check_scorer(pool, scoring)
         pool = _read(pool, prompts, call)
+        if generation.engine and pool.pending(CANDIDATES, inputs.limit):
+            note(f"generate: {generation.engine}, {generation.engine_why}", quiet=call.quiet)
         engine = LocalEngine(None if call.verbose else pool.layout.log)
         made = Made(pool, [generate(pool, generation, engine, inputs.limit, progress)])
         return _score(call, made, scorings, engine, progress)

@@ -53,11 +53,14 @@ class GenerateSettings(Settings):
 
     panel: ClassVar[str] = "Generation"
     runtime_fields: ClassVar[frozenset[str]] = frozenset(
-        {"tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager"}
+        {
+            *("tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager"),
+            "generator_engine",  # the one that was chosen is in the fingerprint
+        }
     )
 
     model: Annotated[str, Flag("-m", "BON_MODEL")] = DEFAULT_MODEL
-    """Generator: a hub id or a folder."""
+    """Generator: a hub id, a folder, or server:URL[,URL…] of OpenAI-compatible servers."""
     model_revision: str | None = None
     """Branch, tag or commit of the generator on the hub."""
     num_candidates: Annotated[int, Flag("-n")] = Field(default=8, ge=1, le=100_000)
@@ -84,6 +87,8 @@ class GenerateSettings(Settings):
     """File with a Jinja chat template, in place of the model's own."""
     lora: str | None = None
     """LoRA adapter for the generator: a hub id or a folder."""
+    generator_engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """What runs the generator; auto takes vllm where it is installed, and says which."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Data type of the generator; auto is the checkpoint's own."""
     max_model_len: int | None = Field(default=None, ge=2)

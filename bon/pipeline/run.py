@@ -71,6 +71,10 @@ class GenerationPlan:
     fingerprint: dict[str, Any]
     num_candidates: int
     seed: int
+    engine: str | None = None
+    """What runs the generator: vllm, transformers or server."""
+    engine_why: str | None = None
+    """Why it does, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ class StageReport:
     load_s: float = 0.0
     run_s: float = 0.0
     engine: str | None = None
-    """What ran a reward model, and why; none for rules and where nothing was to be done."""
+    """What ran a model, and why; none for rules and where nothing was to be done."""
     engine_why: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -207,7 +211,10 @@ def generate(
 ) -> StageReport:
     """Sample the candidates that are missing."""
     work = GenerateParts(pool.layout.root, plan.generator, plan.num_candidates, plan.seed)
-    return _run_stage("generate", pool, CANDIDATES, work, engine, limit, observe)
+    report = _run_stage("generate", pool, CANDIDATES, work, engine, limit, observe)
+    if report.num_parts_done:
+        report.engine, report.engine_why = plan.engine, plan.engine_why
+    return report
 
 
 def score(

@@ -1,0 +1,58 @@
+"""`-m MODEL`: what samples the candidates."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from bon.cli.plans.files import read_text, text_digest
+from bon.config import GenerateSettings
+from bon.errors import SettingsError
+from bon.generators.engine_choice import choose_engine
+from bon.generators.transformers import TransformersGenerator
+from bon.generators.vllm import VllmGenerator
+from bon.pipeline.models import resolve_adapter, resolve_model
+from bon.pipeline.run import GenerationPlan
+
+__all__ = ["generation_plan"]
+
+
+def generation_plan(settings: GenerateSettings) -> GenerationPlan:
+    """Plan the sampling; a model is found (and downloaded) here, not loaded.
+
+    Raises:
+        SettingsError, ModelError: the settings contradict each other, or there is no such model.
+    """
+    if settings.raw and (settings.system_prompt or settings.chat_template):
+        raise SettingsError(
+            "--raw excludes --system-prompt and --chat-template",
+            why="raw prompts go to the model as they are",
+        )
+    return _local_plan(settings)
+
+
+def _local_plan(settings: GenerateSettings) -> GenerationPlan:
+    choice = choose_engine(
+        settings,
+        has_vllm=find_spec("vllm") is not None,
+        has_transformers=find_spec("transformers") is not None,
+    )
+    model = resolve_model(settings.model, settings.model_revision)
+    lora = resolve_adapter(settings.lora) if settings.lora else None
+    template = read_text(settings.chat_template, "--chat-template")
+    fingerprint = settings.fingerprint() | {
+        "model": model.name,
+        "model_digest": model.digest,
+        "lora": lora and lora.digest,
+        "chat_template": text_digest(template),
+        "engine": choice.engine,
+    }
+    kind = VllmGenerator if choice.engine == "vllm" else TransformersGenerator
+    generator = kind(settings, model.path, lora.path if lora else None, template)
+    return GenerationPlan(
+        generator,
+        fingerprint,
+        settings.num_candidates,
+        settings.seed,
+        choice.engine,
+        choice.why,
+    )
