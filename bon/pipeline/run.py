@@ -113,6 +113,8 @@ class StageReport:
     """Most tokens of a batch in the end, where memory ran out; none where it did not."""
     load_s: float = 0.0
     run_s: float = 0.0
+    retries: dict[str, int] = field(default_factory=dict)
+    """How often servers were asked again, by cause."""
     engine: str | None = None
     """What ran a model, and why; none for rules and where nothing was to be done."""
     engine_why: str | None = None
@@ -310,6 +312,8 @@ def _run_stage(
             report.num_tokens += event.num_tokens
             report.num_tokens_computed += event.num_tokens_computed
             report.halved_batch_tokens = event.halved_batch_tokens or report.halved_batch_tokens
+            for cause, count in event.retries.items():
+                report.retries[cause] = report.retries.get(cause, 0) + count
             now_s = time.monotonic()
             report.run_s, last_s = report.run_s + now_s - last_s, now_s
         elif isinstance(event, PartDone):

@@ -28,6 +28,8 @@ def closing_table(title: str, result: dict[str, Any]) -> None:
             _add_row(table, "  computed", _computed_text(stage))
         if halved := stage.get("halved_batch_tokens"):
             _add_row(table, "  out of memory, halved to", f"{halved:,} tokens a batch")
+        if retries := stage.get("retries"):
+            _add_row(table, "  asked again", _retries_text(retries))
     table.add_section()
     _verified_rows(table, result)
     table.add_section()
@@ -94,6 +96,12 @@ def _computed_text(stage: dict[str, Any]) -> str:
     percent = round(100 * saved)
     said = f"saved {percent} %" if percent >= 0 else f"{-percent} % more than given"
     return f"{computed:,} tokens, {said}"
+
+
+def _retries_text(retries: dict[str, int]) -> str:
+    """`12 times: 429 ×10, connection ×2`."""
+    causes = ", ".join(f"{cause} ×{count:,}" for cause, count in sorted(retries.items()))
+    return f"{sum(retries.values()):,} times: {causes}"
 
 
 def _verified_rows(table: Table, result: dict[str, Any]) -> None:
