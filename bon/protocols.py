@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, Self, runtime_checkable
 
 from bon.records import CandidateGroup, GenerationRequest, GenerationResult, Rescored, Scores
 
 __all__ = [
+    "AsksAgain",
     "Engine",
     "Event",
     "Generator",
@@ -18,6 +19,7 @@ __all__ = [
     "Ready",
     "Scorer",
     "Verified",
+    "retries_of",
 ]
 
 
@@ -27,6 +29,21 @@ class Resource(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+@runtime_checkable
+class AsksAgain(Protocol):
+    """A generator or scorer that asks a server, again where it has to."""
+
+    @property
+    def retries(self) -> Mapping[str, int]:
+        """How often was asked again since it was entered, by cause: `429`, `timeout`, …"""
+        ...
+
+
+def retries_of(resource: Resource) -> dict[str, int]:
+    """Return how often a generator or scorer asked again so far; one that asks nobody, never."""
+    return dict(resource.retries) if isinstance(resource, AsksAgain) else {}
 
 
 class Generator(Resource, Protocol):
@@ -74,6 +91,8 @@ class Progress:
     """Tokens that a scorer computed for them, padding included; 0 where nobody counts."""
     halved_batch_tokens: int | None = None
     """Most tokens of a batch since memory ran out; none where it has not."""
+    retries: Mapping[str, int] = field(default_factory=dict)
+    """How often a server was asked again, by cause."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from bon.errors import EngineError
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
-from bon.protocols import Event, Generator, PartDone, Progress, Ready
+from bon.protocols import Event, Generator, PartDone, Progress, Ready, retries_of
 from bon.records import (
     CANDIDATES_SCHEMA,
     Candidate,
@@ -66,13 +66,17 @@ class GenerateParts:
         complete: deque[_OpenPart] = deque()
         with self.generator as generator:
             yield Ready(time.monotonic() - started_s)
+            retries = Counter[str]()
             for result in generator.stream(self._requests(pool, parts, owners, complete)):
                 part = owners.pop(result.prompt_id)
                 part.results[result.prompt_id] = result
                 if part.complete:
                     complete.append(part)
                 num_tokens = sum(candidate.num_tokens or 0 for candidate in result.candidates)
-                yield Progress(1, len(result.candidates), num_tokens)
+                before, retries = retries, Counter(retries_of(generator))
+                yield Progress(
+                    1, len(result.candidates), num_tokens, retries=dict(retries - before)
+                )
                 yield from _commit_all(pool, complete)
             yield from _commit_all(pool, complete)
             if owners:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from bon.pipeline.groups import candidate_groups, group_columns
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
-from bon.protocols import Event, PartDone, Progress, Ready, Scorer
+from bon.protocols import Event, PartDone, Progress, Ready, Scorer, retries_of
 from bon.records import SCORES_SCHEMA, Drop, Prompt, Scores
 
 __all__ = ["ScoreParts"]
@@ -42,7 +43,7 @@ class ScoreParts:
                 columns = group_columns(with_candidates=self.reads_candidates)
                 rows = pool.read(CANDIDATES, number, columns)
                 groups = candidate_groups(prompts, rows, pool.manifest.generation)
-                computed_before = scorer.num_tokens_computed
+                computed_before, before = scorer.num_tokens_computed, Counter(retries_of(scorer))
                 results = scorer.score(groups) if groups else []
                 by_id = {prompt.prompt_id: prompt for prompt in prompts}
                 pool.commit(
@@ -59,6 +60,7 @@ class ScoreParts:
                     sum(sum(result.num_tokens) for result in results),
                     scorer.num_tokens_computed - computed_before,
                     scorer.halved_batch_tokens,
+                    dict(Counter(retries_of(scorer)) - before),
                 )
                 yield PartDone(number)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from bon.errors import PoolIncompleteError
 from bon.pipeline.run import ScoringPlan, score
 from bon.pipeline.score import ScoreParts
 from bon.pool.pool import CANDIDATES
-from bon.protocols import PartDone, Progress, Ready
+from bon.protocols import PartDone, Progress, Ready, retries_of
+from bon.records import CandidateGroup, Scores
 
 KIND = "scores/reward"
 
@@ -90,3 +93,41 @@ def test_scoring_waits_for_all_candidates(tmp_path: Path) -> None:
     with pytest.raises(PoolIncompleteError, match="1 of 2 parts have no candidates yet"):
         score(pool, plan, InlineEngine(), None, ignore)
     assert score(pool, plan, InlineEngine(), 4, ignore).num_parts_done == 0
+
+
+class AskingScorer(FakeScorer):
+    """A scorer whose server is busy twice in each part, and once when it is entered."""
+
+    def __enter__(self) -> AskingScorer:
+        self.retries = Counter({"429": 1})
+        super().__enter__()
+        return self
+
+    def score(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
+        self.retries["429"] += 2
+        self.retries["connection"] += len(groups)
+        return super().score(groups)
+
+
+def test_how_often_a_server_was_asked_again_is_reported(tmp_path: Path) -> None:
+    run = Run(input_rows(6))
+    pool = run.candidates(tmp_path / "p")
+    scorer = AskingScorer()
+    progress = [
+        event
+        for event in ScoreParts(pool.layout.root, scorer, "reward").run([0, 1])
+        if isinstance(event, Progress)
+    ]
+    assert [event.retries for event in progress] == [
+        {"429": 2, "connection": 4},
+        {"429": 2, "connection": 2},
+    ]
+    plan = ScoringPlan("again", scorer, {"spec": "by length"})
+    report = score(pool, plan, InlineEngine(), None, ignore)
+    assert report.as_json()["retries"] == {"429": 4, "connection": 6}
+    report = score(pool, plan, InlineEngine(), None, ignore)
+    assert report.as_json()["retries"] == {}
+
+
+def test_a_scorer_that_asks_nobody_never_asks_again(tmp_path: Path) -> None:
+    assert retries_of(FakeScorer()) == {}

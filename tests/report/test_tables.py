@@ -282,3 +282,13 @@ def test_a_line_is_one_line_and_markup_is_text(capsys: pytest.CaptureFixture[str
     assert after(lines) == [
         "  dropped a.jsonl:3 id=x\\nwritten to y candidate 2: empty: [bold]:smile:"
     ]
+
+
+def test_servers_that_were_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
+    stage = {
+        "name": "score", "num_parts_done": 2, "num_tokens": 3000, "run_s": 1.5,
+        "tokens_per_s": 2000.0, "num_tokens_computed": 0, "halved_batch_tokens": None,
+    }  # fmt: skip
+    assert len(cells(printed(capsys, stages=[stage | {"retries": {}}]))) == 4
+    lines = printed(capsys, stages=[stage | {"retries": {"connection": 2, "429": 1010}}])
+    assert cells(lines)[4:] == [("  asked again", "1,012 times: 429 ×1,010, connection ×2")]
