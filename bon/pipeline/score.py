@@ -38,12 +38,13 @@ class ScoreParts:
         pool = Pool.open(self.pool_root)
         with self.scorer as scorer:
             yield Ready(time.monotonic() - started_s)
+            retries = Counter[str]()
             for number in parts:
                 prompts = pool.prompts(number)
                 columns = group_columns(with_candidates=self.reads_candidates)
                 rows = pool.read(CANDIDATES, number, columns)
                 groups = candidate_groups(prompts, rows, pool.manifest.generation)
-                computed_before, before = scorer.num_tokens_computed, Counter(retries_of(scorer))
+                computed_before = scorer.num_tokens_computed
                 results = scorer.score(groups) if groups else []
                 by_id = {prompt.prompt_id: prompt for prompt in prompts}
                 pool.commit(
@@ -53,6 +54,7 @@ class ScoreParts:
                     _drops(results, by_id),
                     covers=len(prompts),
                 )
+                before, retries = retries, Counter(retries_of(scorer))
                 # only now: a part that dies before is done again, and would count twice
                 yield Progress(
                     len(groups),
@@ -60,7 +62,7 @@ class ScoreParts:
                     sum(sum(result.num_tokens) for result in results),
                     scorer.num_tokens_computed - computed_before,
                     scorer.halved_batch_tokens,
-                    dict(Counter(retries_of(scorer)) - before),
+                    dict(retries - before),
                 )
                 yield PartDone(number)
 

@@ -13,7 +13,7 @@ from support.fakes import FakeGenerator, FakeScorer, InlineEngine, Run, ignore, 
 from bon.errors import PoolIncompleteError
 from bon.pipeline.run import ScoringPlan, score
 from bon.pipeline.score import ScoreParts
-from bon.pool.pool import CANDIDATES
+from bon.pool.pool import CANDIDATES, Pool
 from bon.protocols import PartDone, Progress, Ready, retries_of
 from bon.records import CandidateGroup, Scores
 
@@ -119,13 +119,13 @@ def test_how_often_a_server_was_asked_again_is_reported(tmp_path: Path) -> None:
         if isinstance(event, Progress)
     ]
     assert [event.retries for event in progress] == [
-        {"429": 2, "connection": 4},
+        {"429": 3, "connection": 4},
         {"429": 2, "connection": 2},
     ]
     plan = ScoringPlan("again", scorer, {"spec": "by length"})
     report = score(pool, plan, InlineEngine(), None, ignore)
-    assert report.as_json()["retries"] == {"429": 4, "connection": 6}
-    report = score(pool, plan, InlineEngine(), None, ignore)
+    assert report.as_json()["retries"] == {"429": 5, "connection": 6}
+    report = score(Pool.open(pool.layout.root), plan, InlineEngine(), None, ignore)
     assert report.as_json()["retries"] == {}
 
 
