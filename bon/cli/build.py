@@ -109,6 +109,9 @@ def _one_scorer(settings: ScoreSettings, said: str) -> ScorerSettings:
         step_aggregate=settings.step_aggregate,
         answer_column=settings.rule_answer_column,
         rule_timeout_s=settings.rule_timeout_s,
+        server_concurrency=settings.server_concurrency,
+        server_timeout_s=settings.server_timeout_s,
+        server_patience_s=settings.server_patience_s,
     )
     kind_of(scorer.spec).check(scorer)
     return scorer
