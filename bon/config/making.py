@@ -141,6 +141,12 @@ class ScoreSettings(Settings):
     """Input column with the right answer, for rules; where there is no answer, ground_truth."""
     rule_timeout_s: float = Field(default=5.0, gt=0.0)
     """Seconds of computing after which rule:math gives up on a candidate, which has no score."""
+    server_concurrency: int = Field(default=32, ge=1, le=10_000)
+    """Requests that are with a model server at once, for each URL."""
+    server_timeout_s: float = Field(default=300.0, gt=0.0)
+    """Seconds after which a model server's answer is given up and asked for again."""
+    server_patience_s: float = Field(default=300.0, ge=0.0)
+    """Seconds without any answer from the model servers after which the run ends."""
 
     @property
     def specs(self) -> tuple[str, ...]:
@@ -163,7 +169,10 @@ class VerifySettings(Settings):
 class ScorerSettings(Settings):
     """One scorer, resolved."""
 
-    runtime_fields: ClassVar[frozenset[str]] = frozenset({"batch_tokens", "device", "engine"})
+    runtime_fields: ClassVar[frozenset[str]] = frozenset(
+        {"batch_tokens", "device", "engine"}
+        | {"server_concurrency", "server_timeout_s", "server_patience_s"}
+    )
     rule_fields: ClassVar[frozenset[str]] = frozenset({"answer_column", "rule_timeout_s"})
     """Fields that only rules read; a rule's fingerprint is made by `RuleScorer`."""
     step_fields: ClassVar[frozenset[str]] = frozenset({"step_separator", "step_aggregate"})
@@ -199,6 +208,12 @@ class ScorerSettings(Settings):
     """Input column with the right answer."""
     rule_timeout_s: float = 5.0
     """Seconds of computing for one candidate."""
+    server_concurrency: int = 32
+    """Requests with a model server at once, for each URL."""
+    server_timeout_s: float = 300.0
+    """Seconds for one answer."""
+    server_patience_s: float = 300.0
+    """Seconds without any answer after which the run ends."""
 
     def fingerprint(self, *, reads_steps: bool = True) -> dict[str, Any]:
         """Return what decides a reward model's scores; it may be one that reads no steps."""
