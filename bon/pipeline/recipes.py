@@ -52,12 +52,21 @@ class Recipe:
     @property
     def name(self) -> str:
         """What reports call the reward: the scorer's name, or how several make it."""
-        weighted = [_weighted(one, self.weights.get(one, 1.0)) for one in self.scorers]
+        weighted = [self._part(one) for one in self.scorers]
         text = weighted[0] if self.aggregate is None else f"{self.aggregate}({', '.join(weighted)})"
         if self.kl_beta:
             text += f" - {self.kl_beta:g} KL"
         conditions = [f"{name} >= {lowest:g}" for name, lowest in self.gates.items()]
         return text + (f" where {' and '.join(conditions)}" if conditions else "")
+
+    def _part(self, scorer: str) -> str:
+        """Say what is done to one scorer's scores: another name than the scores as they are."""
+        text, weight = scorer, self.weights.get(scorer, 1.0)
+        if scorer in self.length_debias:
+            text = f"{self.length_debias[scorer]}-debiased({text})"
+        if scorer in self.normalize:
+            text = f"{self.normalize[scorer]}({text})"
+        return text if weight == 1 else f"{weight:g} {text}"
 
     def as_json(self) -> dict[str, Any]:
         """Return what was set, for `--json` and the dataset card."""
@@ -68,10 +77,6 @@ class Recipe:
         if self.aggregate == "uwo":
             said["uwo_penalty"] = self.uwo_penalty
         return said | ({"kl_beta": self.kl_beta} if self.kl_beta else {})
-
-
-def _weighted(name: str, weight: float) -> str:
-    return name if weight == 1 else f"{weight:g} {name}"
 
 
 def plan_recipe(

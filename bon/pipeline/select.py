@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -49,7 +49,8 @@ class _Mean:
 
 @dataclass
 class SelectReport:
-    """What selecting did; means and accuracies are over the prompts that were kept."""
+    """What selecting did; means and accuracies are over the prompts that were kept, each counting
+    once, however many of its candidates have a reward."""
 
     accounting: Accounting
     strategy: str
@@ -184,6 +185,11 @@ def _draw_seed(seed: int, prompt_id: str) -> int:
     return int.from_bytes(digest[:8], "big")
 
 
+def _mean_of(rewards: Sequence[float | None]) -> float | None:
+    known = [reward for reward in rewards if reward is not None]
+    return sum(known) / len(known) if known else None
+
+
 def _measure(
     report: SelectReport,
     ranked: RankedPrompt,
@@ -191,10 +197,8 @@ def _measure(
     answer_column: str,
     pattern: re.Pattern[str] | None,
 ) -> None:
-    for reward in ranked.rewards:
-        report.reward_all.add(reward)
-    for index in chosen:
-        report.reward_chosen.add(ranked.rewards[index])
+    report.reward_all.add(_mean_of(ranked.rewards))
+    report.reward_chosen.add(_mean_of([ranked.rewards[index] for index in chosen]))
     reference = reference_answer(ranked.prompt.extra.get(answer_column), pattern)
     if reference is None:
         return

@@ -74,6 +74,15 @@ def test_kinds_are_said_for_all_or_for_one() -> None:
     assert named.length_debias == {"math": "lowess"}
 
 
+def test_scores_that_are_changed_have_another_name_than_those_in_the_pool() -> None:
+    assert plan(normalize=("rank",)).name == "rank(rm)"
+    assert plan(length_debias=("linear",)).name == "linear-debiased(rm)"
+    both = plan(
+        aggregate="sum", weight=("rm=2",), normalize=("rm=prompt-z",), length_debias=("rm=lowess",)
+    )
+    assert both.name == "sum(2 prompt-z(lowess-debiased(rm)), math)"
+
+
 def test_the_kl_penalty_reads_the_reference() -> None:
     assert plan("rm", "ref", kl_beta=0.1).reads == ("rm", "ref")
     assert plan("rm", "ref", kl_beta=0.1).name == "rm - 0.1 KL"

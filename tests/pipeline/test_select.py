@@ -164,10 +164,11 @@ def test_rewards_and_accuracies_worked_out_by_hand(pool: Pool, tmp_path: Path) -
     report, _ = run_select(pool, tmp_path / "o.parquet")
     told = report.as_json()
 
-    # kept are p0 to p3: 4 + 3 + 4 + 4 rewards that sum to 1.875 + 6.5 + 6 - 10 = 4.375
-    assert told["mean_reward_all"] == pytest.approx(4.375 / 15)
+    # kept are p0 to p3, each counting once: 4, 3, 4 and 4 rewards that sum to 1.875, 6.5, 6, -10
+    expected = (1.875 / 4 + 6.5 / 3 + 6 / 4 - 10 / 4) / 4
+    assert told["mean_reward_all"] == pytest.approx(expected)
     assert told["mean_reward_chosen"] == pytest.approx((1 + 4 + 3 - 1) / 4)
-    assert told["lift"] == pytest.approx(7 / 4 - 4.375 / 15)
+    assert told["lift"] == pytest.approx(7 / 4 - expected)
     # right of four: p0 2, p1 1 (8), p2 1 (3), p3 4; chosen: p0 wrong, p1 right, p2 wrong, p3 right
     assert told["accuracy_random"] == pytest.approx((2 + 1 + 1 + 4) / 16)
     assert told["accuracy_chosen"] == pytest.approx(2 / 4)
