@@ -111,7 +111,9 @@ class ScoreSettings(Settings):
     panel: ClassVar[str] = "Scoring"
 
     reward: Annotated[tuple[str, ...], Flag("-r", "BON_REWARD")] = (DEFAULT_REWARD,)
-    """Scorer as [NAME=]SPEC, SPEC a hub id, a folder, rule:math or rule:exact (repeatable)."""
+    """Scorer as [NAME=]SPEC, SPEC a hub id, a folder, rule:RULE with RULE one of math, exact, regex,
+    length, repetition, format, json, or rule:FILE.py:FUNCTION for your own (repeatable); a rule's
+    options stand behind it: 'rule:length?max=600'."""
     ref_model: str | None = None
     """Reference model (a hub id or a folder) for --kl-beta: its log-probabilities of the responses
     become the scores `ref`. The same as -r ref=logprob:MODEL."""
@@ -140,7 +142,8 @@ class ScoreSettings(Settings):
     rule_answer_column: str = "answer"
     """Input column with the right answer, for rules; where there is no answer, ground_truth."""
     rule_timeout_s: float = Field(default=5.0, gt=0.0)
-    """Seconds of computing after which rule:math gives up on a candidate, which has no score."""
+    """Seconds of computing after which rule:math, regex, format and json give up on a candidate,
+    which has no score."""
     server_concurrency: int = Field(default=32, ge=1, le=10_000)
     """Requests that are with a model server at once, for each URL."""
     server_timeout_s: float = Field(default=300.0, gt=0.0)
