@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bon.errors import InputError
-from bon.records import CandidateGroup, Drop, Message, Scores
+from bon.records import Candidate, CandidateGroup, Drop, Message, Scores
 from bon.sources.ids import Ids
 from bon.sources.messages import read_turns
 from bon.sources.rows import RowFault
@@ -18,6 +19,8 @@ _OF_THE_TRAINER = frozenset(
     {"completion_ids", "environments", "log_extra", "log_metric", "trainer_state"}
 )
 """What TRL hands over beside the columns of the dataset."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""No text: it cannot be written, and no tokenizer takes it."""
 _JSON = (str, int, float, bool, list, tuple, dict, type(None))
 
 
@@ -49,6 +52,8 @@ class _Row:
     messages: tuple[Message, ...]
     response: str
     extra: dict[str, Any]
+    token_ids: tuple[int, ...] | None
+    """As sampled; none where the trainer does not say, or where they are those of several turns."""
 
     def continues(self, other: _Row) -> bool:
         """Tell whether it is a candidate of the same prompt, right behind the other."""
@@ -69,52 +74,68 @@ def read_batch(
 
     Of `columns` all that are lists are the dataset's, a value a completion. Consecutive completions
     of one prompt, whose other columns are equal too, become one group: so a scorer can share the
-    prompt's work among them, and a judge can compare them.
+    prompt's work among them, and a judge can compare them. `completion_ids` are sampled tokens, for
+    scorers that count them.
 
     Raises:
         InputError: the lists are not of one length.
     """
     texts, asked = list(completions), list(prompts)
     _check_length("prompts", asked, len(texts))
-    extras = _extras(columns, len(texts))
+    extras, ids = _extras(columns, len(texts)), _token_ids(columns, len(texts))
     runs: list[list[_Row]] = []
     drops: dict[int, Drop] = {}
     for position, (prompt, completion) in enumerate(zip(asked, texts, strict=True)):
         try:
-            row = _Row(position, *_conversation(prompt, completion), extras[position])
+            messages, response, num_turns = _conversation(prompt, completion)
         except RowFault as error:
             drops[position] = Drop(error.fault.reason, error.fault.detail)
             continue
+        token_ids = ids[position] if num_turns == 1 else None
+        row = _Row(position, messages, response, extras[position], token_ids)
         if runs and row.continues(runs[-1][-1]):
             runs[-1].append(row)
         else:
             runs.append([row])
-    ids = Ids()
-    groups = tuple(
-        CandidateGroup(
-            ids.make(run[0].messages),
-            run[0].messages,
-            tuple(row.response for row in run),
-            run[0].extra,
-        )
-        for run in runs
-    )
+    names = Ids()
+    groups = tuple(_group(names.make(run[0].messages), run) for run in runs)
     return Batch(groups, tuple(tuple(row.position for row in run) for run in runs), drops)
 
 
-def _conversation(prompt: Any, completion: Any) -> tuple[tuple[Message, ...], str]:
-    """Return the messages before the response that is scored, and its text."""
+def _group(prompt_id: str, run: Sequence[_Row]) -> CandidateGroup:
+    candidates = tuple(
+        Candidate(number, row.response, None, len(row.token_ids), None, None, row.token_ids)
+        for number, row in enumerate(run)
+        if row.token_ids is not None
+    )
+    return CandidateGroup(
+        prompt_id,
+        run[0].messages,
+        tuple(row.response for row in run),
+        run[0].extra,
+        candidates if len(candidates) == len(run) else (),
+    )
+
+
+def _conversation(prompt: Any, completion: Any) -> tuple[tuple[Message, ...], str, int]:
+    """Return the messages before the response that is scored, its text, and the completion's number
+    of turns."""
     turns = _turns(completion, "completion", "assistant")
     if not turns or turns[-1]["role"] != "assistant":
         what = f"ends with a turn of {turns[-1]['role']!r}" if turns else "is empty"
         raise RowFault("missing_response", f"the completion {what}, not of the assistant")
-    return (*_turns(prompt, "prompt", "user"), *turns[:-1]), turns[-1]["content"]
+    messages = (*_turns(prompt, "prompt", "user"), *turns[:-1])
+    return messages, turns[-1]["content"], len(turns)
 
 
 def _turns(value: Any, name: str, role: str) -> tuple[Message, ...]:
     if isinstance(value, str):
-        return (Message(role=role, content=value),)
-    return read_turns(list(value) if isinstance(value, tuple) else value, name)[0]
+        turns: tuple[Message, ...] = (Message(role=role, content=value),)
+    else:
+        turns, _ = read_turns(list(value) if isinstance(value, tuple) else value, name)
+    if any(_SURROGATE.search(turn["content"]) for turn in turns):
+        raise RowFault("invalid_unicode", f"the {name} has half of a surrogate pair")
+    return turns
 
 
 def _extras(columns: Mapping[str, Any], num_rows: int) -> list[dict[str, Any]]:
@@ -130,6 +151,14 @@ def _extras(columns: Mapping[str, Any], num_rows: int) -> list[dict[str, Any]]:
         {name: values[row] for name, values in lists.items() if isinstance(values[row], _JSON)}
         for row in range(num_rows)
     ]
+
+
+def _token_ids(columns: Mapping[str, Any], num_rows: int) -> list[tuple[int, ...] | None]:
+    """Return what TRL says of the sampled tokens, end token included."""
+    said = columns.get("completion_ids")
+    if not isinstance(said, list | tuple) or len(said) != num_rows:
+        return [None] * num_rows
+    return [tuple(map(int, ids)) if isinstance(ids, list | tuple) else None for ids in said]
 
 
 def _check_length(name: str, values: Sequence[Any], num_rows: int) -> None:

@@ -15,7 +15,7 @@ from bon.api.batch import read_batch
 from bon.api.figures import RewardFigures
 from bon.pipeline.run import ScoringPlan
 from bon.protocols import Scorer
-from bon.records import Drop
+from bon.records import CandidateGroup, Drop, Scores
 
 __all__ = ["RewardFunction"]
 
@@ -56,8 +56,7 @@ class RewardFunction:
         """
         batch = read_batch(prompts, completions, columns)
         with self._own_lock():
-            results = self._loaded().score(batch.groups) if batch.groups else []
-            rewards, drops = batch.spread(results)
+            rewards, drops = batch.spread(self._scores(batch.groups))
             self._figures.add(rewards)
             new = self._count(drops)
         if new:
@@ -84,10 +83,7 @@ class RewardFunction:
     def close(self) -> None:
         """Free the model; the next call loads it again."""
         with self._own_lock():
-            if self._free is not None:
-                self._scorer = None
-                self._free()
-                self._free = None
+            self._release()
 
     def __enter__(self) -> Self:
         with self._own_lock():
@@ -129,6 +125,23 @@ class RewardFunction:
             self._scorer = scorer.__enter__()
             self._free = weakref.finalize(self, _leave, scorer, os.getpid())
         return self._scorer
+
+    def _scores(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
+        if not groups:
+            return []
+        scorer = self._loaded()
+        try:
+            return scorer.score(groups)
+        except BaseException:
+            # an interrupted one may still have an answer under way, which the next call would take
+            # for its own: it is loaded anew
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        free, self._free, self._scorer = self._free, None, None
+        if free is not None:
+            free()
 
     def _count(self, drops: Sequence[Drop]) -> list[Drop]:
         """Count reasons and return a drop for each that is new."""

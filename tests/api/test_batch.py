@@ -12,7 +12,7 @@ from support.datasets import assistant, user
 
 from bon.api.batch import Batch, read_batch
 from bon.errors import InputError
-from bon.records import Drop, Scores
+from bon.records import Candidate, Drop, Scores
 
 SYSTEM = {"role": "system", "content": "Be short."}
 
@@ -89,7 +89,6 @@ def test_what_is_no_column_is_passed_by() -> None:
     columns = {
         "answer": np.array([7, 7]),
         "image": [object(), object()],
-        "completion_ids": [[1], [2], [3]],
         "trainer_state": object(),
         "log_extra": print,
         "environments": None,
@@ -113,12 +112,34 @@ def test_a_completion_of_several_turns_is_scored_at_its_last() -> None:
     assert group.responses == ("It is 4.",)
 
 
+def test_sampled_tokens_are_what_the_pool_would_know_of_candidates() -> None:
+    turns = [assistant("a"), {"role": "tool", "content": "4"}, assistant("b")]
+    ids = [[5, 6], [], [7], [8, 9]]
+    batch = read_batch(["q", "q", "r", "r"], ["1", "", "2", turns], {"completion_ids": ids})
+    first, second, third = (group.candidates for group in batch.groups)
+    assert first == (
+        Candidate(0, "1", None, 2, None, None, (5, 6)),
+        Candidate(1, "", None, 0, None, None, ()),
+    )
+    assert [one.num_tokens for one in second] == [1]
+    assert third == ()  # the tokens are those of three turns
+
+
+@pytest.mark.parametrize("said", [None, [[1], [2], [3]], "12", [1, 2]])
+def test_sampled_tokens_of_another_form_are_passed_by(said: Any) -> None:
+    (group,) = read_batch(["q", "q"], ["1", "2"], {"completion_ids": said}).groups
+    assert group.candidates == ()
+    assert group.extra == {}
+
+
 @pytest.mark.parametrize(
     ("prompt", "completion", "reason"),
     [
         ("q", [], "missing_response"),
         ("q", [user("no")], "missing_response"),
         ("q", None, "wrong_type"),
+        ("q", "half a \ud83d", "invalid_unicode"),
+        ([user("half a \ud83d")], "1", "invalid_unicode"),
         (None, "1", "wrong_type"),
         ([{"role": "pirate", "content": "q"}], "1", "unknown_role"),
         ("q", [{"role": "assistant", "content": "", "tool_calls": [{}]}], "unsupported_content"),

@@ -220,6 +220,25 @@ def test_a_forked_process_loads_its_own_and_leaves_the_parents(tmp_path: Path) -
     assert events(log)[-1] == "exit"
 
 
+def test_an_interrupted_one_is_loaded_anew(tmp_path: Path) -> None:
+    class Stopped(Counting):
+        def score(self, groups: Any) -> list[Scores]:
+            if groups[0].responses == ("stop",):
+                raise KeyboardInterrupt
+            return super().score(groups)
+
+    log = tmp_path / "log"
+    function = RewardFunction(ScoringPlan("stopped", Stopped(log), {}))
+    assert function(["q"], ["abc"]) == [3.0]
+    with pytest.raises(KeyboardInterrupt):
+        function(["q"], ["stop"])
+    assert events(log) == ["enter", "exit"]
+    assert function(["q"], ["abc"]) == [3.0]
+    assert function.metrics()["num_samples"] == 2
+    function.close()
+    assert events(log) == ["enter", "exit"] * 2
+
+
 def test_a_reason_that_comes_with_many_is_said_with_one_detail(tmp_path: Path) -> None:
     class Refusing(Counting):
         def score(self, groups: Any) -> list[Scores]:
