@@ -26,7 +26,7 @@ def test_a_rule_is_a_scorer_like_any_other() -> None:
     )
     rule, model = scoring_plans(settings)
     assert isinstance(rule.scorer, RuleScorer)
-    assert rule.scorer.rule is RULES["exact"]
+    assert isinstance(rule.scorer.rule, RULES["exact"])
     assert rule.name == "rule-exact"
     assert rule.fingerprint == {
         "name": "rule-exact", "spec": "rule:exact", "answer_column": "solution",

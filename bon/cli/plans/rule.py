@@ -1,29 +1,32 @@
-"""`-r rule:NAME`."""
+"""`-r rule:NAME` and `-r rule:FILE.py:FUNCTION`."""
 
 from __future__ import annotations
 
 from bon.cli.plans.kinds import ScorerKind
 from bon.config import ScorerSettings
 from bon.pipeline.run import ScoringPlan
-from bon.scorers.rules import PREFIX, RuleScorer, find_rule
+from bon.scorers.rules import PREFIX, RuleScorer, make_rule
 
 __all__ = ["RULE"]
 
 
 def gives_verdicts(settings: ScorerSettings) -> bool:
-    """All rules do."""
-    return True
+    """Ask the rule."""
+    return make_rule(settings).is_verdict
 
 
 def check(settings: ScorerSettings) -> None:
-    """Raise where there is no such rule, or what it needs is not installed."""
-    find_rule(settings.spec.removeprefix(PREFIX))
+    """Raise where there is no such rule, what it needs is not installed, or an option is wrong."""
+    make_rule(settings)
 
 
 def plan(settings: ScorerSettings) -> ScoringPlan:
     """Plan a rule."""
-    scorer = RuleScorer(settings, find_rule(settings.spec.removeprefix(PREFIX)))
-    return ScoringPlan(settings.name, scorer, scorer.fingerprint())
+    rule = make_rule(settings)
+    scorer = RuleScorer(settings, rule)
+    return ScoringPlan(
+        settings.name, scorer, scorer.fingerprint(), reads_candidates=rule.reads_candidates
+    )
 
 
 RULE = ScorerKind(

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from bon.config.filters import Language, Refusal, Regex, Repetition
 from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
 from bon.pipeline.filtering.phrases import REFUSALS
-from bon.pipeline.filtering.repetition import RULES, first_broken_rule
 from bon.pipeline.filtering.units import (
     Needs,
     Units,
@@ -22,6 +21,7 @@ from bon.pipeline.filtering.units import (
     curation_missing,
     either_fails,
 )
+from bon.repetition import RULES, first_broken_rule
 
 __all__ = ["LanguageStep", "RefusalStep", "RegexStep", "RepetitionStep"]
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from bon.answers import is_correct, reference_answer
 from bon.config import ScorerSettings
 from bon.errors import EngineError
-from bon.records import Drop
-from bon.scorers.rules.verifier import BOXED, Verifier
+from bon.records import CandidateGroup, Drop
+from bon.scorers.rules.limited import LimitedProcess
+from bon.scorers.rules.options import NoOptions, read_options
+from bon.scorers.rules.references import compared
 
 __all__ = ["MathRule", "as_latex"]
+
+_BOXED = "\\boxed{"
+"""What an answer begins with that is nothing but the answer."""
 
 _MAX_CHARS = 16_000
 """Of a longer text its end is searched, where the answer stands; a longer formula is none."""
@@ -46,21 +52,26 @@ class MathRule:
     a process of its own with a limit on its computing time.
     """
 
-    version: ClassVar[int] = 2
-    settings_read: ClassVar[frozenset[str]] = frozenset({"rule_timeout_s"})
+    version: ClassVar[int | None] = 2
+    settings_read: ClassVar[frozenset[str]] = frozenset({"answer_column", "rule_timeout_s"})
+    reads_candidates: ClassVar[bool] = False
+    is_verdict: ClassVar[bool] = True
 
     def __init__(self, settings: ScorerSettings) -> None:
-        self._verifier = Verifier(settings.rule_timeout_s)
+        """A rule without options."""
+        read_options(NoOptions, settings)
+        self._column = settings.answer_column
+        self._verify = LimitedProcess("math_work.py", None, settings.rule_timeout_s, "rule:math")
         self._reference = ""
         self._known: dict[str, bool | Drop] = {}
 
     def __enter__(self) -> MathRule:
         self.check()
-        self._verifier.start()
+        self._verify.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._verifier.stop()
+        self._verify.stop()
 
     @classmethod
     def check(cls) -> None:
@@ -74,6 +85,14 @@ class MathRule:
                 "rule:math needs math-verify, which is not installed",
                 next_step="pip install 'bon-cli[curation]', or take rule:exact",
             )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """It has no options."""
+        return {}
+
+    def rewards(self, groups: Sequence[CandidateGroup]) -> list[list[float | Drop]]:
+        """Return 1.0 for what is right, 0.0 for what is wrong."""
+        return compared(groups, self._column, self.reference, self.verdict)
 
     def reference(self, value: Any) -> str | None:
         """Return the right answer that an answer column's value holds, none where none."""
@@ -98,12 +117,12 @@ class MathRule:
         return verdict
 
     def _compare(self, reference: str, answer: str) -> bool | Drop:
-        if len(answer) > _MAX_CHARS and answer.startswith(BOXED):
+        if len(answer) > _MAX_CHARS and answer.startswith(_BOXED):
             return False
         if reference != self._reference:
             self._reference, self._known = reference, {}
         if answer not in self._known:
-            verdict = self._verifier.compare(reference, answer[-_MAX_CHARS:])
+            verdict: bool | Drop = self._verify.ask([reference, answer[-_MAX_CHARS:]])
             if isinstance(verdict, Drop) and verdict.reason == "rule_crashed":
                 return verdict  # what killed it may have come from outside: not for the next one
             self._known[answer] = verdict
@@ -125,7 +144,7 @@ def as_latex(answer: str) -> str:
     inner = _UNIT.sub(r"\1", inner) if _UNIT.fullmatch(inner) else inner
     inner = _MIXED.sub(r"\1\\frac{\2}{\3}", inner) if _MIXED.fullmatch(inner) else inner
     inner = _PI.sub(r"\\pi ", inner.replace("°", r"^\circ").replace("**", "^"))
-    return answer if _has_words(inner) else f"{BOXED}{inner}}}"
+    return answer if _has_words(inner) else f"{_BOXED}{inner}}}"
 
 
 def _final_answer(value: Any) -> str | None:

@@ -13,19 +13,30 @@ __all__ = ["PREFIX", "Rule", "RuleScorer"]
 
 PREFIX = "rule:"
 """What the spec of a rule begins with."""
-_DEFAULT_COLUMN = ScorerSettings.model_fields["answer_column"].default
-_FALLBACK_COLUMN = "ground_truth"
 
 
 class Rule(Protocol):
-    """Tells right responses from wrong ones; entered once per worker."""
+    """Gives every candidate a float, or says why it has none; entered once per worker.
 
-    version: ClassVar[int]
-    """Goes up when a verdict changes: a pool that another version has scored is not resumed."""
+    It is made where the command runs and sent to the worker, so until it is entered it can be
+    pickled and holds no process and nothing heavy.
+    """
+
+    version: ClassVar[int | None]
+    """Goes up when a reward changes: a pool that another version has scored is not resumed. None
+    where the fingerprint has what decides the rewards; such scores are not thrown away with an
+    input that changed, because nobody knows what they cost."""
     settings_read: ClassVar[frozenset[str]]
-    """Scorer settings that decide its verdicts, besides the answer column."""
+    """Scorer settings that decide its rewards, its options aside."""
 
-    def __init__(self, settings: ScorerSettings) -> None: ...
+    def __init__(self, settings: ScorerSettings) -> None:
+        """Read the options.
+
+        Raises:
+            SettingsError: one that it does not have, or that cannot be.
+            EngineError: a package that an option needs is not installed.
+        """
+        ...
 
     def __enter__(self) -> Self: ...
 
@@ -33,65 +44,67 @@ class Rule(Protocol):
 
     @classmethod
     def check(cls) -> None:
-        """Raise where something that the rule needs is not installed."""
+        """Raise where something that the rule always needs is not installed."""
         ...
 
-    def reference(self, value: Any) -> str | None:
-        """Return the right answer that an answer column's value holds, none where none."""
+    @property
+    def is_verdict(self) -> bool:
+        """Tell whether its rewards say yes (1) or no (0)."""
         ...
 
-    def verdict(self, response: str, reference: str) -> bool | Drop:
-        """Tell whether a response gives the right answer, or why that cannot be told."""
+    @property
+    def reads_candidates(self) -> bool:
+        """Tell whether it asks for all that the pool knows of the candidates."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what decides the rewards besides version and settings: its options, resolved."""
+        ...
+
+    def rewards(self, groups: Sequence[CandidateGroup]) -> list[list[float | Drop]]:
+        """Return a float, or why there is none, for every response of every group."""
         ...
 
 
 @dataclass
 class RuleScorer:
-    """`Scorer` that gives 1.0 to a right response and 0.0 to a wrong one."""
+    """`Scorer` that applies a rule."""
 
     settings: ScorerSettings
-    rule: type[Rule]
+    rule: Rule
     num_tokens_computed: int = 0
     """A rule reads text."""
     halved_batch_tokens: int | None = None
 
     def __enter__(self) -> RuleScorer:
-        self._rule = self.rule(self.settings).__enter__()
+        self.rule.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._rule.__exit__(*error)
+        self.rule.__exit__(*error)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what decides the scores; what only reward models read is not in it."""
-        fields = {"name", "spec", "answer_column"} | self.rule.settings_read
-        return self.settings.model_dump(mode="json", include=fields) | {
-            "rule_version": self.rule.version
-        }
+        fields = {"name", "spec"} | self.rule.settings_read
+        said = self.settings.model_dump(mode="json", include=fields) | self.rule.fingerprint()
+        if self.rule.version is not None:
+            said["rule_version"] = self.rule.version
+        # a rule's version alone says that it gives verdicts, as in pools of the first days
+        if self.rule.is_verdict != (self.rule.version is not None):
+            said["is_verdict"] = self.rule.is_verdict
+        return said
 
     def score(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
-        """Judge every response of every group; a failed one is none, with its reason."""
-        return [self._score(group) for group in groups]
+        """Apply the rule to every response of every group; what fails is none, with its reason."""
+        rewards = self.rule.rewards(groups)
+        return [_scores(group, one) for group, one in zip(groups, rewards, strict=True)]
 
-    def _score(self, group: CandidateGroup) -> Scores:
-        reference = self._reference(group)
-        verdicts: list[bool | Drop]
-        if reference is None:
-            why = f"its column {self.settings.answer_column!r} is missing or holds no answer"
-            verdicts = [Drop("no_reference", why)] * len(group.responses)
-        else:
-            verdicts = [self._rule.verdict(response, reference) for response in group.responses]
-        return Scores(
-            group.prompt_id,
-            tuple(None if isinstance(one, Drop) else float(one) for one in verdicts),
-            (0,) * len(verdicts),
-            (False,) * len(verdicts),
-            {number: one for number, one in enumerate(verdicts) if isinstance(one, Drop)},
-        )
 
-    def _reference(self, group: CandidateGroup) -> str | None:
-        column = self.settings.answer_column
-        reference = self._rule.reference(group.extra.get(column))
-        if reference is None and column == _DEFAULT_COLUMN:
-            return self._rule.reference(group.extra.get(_FALLBACK_COLUMN))
-        return reference
+def _scores(group: CandidateGroup, rewards: Sequence[float | Drop]) -> Scores:
+    return Scores(
+        group.prompt_id,
+        tuple(None if isinstance(one, Drop) else float(one) for one in rewards),
+        (0,) * len(rewards),
+        (False,) * len(rewards),
+        {number: one for number, one in enumerate(rewards) if isinstance(one, Drop)},
+    )

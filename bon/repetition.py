@@ -1,4 +1,4 @@
-"""How much a text repeats itself, by the rules of Gopher (Rae et al. 2021, arXiv 2112.11446)."""
+"""How much a text repeats itself, by one n and by Gopher's rules (arXiv 2112.11446)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from bon.config.filters import Repetition
 
-__all__ = ["RULES", "first_broken_rule", "repetition_shares"]
+__all__ = ["RULES", "first_broken_rule", "repeated_share", "repetition_shares"]
 
 RULES = (
     "duplicate_lines",
@@ -27,6 +27,16 @@ RULES = (
 )
 """In the order in which they are tried; each is a key of the filter."""
 _PARAGRAPH_END = re.compile(r"\n\s*\n")
+
+
+def repeated_share(units: Sequence[str], n: int) -> float:
+    """Return the share of n-grams of these units that were there before, from 0 to 1.
+
+    Fewer than n units have none: 0. One minus it is distinct-n (Li et al. 2016, arXiv 1510.03055),
+    which divides by the number of words, here by that of n-grams.
+    """
+    grams = _grams(units, n)
+    return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
 
 
 def first_broken_rule(text: str, limits: Repetition) -> tuple[int, float] | None:
@@ -64,13 +74,17 @@ def _shares(text: str, words: Sequence[str]) -> Iterator[tuple[str, float]]:
     yield "duplicate_paragraph_chars", chars
     total = sum(map(len, words))
     for n in range(2, 11):
-        grams = list(zip(*(words[start:] for start in range(n)), strict=False))
+        grams = _grams(words, n)
         if len(set(grams)) == len(grams):
             return  # no n-gram repeats, so no longer one does
         if n <= 4:
             yield f"top_{n}_gram", _covered(words, _top(grams), n) / total
         else:
             yield f"duplicate_{n}_grams", _covered(words, _again(grams), n) / total
+
+
+def _grams(units: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return list(zip(*(units[start:] for start in range(n)), strict=False))
 
 
 def _repeats(pieces: list[str]) -> tuple[float, float]:

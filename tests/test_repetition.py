@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bon.config.filters import Repetition
-from bon.pipeline.filtering.repetition import RULES, first_broken_rule, repetition_shares
+from bon.repetition import RULES, first_broken_rule, repetition_shares
 
 
 def distinct(count: int, start: int = 0) -> list[str]:
