@@ -20,7 +20,8 @@ boundary), and says four things: what happened, where, why, and what to do next.
     ├── EngineError            RuntimeError
     │   ├── WorkerDiedError    ChildProcessError
     │   └── ServerError        ConnectionError       a model server cannot be used
-    │       └── ServerPathError LookupError          it has no such path, or no such model
+    │       ├── ServerPathError LookupError          it has no such path, or no such model
+    │       └── ServerGoneError TimeoutError         it answers nothing any more
     ├── OutputError            OSError               the result cannot be written
     └── AccountingError        ArithmeticError       rows in != rows out + drops: a bug
 """
@@ -45,6 +46,7 @@ __all__ = [
     "PoolLockedError",
     "PoolNotFoundError",
     "ServerError",
+    "ServerGoneError",
     "ServerPathError",
     "SettingsError",
     "SettingsMismatchError",
@@ -161,6 +163,10 @@ class ServerError(EngineError, ConnectionError):
 
 class ServerPathError(ServerError, LookupError):
     """A model server has no such path, or no such model."""
+
+
+class ServerGoneError(ServerError, TimeoutError):
+    """Model servers are not reached, or answer nothing, for longer than is waited."""
 
 
 class OutputError(BonError, OSError):

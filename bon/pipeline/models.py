@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ __all__ = [
     "resolve_adapter",
     "resolve_model",
     "resolve_reward_model",
+    "resolve_tokenizer",
 ]
 
 _CACHED_ABOVE_BYTES = 16 << 20
@@ -33,6 +34,7 @@ _CONTENT = (*_WEIGHTS, ".json", ".jinja", ".model", ".txt")
 _ADVICE = "give the folder of a model saved with save_pretrained, or a hub id such as org/name"
 _ADAPTER = "adapter_config.json"
 _PLACE_OF_BASE = ("base_model_name_or_path", "revision")
+_TEXTS = ("*.json", "*.jinja", "*.model", "*.txt")
 _NEVER_FETCHED = ("original/*", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
 
 
@@ -64,6 +66,15 @@ def resolve_adapter(spec: str) -> ResolvedModel:
     model = _resolve(spec, None)
     _check_files(Path(model.path), _ADAPTER)
     return model
+
+
+def resolve_tokenizer(spec: str, revision: str | None) -> ResolvedModel:
+    """Find a model whose weights are elsewhere: a folder, or a hub id whose texts are downloaded.
+
+    Raises:
+        ModelNotFoundError: nothing is there, or the hub does not give it.
+    """
+    return _resolve(spec, revision, _download_texts)
 
 
 def resolve_reward_model(
@@ -149,7 +160,9 @@ def _path(spec: str) -> Path:
     return folder
 
 
-def _resolve(spec: str, revision: str | None) -> ResolvedModel:
+def _resolve(
+    spec: str, revision: str | None, download: Callable[[str, str | None], str] | None = None
+) -> ResolvedModel:
     folder = local_folder(spec)
     if folder is not None:
         return ResolvedModel(folder.name, str(folder), _digest(folder))
@@ -161,26 +174,30 @@ def _resolve(spec: str, revision: str | None) -> ResolvedModel:
             why="it is a file" if folder.exists() else "no such folder, and not a hub id",
             next_step=_ADVICE,
         )
-    path = _download(spec, revision)
+    path = (download or _download)(spec, revision)
     return ResolvedModel(spec, path, Path(path).name)
 
 
 def _download(spec: str, revision: str | None) -> str:
+    folder = _fetch(spec, revision, ignore_patterns=[*_NEVER_FETCHED, "*.bin"])
+    if any(Path(folder).glob("*.safetensors")):
+        return folder
+    return _fetch(spec, revision, ignore_patterns=[*_NEVER_FETCHED])  # an older model
+
+
+def _download_texts(spec: str, revision: str | None) -> str:
+    return _fetch(spec, revision, allow_patterns=[*_TEXTS], ignore_patterns=[*_NEVER_FETCHED])
+
+
+def _fetch(spec: str, revision: str | None, **patterns: list[str]) -> str:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise ModelError(
             f"cannot get the model {spec!r}", why=first_line(error), next_step=INSTALL_ADVICE
         ) from error
-
-    def fetch(*ignored: str) -> str:
-        patterns = [*_NEVER_FETCHED, *ignored]
-        return str(snapshot_download(spec, revision=revision, ignore_patterns=patterns))
-
     try:
-        folder = fetch("*.bin")
-        # an older model has no other weights
-        return folder if any(Path(folder).glob("*.safetensors")) else fetch()
+        return str(snapshot_download(spec, revision=revision, **patterns))
     except Exception as error:
         # the hub client raises many kinds: no such id, no access, no network
         raise ModelNotFoundError(

@@ -12,7 +12,13 @@ from bon.records import CandidateGroup, Drop, Scores
 from bon.scorers.encoding import ConversationEncoder, Encoded
 from bon.scorers.families.base import Family, RewardModel
 
-__all__ = ["Encoder", "make_encoder", "reward_scores", "score_conversations"]
+__all__ = [
+    "Encoder",
+    "conversation_encoder",
+    "make_encoder",
+    "reward_scores",
+    "score_conversations",
+]
 
 
 class Encoder(Protocol):
@@ -38,16 +44,36 @@ def make_encoder(
     Raises:
         ModelError: there is no chat template where one is needed, or it is not valid.
     """
-    chat = ChatTemplate(model.tokenizer, template, "reward model", "--reward-template")
+    vocab_size = model.body.get_input_embeddings().weight.shape[0]
+    return conversation_encoder(
+        model.tokenizer, model.max_length, vocab_size, family, config, settings, template, path
+    )
+
+
+def conversation_encoder(
+    tokenizer: Any,
+    max_length: int,
+    vocab_size: int,
+    family: Family,
+    config: dict[str, Any],
+    settings: ScorerSettings,
+    template: str | None,
+    path: str,
+) -> ConversationEncoder:
+    """Return what turns conversations into token ids, for a model that may be loaded elsewhere.
+
+    Raises:
+        ModelError: there is no chat template where one is needed, or it is not valid.
+    """
+    chat = ChatTemplate(tokenizer, template, "reward model", "--reward-template")
     if template is not None or not family.reads_plain_text:
         chat.check(path)
-    wanted = settings.max_length
     return ConversationEncoder(
         chat,
-        min(model.max_length, wanted) if wanted else model.max_length,
+        min(max_length, settings.max_length or max_length),
         settings.truncation_side,
-        model.body.get_input_embeddings().weight.shape[0],
-        family.form(config, model.tokenizer, settings),
+        vocab_size,
+        family.form(config, tokenizer, settings),
     )
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from bon.errors import ServerError, ServerPathError
+from bon.errors import ServerError, ServerGoneError, ServerPathError
 from bon.records import Drop
 from bon.serving.endpoints import Endpoints
 from bon.serving.faults import Fault, Refused, check_status, fault_of, not_promised, parsed
@@ -22,7 +22,8 @@ from bon.serving.faults import Fault, Refused, check_status, fault_of, not_promi
 __all__ = ["Check", "ServerClient", "ServerReply", "ServerRequest"]
 
 Check = Callable[[Any], object]
-"""Raises ValueError, KeyError, TypeError or IndexError where a body is not what was promised."""
+"""Raises one of `_UNEXPECTED` where a body is not what was promised."""
+_UNEXPECTED = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 
 _CONNECT_S = 10.0
 _IDLE_CONNECTION_S = 3.0
@@ -40,6 +41,8 @@ class ServerRequest:
     key: Hashable
     path: str
     body: Any = None
+    check: Check | None = None
+    """Of this one's body; none: the stream's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,8 @@ class ServerClient:
         """Return the JSON that a path gives, of one server or of any.
 
         Raises:
-            ServerError: it is not reached for `patience_s`, or wants another key.
+            ServerGoneError: it is not reached for `patience_s`.
+            ServerError: it wants another key.
             ServerPathError: there is no such path, or no JSON.
         """
         tried = _Tried(ServerRequest(path, path), None, url)
@@ -156,7 +160,9 @@ class ServerClient:
         `server_garbage`, `server_busy`. Leaving early cancels what is in flight.
 
         Raises:
-            ServerError: the server is gone, refuses the key, or has no such path or model.
+            ServerGoneError: nothing was answered for too long.
+            ServerPathError: there is no such path or model.
+            ServerError: the key is refused, or what answers is no model server.
         """
         waiting, ended = iter(requests), queue.SimpleQueue[Future[ServerReply]]()
         in_flight: set[Future[ServerReply]] = set()
@@ -168,7 +174,7 @@ class ServerClient:
                     if request is None:
                         more = False
                         break
-                    future = self._submit(_Tried(request, check, None))
+                    future = self._submit(_Tried(request, request.check or check, None))
                     in_flight.add(future)
                     future.add_done_callback(ended.put)
                 if in_flight:
@@ -261,8 +267,10 @@ class ServerClient:
             try:
                 if check is not None:
                     check(body)
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                raise not_promised(str(error), response, self._api_key) from None
+            except _UNEXPECTED as error:
+                raise not_promised(
+                    str(error) or type(error).__name__, response, self._api_key
+                ) from None
         except Exception as error:
             found = fault_of(error, self._timeout_s)
             if found is None:
@@ -301,10 +309,13 @@ class ServerClient:
         if may_be_at_fault and await self._answers_others(tried):
             return Drop(fault.reason or "server_busy", fault.detail)
         if fault.cause == "garbage" and self._answered is None and tried.request.body is not None:
-            raise self._gone(fault, "what answers is no model server that bon knows")
+            raise self._failure(
+                ServerError, fault, "what answers is no model server that bon knows"
+            )
         since_s = self._failing_since_s
         if since_s is not None and time.monotonic() - since_s > self._patience_s:
-            raise self._gone(fault, f"nothing was answered for {self._patience_s:g} s")
+            what = f"nothing was answered for {self._patience_s:g} s"
+            raise self._failure(ServerGoneError, fault, what)
         return None
 
     async def _answers_others(self, tried: _Tried) -> bool:
@@ -321,8 +332,8 @@ class ServerClient:
             return False
         return True
 
-    def _gone(self, fault: Fault, what: str) -> ServerError:
-        return ServerError(
+    def _failure(self, kind: type[ServerError], fault: Fault, what: str) -> ServerError:
+        return kind(
             what,
             where=", ".join(self.urls),
             why=fault.detail,

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from bon.config import ScorerSettings
 from bon.errors import ModelError
 from bon.scorers.encoding import Encoded, Form, SteppedForm, WholeConversation
+from bon.scorers.families.loading import load_tokenizer
 
 __all__ = ["Family", "RewardModel", "VllmUse", "refuse_label_count"]
 
@@ -83,6 +84,8 @@ class Family:
     """From config.json and where it lies: raises ModelError for what cannot be a reward model."""
     form: Callable[[dict[str, Any], Any, ScorerSettings], Form | SteppedForm] = _whole
     """From config.json, the tokenizer and the settings to how conversations are given to it."""
+    load_tokenizer: Callable[[str], Any] = load_tokenizer
+    """Loads a folder's tokenizer alone; raises ModelError."""
     body_type: str | None = None
     """Model type of the body that is run; none: the one in config.json."""
     vllm: VllmUse | None = None

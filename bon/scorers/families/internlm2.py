@@ -189,5 +189,6 @@ FAMILY = Family(
     load=_load,
     check=_check,
     form=_form,
+    load_tokenizer=load_tokenizer_of,
     body_type="llama",
 )
