@@ -21,7 +21,7 @@ from bon.sources.responses import ResponseReader
 
 __all__ = ["generation_plan", "given_plan", "prompts_plan", "scorer_settings", "scoring_plans"]
 
-_NOT_YET = ("server:", "judge:")
+_NOT_YET = ("judge:",)
 
 
 def prompts_plan(source: str, settings: InputSettings, part_size: int | None) -> PromptsPlan:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from bon.cli.flags import Invocation
-from bon.cli.plans import KINDS, REWARD_MODEL, RULE, kind_of
+from bon.cli.plans import KINDS, REWARD_MODEL, RULE, SERVER, kind_of
 from bon.config import ScorerSettings, ScoreSettings
 from bon.errors import ModelError, SettingsError
 from bon.pipeline.models import ResolvedModel, local_folder, read_config
@@ -41,7 +41,8 @@ def refuse_idle_flags(
     if all(local_folder(spec) for spec in models):
         why = "a folder has no revisions, and no reward model is a hub id"
         _refuse(call, {"reward_revision"}, why, "give -r the hub id")
-    if not any(_may_read_steps(spec) for spec in models):
+    served = any(kind_of(spec) is SERVER for spec in specs)  # the plan tells, once it was asked
+    if not served and not any(_may_read_steps(spec) for spec in models):
         refuse_idle_steps(call, _STEPS)
 
 
