@@ -21,7 +21,6 @@ from bon.sources.responses import ResponseReader
 
 __all__ = ["generation_plan", "given_plan", "prompts_plan", "scorer_settings", "scoring_plans"]
 
-_NOT_YET = ("judge:",)
 
 
 def prompts_plan(source: str, settings: InputSettings, part_size: int | None) -> PromptsPlan:
@@ -87,12 +86,6 @@ def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:
 
 def _one_scorer(settings: ScoreSettings, said: str) -> ScorerSettings:
     parsed = parse_scorer_spec(said, kinds=tuple(kind.prefix for kind in KINDS if kind.prefix))
-    if parsed.spec.startswith(_NOT_YET):
-        raise SettingsError(
-            f"this version has no scorer {parsed.spec.split(':')[0]!r}",
-            where=f"-r {said}",
-            next_step="give a reward model (a hub id or a folder), rule:math or rule:exact",
-        )
     scorer = ScorerSettings(
         name=parsed.name,
         spec=parsed.spec,

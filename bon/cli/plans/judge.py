@@ -1,0 +1,159 @@
+"""`-r [NAME=]judge:MODEL` and `judge:server:URL`: a language model that is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bon.cli.plans.files import read_text, text_digest
+from bon.cli.plans.kinds import ScorerKind
+from bon.config import ScorerSettings
+from bon.config.scorer_spec import parse_options
+from bon.errors import SettingsError
+from bon.pipeline.models import resolve_model
+from bon.pipeline.run import ScoringPlan
+from bon.scorers.judge import (
+    PREFIX,
+    SERVER,
+    JudgeOptions,
+    JudgeScorer,
+    Question,
+    is_server,
+    read_question,
+)
+from bon.scorers.judge.discovery import find_served_model
+from bon.scorers.judge.model import Asking
+from bon.scorers.judge.server import ServerJudge
+from bon.scorers.judge.vllm import VllmJudge
+from bon.serving.addresses import parse_urls
+
+__all__ = ["JUDGE"]
+
+_ASKED = {
+    "yes-no": "the probability of yes, read in one step",
+    "rubric": "a score parsed from its answer",
+    "pairwise": "every pair in both orders",
+}
+
+
+def check(settings: ScorerSettings) -> None:
+    """Raise where options or the template cannot be used; asks no server, loads no model."""
+    _read(settings)
+    what = settings.spec.removeprefix(PREFIX)
+    if is_server(settings.spec):
+        parse_urls(what.removeprefix(SERVER))
+        _refuse_idle(settings, JudgeOptions.local_fields, "the server runs the model")
+    else:
+        _refuse_idle(settings, {"model"}, "it names a model on a server")
+        if not what:
+            raise SettingsError(
+                "there is no judge in this scorer's spec",
+                where=_where(settings),
+                next_step="give judge:MODEL (a hub id or a folder) or judge:server:URL",
+            )
+
+
+def plan(settings: ScorerSettings) -> ScoringPlan:
+    """Plan a judge; a model is found (and downloaded) here, a server asked for its model's name.
+
+    Raises:
+        ModelError: there is no such model.
+        ServerError: the server is not reached, or serves no such model.
+        SettingsError: an option, or a file that one names, cannot be used.
+    """
+    options, question = _read(settings)
+    asking = Asking(question.words, options.answer_tokens, options.thinking)
+    model: ServerJudge | VllmJudge
+    if is_server(settings.spec):
+        model, identity = _server(settings, options, asking)
+    else:
+        model, identity = _local(settings, options, asking)
+    fingerprint = {
+        "kind": "judge",
+        "name": settings.name,
+        **identity,
+        **_reading(options, question),
+        "judge_version": JudgeScorer.version,
+    }
+    return ScoringPlan(
+        settings.name,
+        JudgeScorer(options, question, model),
+        fingerprint,
+        engine="server" if is_server(settings.spec) else "vllm",
+        engine_why=f"a judge, {options.mode}: {_ASKED[options.mode]}",
+    )
+
+
+def _read(settings: ScorerSettings) -> tuple[JudgeOptions, Question]:
+    options = parse_options(JudgeOptions, settings.options, _where(settings))
+    return options, read_question(options)
+
+
+def _where(settings: ScorerSettings) -> str:
+    return f"-r {settings.name}={settings.spec}"
+
+
+def _refuse_idle(settings: ScorerSettings, names: set[str] | frozenset[str], why: str) -> None:
+    for name in sorted(names & settings.options.keys()):
+        raise SettingsError(
+            f"the option {name!r} does nothing here",
+            where=_where(settings),
+            why=why,
+            next_step="leave it out",
+        )
+
+
+def _local(
+    settings: ScorerSettings, options: JudgeOptions, asking: Asking
+) -> tuple[VllmJudge, dict[str, Any]]:
+    found = resolve_model(settings.spec.removeprefix(PREFIX), options.revision)
+    template = read_text(options.chat_template, "judge:MODEL?chat_template=")
+    identity = {
+        "spec": f"{PREFIX}{found.name}",
+        "digest": found.digest,
+        "dtype": options.dtype,
+        "max_model_len": options.max_model_len,
+        "chat_template": text_digest(template),
+    }
+    return VllmJudge(options, asking, found.path, template), identity
+
+
+def _server(
+    settings: ScorerSettings, options: JudgeOptions, asking: Asking
+) -> tuple[ServerJudge, dict[str, Any]]:
+    urls = parse_urls(settings.spec.removeprefix(PREFIX).removeprefix(SERVER))
+    client: dict[str, Any] = {
+        "concurrency": settings.server_concurrency,
+        "timeout_s": settings.server_timeout_s,
+        "patience_s": settings.server_patience_s,
+    }
+    served = find_served_model(urls, options.model, **client)
+    judge = ServerJudge(asking, served.name, served.takes_variables, urls, **client)
+    return judge, {"spec": f"{PREFIX}{SERVER.rstrip(':')}", "model": served.name}
+
+
+def _reading(options: JudgeOptions, question: Question) -> dict[str, Any]:
+    """Return how the judge is asked and its answer read, as far as that decides its scores."""
+    found: dict[str, Any] = {
+        "mode": options.mode,
+        "template": text_digest(question.source),
+        "words": question.words and list(question.words),
+        "max_tokens": options.answer_tokens,
+        "thinking": options.thinking,
+    }
+    own = {
+        "rubric": {"pattern", "scale"},
+        "pairwise": {"pattern", "max_pairs", "ridge"},
+        "yes-no": set[str](),
+    }
+    return found | options.model_dump(mode="json", include=own[options.mode])
+
+
+JUDGE = ScorerKind(
+    prefix=PREFIX,
+    noun="a judge",
+    example="judge:MODEL or judge:server:URL",
+    reads=frozenset({"server_concurrency", "server_timeout_s", "server_patience_s"}),
+    gives_verdicts=lambda settings: False,
+    check=check,
+    plan=plan,
+)

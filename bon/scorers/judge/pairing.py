@@ -1,0 +1,45 @@
+"""Which candidates of a prompt are compared with each other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from itertools import combinations
+
+__all__ = ["chosen_pairs"]
+
+_ALL_UP_TO = 8
+_PAIRS_A_PLAYER = 4
+
+
+def chosen_pairs(
+    prompt_id: str, texts: Sequence[str], max_pairs: int | None
+) -> list[tuple[int, int]]:
+    """Return the pairs of places in `texts` to compare, each pair once.
+
+    All pairs where there are at most `max_pairs`; by default all of up to 8 texts, and 4 times as
+    many pairs as texts beyond. Else the texts stand in a circle, in an order drawn from the
+    prompt's id and their content, and each is compared with those at drawn distances, the next one
+    first: so all are connected, and no text is in more than two comparisons more than another. N
+    texts are never compared in fewer than N − 1 pairs: they would fall apart into groups.
+    """
+    num_texts = len(texts)
+    every = num_texts * (num_texts - 1) // 2
+    if max_pairs is None:
+        max_pairs = every if num_texts <= _ALL_UP_TO else _PAIRS_A_PLAYER * num_texts
+    max_pairs = max(max_pairs, num_texts - 1)
+    if max_pairs >= every:
+        return list(combinations(range(num_texts), 2))
+    circle = sorted(range(num_texts), key=lambda place: _drawn(prompt_id, texts[place]))
+    others = range(2, num_texts // 2 + 1)
+    distances = [1, *sorted(others, key=lambda distance: _drawn(prompt_id, str(distance)))]
+    pairs: dict[tuple[int, int], None] = {}
+    for distance in distances:
+        for start in range(num_texts):
+            left, right = circle[start], circle[(start + distance) % num_texts]
+            pairs[(min(left, right), max(left, right))] = None
+    return list(pairs)[:max_pairs]
+
+
+def _drawn(*parts: str) -> bytes:
+    return hashlib.sha256("\0".join(parts).encode()).digest()

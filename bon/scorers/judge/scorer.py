@@ -1,0 +1,87 @@
+"""The scorer that asks a judge about every candidate, or about pairs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bon.records import CandidateGroup, Drop, Scores
+from bon.scorers.judge.answers import rubric_score, text_verdict, word_verdict, yes_probability
+from bon.scorers.judge.model import Answer, JudgeModel
+from bon.scorers.judge.options import JudgeOptions
+from bon.scorers.judge.pairwise import score_pairs
+from bon.scorers.judge.templates import Question
+
+__all__ = ["JudgeScorer"]
+
+
+@dataclass
+class JudgeScorer:
+    """`Scorer` whose scores a language model gives."""
+
+    version: ClassVar[int] = 1
+    """Goes up when the same answers come to give other scores."""
+
+    options: JudgeOptions
+    question: Question
+    model: JudgeModel
+    halved_batch_tokens: int | None = None
+
+    @property
+    def num_tokens_computed(self) -> int:
+        """Tokens that the judge computed since the scorer was entered; 0 behind a server."""
+        return self.model.num_tokens_computed
+
+    @property
+    def retries(self) -> Mapping[str, int]:
+        """How often a server was asked again since the scorer was entered, by cause."""
+        retries: Mapping[str, int] = getattr(self.model, "retries", {})
+        return retries
+
+    def __enter__(self) -> JudgeScorer:
+        self.model.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.model.__exit__(*error)
+
+    def score(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
+        """Judge every response of every group; a failed one is none, with its reason."""
+        if self.options.mode == "pairwise":
+            return score_pairs(
+                groups, self.question, self._ask, self._verdict,
+                max_pairs=self.options.max_pairs, ridge=self.options.ridge,
+            )  # fmt: skip
+        questions = [
+            [self.question.fill(group, response=response) for response in group.responses]
+            for group in groups
+        ]
+        answers = iter(self._ask([one for some in questions for one in some]))
+        return [self._points(group, [next(answers) for _ in group.responses]) for group in groups]
+
+    def _points(self, group: CandidateGroup, answers: Sequence[Answer | Drop]) -> Scores:
+        values = [one if isinstance(one, Drop) else self._point(one) for one in answers]
+        return Scores(
+            group.prompt_id,
+            tuple(None if isinstance(one, Drop) else one for one in values),
+            tuple(0 if isinstance(one, Drop) else one.num_tokens for one in answers),
+            (False,) * len(values),
+            {place: one for place, one in enumerate(values) if isinstance(one, Drop)},
+        )
+
+    def _point(self, answer: Answer) -> float | Drop:
+        if self.options.mode == "rubric":
+            return rubric_score(answer, self.options.pattern, self.options.bounds)
+        return yes_probability(answer)
+
+    def _verdict(self, answer: Answer) -> float | Drop:
+        if self.options.reads_text:
+            return text_verdict(answer, self.options.pattern)
+        return word_verdict(answer)
+
+    def _ask(self, questions: Sequence[str | Drop]) -> list[Answer | Drop]:
+        """Ask each question once, however often it is there; a drop stays one."""
+        distinct = list(dict.fromkeys(one for one in questions if isinstance(one, str)))
+        answers = dict(zip(distinct, self.model.answer(distinct) if distinct else (), strict=True))
+        return [one if isinstance(one, Drop) else answers[one] for one in questions]

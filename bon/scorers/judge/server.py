@@ -1,0 +1,119 @@
+"""A judge behind a server that speaks OpenAI's chat completions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bon.records import Drop
+from bon.scorers.judge.model import Answer, Asking, thinking_variables
+from bon.scorers.judge.words import log_sum
+from bon.serving.client import ServerClient, ServerRequest
+
+__all__ = ["ServerJudge"]
+
+_PATH = "/v1/chat/completions"
+_MOST_LIKELY = 20
+"""The most that OpenAI, vLLM and SGLang give."""
+
+
+@dataclass
+class ServerJudge:
+    """`JudgeModel` whose server applies the chat template."""
+
+    asking: Asking
+    model: str
+    """Its name on the server."""
+    takes_variables: bool
+    """Whether the server hands variables to the model's chat template."""
+    urls: tuple[str, ...]
+    concurrency: int
+    """Requests in flight for each URL."""
+    timeout_s: float
+    patience_s: float
+    num_tokens_computed: int = 0
+    """Nobody counts: what the server's own cache had is not told."""
+    retries: Mapping[str, int] = field(default_factory=Counter)
+    """How often was asked again since it was entered, by cause."""
+
+    def __enter__(self) -> ServerJudge:
+        from bon.serving.addresses import find_api_key
+
+        self._client = ServerClient(
+            self.urls,
+            concurrency=self.concurrency,
+            timeout_s=self.timeout_s,
+            patience_s=self.patience_s,
+            api_key=find_api_key(self.urls),
+        ).__enter__()
+        self.retries = self._client.retries
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._client.__exit__(*error)
+
+    def answer(self, questions: Sequence[str]) -> list[Answer | Drop]:
+        """Answer each question, or say why not; in their order."""
+        requests = (
+            ServerRequest(number, _PATH, self._body(question))
+            for number, question in enumerate(questions)
+        )
+        found: dict[Any, Answer | Drop] = {
+            reply.key: self._answer(reply.body) if reply.drop is None else reply.drop
+            for reply in self._client.stream(requests, self._check)
+        }
+        return [found[number] for number in range(len(questions))]
+
+    def _body(self, question: str) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": question}],
+            "temperature": 0,
+            "max_tokens": self.asking.max_tokens,
+        }
+        if self.asking.words is not None:
+            body |= {"logprobs": True, "top_logprobs": _MOST_LIKELY}
+        if self.takes_variables:
+            body["chat_template_kwargs"] = thinking_variables(self.asking.thinking)
+        return body
+
+    def _check(self, body: Any) -> None:
+        """Raise where a body is no chat completion of the kind that was asked for."""
+        choice = body["choices"][0]
+        content = choice["message"].get("content")
+        if content is not None and not isinstance(content, str):
+            raise TypeError("content is no text")
+        if self.asking.words is not None:
+            for step in _steps(choice):
+                for one in step["top_logprobs"]:
+                    str(one["token"]), float(one["logprob"])
+
+    def _answer(self, body: Any) -> Answer | Drop:
+        choice = body["choices"][0]
+        usage = body.get("usage") or {}
+        num_tokens = int(usage.get("prompt_tokens") or 0)
+        text = choice["message"].get("content") or ""
+        if self.asking.words is None:
+            return Answer(num_tokens, text)
+        likely = [one for step in _steps(choice)[:1] for one in step["top_logprobs"]]
+        first, second = (
+            log_sum([float(one["logprob"]) for one in likely if one["token"].strip() == word])
+            for word in self.asking.words
+        )
+        if max(first, second) == -float("inf"):
+            shown = ", ".join(repr(one["token"]) for one in likely[:5]) or "nothing"
+            words = " nor ".join(map(repr, self.asking.words))
+            why = f"neither {words} is among the judge's {len(likely)} likeliest tokens: {shown}"
+            return Drop("judge_unparseable", why)
+        return Answer(num_tokens, text, (first, second))
+
+
+def _steps(choice: Any) -> list[Any]:
+    """Return what the answer's tokens were chosen from."""
+    logprobs = choice.get("logprobs")
+    if not isinstance(logprobs, dict) or not isinstance(logprobs.get("content"), list):
+        raise ValueError("no logprobs, which this server may not give: ask for ?mode=rubric")
+    steps: list[Any] = logprobs["content"]
+    return steps
