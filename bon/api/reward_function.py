@@ -124,6 +124,8 @@ class RewardFunction:
             scorer = copy.deepcopy(self._plan.scorer)  # the plan's own stays as it can be pickled
             self._scorer = scorer.__enter__()
             self._free = weakref.finalize(self, _leave, scorer, os.getpid())
+            # a process that ends takes all with it, and what would free it may be gone by then
+            self._free.atexit = False
         return self._scorer
 
     def _scores(self, groups: Sequence[CandidateGroup]) -> list[Scores]:

@@ -8,6 +8,8 @@ import math
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -177,6 +179,21 @@ def test_real_ones_can_be_pickled(spec: str) -> None:
     assert first > second
     pickle.dumps(again)  # loaded too
     again.close()
+
+
+def test_a_program_that_ends_with_loaded_ones_ends_quietly(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "def ones(prompts, responses, extra): return [1] * len(prompts)"
+    )
+    code = (
+        "from bon import load_scorer\n"
+        "own, right = load_scorer('rule:own.py:ones'), load_scorer('rule:math')\n"
+        "print(own(['q'], ['a']), right(['q'], ['$1/2$'], answer=['0.5']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[1.0] [1.0]\n", "")
 
 
 def test_threads_take_turns(tmp_path: Path) -> None:
