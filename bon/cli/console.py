@@ -29,7 +29,7 @@ class StageProgress:
         self._stage = ""
         self._started_s = 0.0
         self._noted_s = 0.0
-        self._num_tokens = 0
+        self._num_tokens = self._num_candidates = 0
         self._done: set[int] = set()
 
     def __enter__(self) -> StageProgress:
@@ -60,11 +60,13 @@ class StageProgress:
             self._begin(stage, num_parts)
         if isinstance(event, Ready):
             self._started_s = self._noted_s = time.monotonic()
-            self._num_tokens = 0  # a worker that starts again has a rate of its own
+            # a worker that starts again has a rate of its own
+            self._num_tokens = self._num_candidates = 0
             if self._bar is None:
-                note(f"{stage}: model loaded in {event.load_s:.0f} s", quiet=self._quiet)
+                note(f"{stage}: ready after {event.load_s:.0f} s", quiet=self._quiet)
         elif isinstance(event, Progress):
             self._num_tokens += event.num_tokens
+            self._num_candidates += event.num_candidates
             if self._bar is not None:
                 self._bar.update(self._task, rate=self._rate())
         elif isinstance(event, PartDone):
@@ -75,7 +77,10 @@ class StageProgress:
                 self._note_parts(num_parts)
 
     def _rate(self) -> str:
-        return f"{self._num_tokens / max(1e-3, time.monotonic() - self._started_s):,.0f} tokens/s"
+        seconds = max(1e-3, time.monotonic() - self._started_s)
+        if not self._num_tokens:  # rules count none
+            return f"{self._num_candidates / seconds:,.0f} candidates/s"
+        return f"{self._num_tokens / seconds:,.0f} tokens/s"
 
     def _note_parts(self, num_parts: int) -> None:
         now_s = time.monotonic()
@@ -85,9 +90,11 @@ class StageProgress:
             note(text, quiet=self._quiet)
 
     def _begin(self, stage: str, num_parts: int) -> None:
-        self._stage, self._num_tokens, self._done = stage, 0, set()
+        self._stage, self._done = stage, set()
+        self._num_tokens = self._num_candidates = 0
         self._started_s = self._noted_s = time.monotonic()
         if self._bar is None:
-            note(f"{stage}: {num_parts} parts to do", quiet=self._quiet)
+            parts = "1 part" if num_parts == 1 else f"{num_parts} parts"
+            note(f"{stage}: {parts} to do", quiet=self._quiet)
         else:
-            self._task = self._bar.add_task(stage, total=num_parts, rate="loading the model")
+            self._task = self._bar.add_task(stage, total=num_parts, rate="getting ready")

@@ -16,8 +16,7 @@ __all__ = ["closing_table"]
 
 def closing_table(title: str, result: dict[str, Any]) -> None:
     """Print what a command did, from the object that `--json` prints."""
-    shown_title = Text(printable(title), style="table.title")
-    table = Table(title=shown_title, title_justify="left", show_header=False)
+    table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
     _book_rows(table, result)
@@ -51,6 +50,8 @@ def closing_table(title: str, result: dict[str, Any]) -> None:
     console = Console(stderr=True)
     if not console.is_terminal:
         console = Console(stderr=True, width=100)  # a file gets whole lines
+    # by itself: a table's title is broken to the table's width
+    console.print(Text(printable(title), style="table.title"), soft_wrap=True)
     console.print(table)
     for line in _lines(result):
         console.print(Text(f"  {printable(line)}"), soft_wrap=True)

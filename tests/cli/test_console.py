@@ -43,12 +43,12 @@ def test_a_line_every_30_seconds_and_one_at_the_end(
         _run(progress, tick, "score reward", 2, 1.0)
     assert capsys.readouterr().err.splitlines() == [
         "generate: 8 parts to do",
-        "generate: model loaded in 2 s",
+        "generate: ready after 2 s",
         "generate: 3/8 parts, 2,000 tokens/s",
         "generate: 6/8 parts, 2,000 tokens/s",
         "generate: 8/8 parts, 2,000 tokens/s",
         "score reward: 2 parts to do",
-        "score reward: model loaded in 2 s",
+        "score reward: ready after 2 s",
         "score reward: 2/2 parts, 20,000 tokens/s",
     ]
 
@@ -67,8 +67,23 @@ def test_a_worker_that_starts_again_counts_its_own_tokens_and_each_part_once(
         progress("generate", 2, Progress(num_tokens=10_000))
         progress("generate", 2, PartDone(1))
     assert capsys.readouterr().err.splitlines()[-2:] == [
-        "generate: model loaded in 2 s",
+        "generate: ready after 2 s",
         "generate: 2/2 parts, 1,000 tokens/s",
+    ]
+
+
+def test_what_reads_no_tokens_is_counted_in_candidates(
+    tick: Tick, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StageProgress(quiet=False) as progress:
+        progress("score rule-math", 1, Ready(0.0))
+        tick(10.0)
+        progress("score rule-math", 1, Progress(num_candidates=2_000))
+        progress("score rule-math", 1, PartDone(0))
+    assert capsys.readouterr().err.splitlines() == [
+        "score rule-math: 1 part to do",
+        "score rule-math: ready after 0 s",
+        "score rule-math: 1/1 parts, 200 candidates/s",
     ]
 
 
