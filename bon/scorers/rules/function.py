@@ -91,7 +91,7 @@ class FunctionRule:
         return [[next(rewards) for _ in group.responses] for group in groups]
 
     def _rewards(self, items: Sequence[tuple[CandidateGroup, str]]) -> list[float | Drop]:
-        """Where a call fails, halve it, so that only those candidates fail that do so alone."""
+        """Where a call fails, make smaller ones, so that only what fails alone has no reward."""
         if not items:
             return []
         values = self._called(items)
@@ -100,8 +100,11 @@ class FunctionRule:
         if len(items) == 1:
             number = f"the function returned {len(values)} values for one response"
             return [Drop("function_failed", values if isinstance(values, str) else number)]
-        half = len(items) // 2
-        return self._rewards(items[:half]) + self._rewards(items[half:])
+        # halves find a few that raise in few calls; but of values that are too few or too many
+        # nobody knows whose they are, and half of them may be as many by chance
+        size = len(items) // 2 if isinstance(values, str) else 1
+        cuts = [items[:size], items[size:]] if size > 1 else [[item] for item in items]
+        return [reward for cut in cuts for reward in self._rewards(cut)]
 
     def _called(self, items: Sequence[tuple[CandidateGroup, str]]) -> list[Any] | str:
         """Return what the function does, or why that is no list."""
