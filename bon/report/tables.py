@@ -123,7 +123,7 @@ def _ranking_rows(table: Table, ranking: dict[str, Any]) -> None:
         unit = ranking["length_unit"].removesuffix("s")
         _add_row(table, f"length taken out of {name}", f"{slope:+.3g} a {unit}")
     if kl := ranking.get("kl"):
-        _add_row(table, "KL to the reference, k1", f"{kl['k1']:.4f} nats a response")
+        _add_row(table, "KL to the reference, k1", f"{kl['k1']:.4g} nats a response")
         _add_row(table, "  k2, k3", f"{kl['k2']:.4g}, {kl['k3']:.4g}")
 
 
