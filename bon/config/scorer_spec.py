@@ -33,8 +33,8 @@ class ScorerSpec:
     """`?KEY=VALUE&KEY=VALUE` behind a spec that begins with a kind."""
 
 
-def parse_scorer_spec(said: str, *, kinds: tuple[str, ...] = ()) -> ScorerSpec:
-    """Take `[NAME=]SPEC[?KEY=VALUE&…]` apart.
+def parse_scorer_spec(said: str, *, kinds: tuple[str, ...] = (), flag: str = "-r") -> ScorerSpec:
+    """Take `[NAME=]SPEC[?KEY=VALUE&…]` apart, which `flag` has said.
 
     Only specs that begin with one of `kinds` (`rule:`) have options. `%26` is `&` in a value, `%25`
     is `%`; all else stands for itself.
@@ -52,7 +52,7 @@ def parse_scorer_spec(said: str, *, kinds: tuple[str, ...] = ()) -> ScorerSpec:
             if not key or not equals or key in options:
                 raise SettingsError(
                     f"bad option {item!r}" if key not in options else f"{key!r} is there twice",
-                    where=f"-r {said}",
+                    where=f"{flag} {said}",
                     next_step="give ?KEY=VALUE&KEY=VALUE, with %26 for & in a value, %25 for %",
                 )
             options[key] = unquote(value)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from bon.cli.plans.files import read_text, text_digest
+from bon.cli.plans.server_generator import server_plan
 from bon.config import GenerateSettings
 from bon.errors import SettingsError
 from bon.generators.engine_choice import choose_engine
+from bon.generators.server import PREFIX
 from bon.generators.transformers import TransformersGenerator
 from bon.generators.vllm import VllmGenerator
 from bon.pipeline.models import resolve_adapter, resolve_model
@@ -17,17 +19,19 @@ __all__ = ["generation_plan"]
 
 
 def generation_plan(settings: GenerateSettings) -> GenerationPlan:
-    """Plan the sampling; a model is found (and downloaded) here, not loaded.
+    """Plan the sampling; a model is found (and downloaded, or asked for) here, not loaded.
 
     Raises:
         SettingsError, ModelError: the settings contradict each other, or there is no such model.
+        ServerError: a server is not reached, or has no such model.
     """
     if settings.raw and (settings.system_prompt or settings.chat_template):
         raise SettingsError(
             "--raw excludes --system-prompt and --chat-template",
             why="raw prompts go to the model as they are",
         )
-    return _local_plan(settings)
+    is_remote = settings.model.startswith(PREFIX)
+    return server_plan(settings) if is_remote else _local_plan(settings)
 
 
 def _local_plan(settings: GenerateSettings) -> GenerationPlan:

@@ -1,0 +1,79 @@
+"""What servers are asked: the same sampling as an engine's in this process, as each takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bon.config import GenerateSettings
+from bon.generators.prompting import conversation, raw_text
+from bon.records import Drop, GenerationRequest
+from bon.serving.models import ServedModel
+
+__all__ = ["TRUNCATES", "Asker"]
+
+TRUNCATES = frozenset({"vllm", "sglang", "llamacpp"})
+"""Servers, as they call themselves, that take top_k and min_p."""
+_KEEPS_SEEDS = "vllm"
+_SEEDS_ELSEWHERE = 1 << 31
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Makes the requests for one model."""
+
+    settings: GenerateSettings
+    model: ServedModel
+    with_logprobs: bool
+    is_openai: bool
+    """OpenAI's own server, which calls some things otherwise."""
+
+    @property
+    def path(self) -> str:
+        """Where the requests go."""
+        return "/v1/completions" if self.settings.raw else "/v1/chat/completions"
+
+    def prompt(self, request: GenerationRequest) -> dict[str, Any] | Drop:
+        """Return the part of a body that says the prompt, or why it cannot be sent."""
+        if not self.settings.raw:
+            return {"messages": conversation(request, self.settings)}
+        text = raw_text(request)
+        return text if isinstance(text, Drop) else {"prompt": text}
+
+    def body(self, prompt: dict[str, Any], seed: int, num_candidates: int) -> dict[str, Any]:
+        """Return what is asked for so many candidates, the first with this seed."""
+        settings = self.settings
+        is_vllm = self.model.owner == _KEEPS_SEEDS
+        # what is not said would be as the model's generation_config.json has it
+        return {
+            "model": self.model.id,
+            **prompt,
+            "n": num_candidates,
+            "seed": seed if is_vllm else seed % _SEEDS_ELSEWHERE,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            self._limit_name: min(settings.max_tokens, self.model.max_length or 1 << 62),
+            **({"stop": list(settings.stop)} if settings.stop else {}),
+            **self._logprobs(),
+            **self._truncation(),
+            **({"return_token_ids": True} if is_vllm else {}),
+        }
+
+    @property
+    def _limit_name(self) -> str:
+        is_new = self.is_openai and not self.settings.raw
+        return "max_completion_tokens" if is_new else "max_tokens"
+
+    def _logprobs(self) -> dict[str, Any]:
+        if not self.with_logprobs:
+            return {}
+        return {"logprobs": 1} if self.settings.raw else {"logprobs": True, "top_logprobs": 0}
+
+    def _truncation(self) -> dict[str, Any]:
+        if self.model.owner not in TRUNCATES:
+            return {}
+        return {
+            "top_k": self.settings.top_k or -1,
+            "min_p": self.settings.min_p,
+            "repetition_penalty": 1.0,
+        }
