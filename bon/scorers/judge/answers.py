@@ -12,7 +12,7 @@ __all__ = ["rubric_score", "text_verdict", "word_verdict", "yes_probability"]
 
 _MAX_CHARS_KEPT = 200
 _SCORE = (
-    r"(?i:score)(?:\s+(?i:is|of))?[^\w-]{0,10}(-?\d+(?:\.\d+)?)"
+    r"(?i:score)(?:\s+(?i:is|of))?\W{0,10}?(-?\d+(?:\.\d+)?)"
     r"|^\W*?(-?\d+(?:\.\d+)?)(?:\s*/\s*\d+)?\W*$"
 )
 _TIE = r"(?i:(?:a )?tie)"
@@ -21,21 +21,32 @@ _VERDICT = (
     rf"(?i:verdict)[^\w]{{0,10}}(?:(?i:is)[^\w]{{1,10}})?{_SIDE}|\[\[([ABC])\]\]|^\W*{_SIDE}\W*$"
 )
 _SIDES = {"a": 1.0, "b": 0.0, "c": 0.5, "tie": 0.5, "a tie": 0.5}
+_LARGEST_EXPONENT = 700.0
+"""A little more is beyond a float."""
 _THOUGHT = "</think>"
 
 
-def yes_probability(answer: Answer) -> float:
+def yes_probability(answer: Answer) -> float | Drop:
     """Return P(first word) / (P(first word) + P(second word))."""
-    first, second = answer.logprobs or (math.nan, math.nan)
-    if second == -math.inf:
-        return 1.0
-    return 1.0 / (1.0 + math.exp(min(second - first, 700.0)))  # exp(710) is beyond a float
+    lead = _lead(answer)
+    if isinstance(lead, Drop):
+        return lead
+    return 1.0 / (1.0 + math.exp(-lead)) if lead > -_LARGEST_EXPONENT else 0.0
 
 
-def word_verdict(answer: Answer) -> float:
+def word_verdict(answer: Answer) -> float | Drop:
     """Return 1 where the first word is the likelier, 0 where the second is, 0.5 where neither."""
+    lead = _lead(answer)
+    return lead if isinstance(lead, Drop) else (0.5 if lead == 0 else float(lead > 0))
+
+
+def _lead(answer: Answer) -> float | Drop:
+    """Return by how many nats the first word is the likelier."""
     first, second = answer.logprobs or (math.nan, math.nan)
-    return 0.5 if first == second else float(first > second)
+    lead = first - second
+    if math.isnan(lead):
+        return Drop("non_finite_score", f"the two words' log-probabilities are {first}, {second}")
+    return lead
 
 
 def rubric_score(answer: Answer, pattern: str | None, bounds: tuple[float, float]) -> float | Drop:

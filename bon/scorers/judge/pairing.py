@@ -31,8 +31,9 @@ def chosen_pairs(
     if max_pairs >= every:
         return list(combinations(range(num_texts), 2))
     circle = sorted(range(num_texts), key=lambda place: _drawn(prompt_id, texts[place]))
-    others = range(2, num_texts // 2 + 1)
+    others = range(2, (num_texts + 1) // 2)
     distances = [1, *sorted(others, key=lambda distance: _drawn(prompt_id, str(distance)))]
+    distances += [num_texts // 2] * (num_texts % 2 == 0)  # last: half a round meets all
     pairs: dict[tuple[int, int], None] = {}
     for distance in distances:
         for start in range(num_texts):

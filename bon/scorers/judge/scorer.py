@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,6 +15,8 @@ from bon.scorers.judge.pairwise import score_pairs
 from bon.scorers.judge.templates import Question
 
 __all__ = ["JudgeScorer"]
+
+_SMALL_SHARE = 0.5
 
 
 @dataclass
@@ -84,4 +87,16 @@ class JudgeScorer:
         """Ask each question once, however often it is there; a drop stays one."""
         distinct = list(dict.fromkeys(one for one in questions if isinstance(one, str)))
         answers = dict(zip(distinct, self.model.answer(distinct) if distinct else (), strict=True))
+        self._note_share(list(answers.values()))
         return [one if isinstance(one, Drop) else answers[one] for one in questions]
+
+    def _note_share(self, answers: Sequence[Answer | Drop]) -> None:
+        """Say in the log where a judge would rather have said something else than its two words."""
+        pairs = [one.logprobs for one in answers if isinstance(one, Answer) and one.logprobs]
+        share = sum(math.exp(first) + math.exp(second) for first, second in pairs)
+        if pairs and share < _SMALL_SHARE * len(pairs):
+            words = " and ".join(map(repr, self.question.words or ()))
+            print(
+                f"judge: {words} have {share / len(pairs):.1%} of the probability together: the "
+                "judge would say something else; see that the template asks for them"
+            )

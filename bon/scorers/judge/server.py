@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,39 +82,52 @@ class ServerJudge:
 
     def _check(self, body: Any) -> None:
         """Raise where a body is no chat completion of the kind that was asked for."""
-        choice = body["choices"][0]
-        content = choice["message"].get("content")
-        if content is not None and not isinstance(content, str):
-            raise TypeError("content is no text")
-        if self.asking.words is not None:
-            for step in _steps(choice):
-                for one in step["top_logprobs"]:
-                    str(one["token"]), float(one["logprob"])
+        _Completion.read(body, has_logprobs=self.asking.words is not None)
 
     def _answer(self, body: Any) -> Answer | Drop:
-        choice = body["choices"][0]
-        usage = body.get("usage") or {}
-        num_tokens = int(usage.get("prompt_tokens") or 0)
-        text = choice["message"].get("content") or ""
-        if self.asking.words is None:
-            return Answer(num_tokens, text)
-        likely = [one for step in _steps(choice)[:1] for one in step["top_logprobs"]]
+        words = self.asking.words
+        said = _Completion.read(body, has_logprobs=words is not None)
+        if words is None:
+            return Answer(said.num_tokens, said.text)
         first, second = (
-            log_sum([float(one["logprob"]) for one in likely if one["token"].strip() == word])
-            for word in self.asking.words
+            log_sum([logprob for token, logprob in said.likeliest if token.strip() == word])
+            for word in words
         )
-        if max(first, second) == -float("inf"):
-            shown = ", ".join(repr(one["token"]) for one in likely[:5]) or "nothing"
-            words = " nor ".join(map(repr, self.asking.words))
-            why = f"neither {words} is among the judge's {len(likely)} likeliest tokens: {shown}"
+        if max(first, second) == -math.inf:
+            shown = ", ".join(repr(token) for token, _ in said.likeliest[:5]) or "nothing"
+            neither = " nor ".join(map(repr, words))
+            why = f"neither {neither} is among the judge's likeliest tokens: {shown}"
             return Drop("judge_unparseable", why)
-        return Answer(num_tokens, text, (first, second))
+        return Answer(said.num_tokens, said.text, (first, second))
 
 
-def _steps(choice: Any) -> list[Any]:
-    """Return what the answer's tokens were chosen from."""
-    logprobs = choice.get("logprobs")
-    if not isinstance(logprobs, dict) or not isinstance(logprobs.get("content"), list):
-        raise ValueError("no logprobs, which this server may not give: ask for ?mode=rubric")
-    steps: list[Any] = logprobs["content"]
-    return steps
+@dataclass(frozen=True, slots=True)
+class _Completion:
+    """What is read of a chat completion."""
+
+    num_tokens: int
+    text: str
+    likeliest: tuple[tuple[str, float], ...]
+    """Tokens for the answer's first place with their log-probabilities."""
+
+    @classmethod
+    def read(cls, body: Any, *, has_logprobs: bool) -> _Completion:
+        """Read a body; raises ValueError, KeyError, TypeError or IndexError where it is another."""
+        choice = dict(body["choices"][0])
+        text = dict(choice["message"]).get("content")
+        if not isinstance(text, str | None):
+            raise TypeError("content is no text")
+        likeliest = cls._likeliest(choice) if has_logprobs else ()
+        num_tokens = dict(dict(body).get("usage") or {}).get("prompt_tokens")
+        return cls(int(num_tokens or 0), text or "", likeliest)
+
+    @staticmethod
+    def _likeliest(choice: dict[str, Any]) -> tuple[tuple[str, float], ...]:
+        logprobs = choice.get("logprobs")
+        if not isinstance(logprobs, dict) or not isinstance(logprobs.get("content"), list):
+            raise ValueError("no logprobs, which this server may not give: ask for ?mode=rubric")
+        return tuple(
+            (str(one["token"]), float(one["logprob"]))
+            for place in logprobs["content"][:1]
+            for one in place["top_logprobs"]
+        )
