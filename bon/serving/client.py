@@ -30,6 +30,8 @@ _IDLE_CONNECTION_S = 3.0
 """Shorter than servers keep one (vLLM: 5 s), or a request would meet one that is just closed."""
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 10.0
+_TOLD_AFTER_S = 2.0
+"""A shorter time without an answer is not worth a line."""
 _MOST_FAULTS = 5
 _MOST_TIMEOUTS = 3
 
@@ -95,6 +97,7 @@ class ServerClient:
         self._concurrency, self._timeout_s, self._patience_s = concurrency, timeout_s, patience_s
         self._api_key = api_key
         self._failing_since_s: float | None = None
+        self._is_told = False
         self._answered_s = -1.0
         self._answered: tuple[ServerRequest, Check | None] | None = None
         """A request that the server is known to answer."""
@@ -284,9 +287,9 @@ class ServerClient:
         return body
 
     def _note_answer(self, request: ServerRequest, check: Check | None) -> None:
-        if self._failing_since_s is not None and self._answered is not None:
+        if self._is_told:
             _log("the server answers again")
-        self._failing_since_s, self._answered_s = None, time.monotonic()
+        self._failing_since_s, self._is_told, self._answered_s = None, False, time.monotonic()
         if self._answered is None and request.body is not None:
             self._answered = request, check
 
@@ -301,8 +304,9 @@ class ServerClient:
         now_s = time.monotonic()
         tried.first_fault_s = tried.first_fault_s or now_s
         tried.num_faults[fault.reason] += 1
-        if self._failing_since_s is None:
-            self._failing_since_s = now_s
+        self._failing_since_s = self._failing_since_s or now_s
+        if not self._is_told and now_s - self._failing_since_s > _TOLD_AFTER_S:
+            self._is_told = True
             _log(f"{fault.detail}; asking again for up to {self._patience_s:g} s")
         has_waited = now_s - tried.first_fault_s > self._patience_s
         may_be_at_fault = tried.is_worn_out(fault) or (has_waited and fault.cause != "connection")

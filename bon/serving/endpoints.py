@@ -22,6 +22,8 @@ class Endpoint:
     url: str
     concurrency: int
     num_in_flight: int = 0
+    num_taken: int = 0
+    """Requests that it was given so far."""
     num_failures: int = 0
     """Failed connections since one was made."""
     closed_until_s: float = 0.0
@@ -58,8 +60,9 @@ class Endpoints:
             now_s = time.monotonic()
             ready = [one for one in self._all if one.has_room(now_s) and url in (None, one.url)]
             if ready:
-                chosen = min(ready, key=lambda one: one.num_in_flight)
+                chosen = min(ready, key=lambda one: (one.num_in_flight, one.num_taken))
                 chosen.num_in_flight += 1
+                chosen.num_taken += 1
                 return chosen
             # only while one is down: callers never have more in flight than there is room for
             await asyncio.sleep(_POLL_S)

@@ -208,9 +208,10 @@ def test_being_sent_elsewhere_is_told() -> None:
 
 
 def test_get_gives_json() -> None:
-    with FakeServer(lambda asked: Answer({"path": asked.path})) as server:
-        with client(server.url) as entered:
-            assert entered.get("/v1/models") == {"path": "/v1/models"}
+    reply = Answer({"models": []})
+    with FakeServer(lambda asked: reply) as server, client(server.url) as entered:
+        assert entered.get("/v1/models") == {"models": []}
+        assert [(one.path, one.body) for one in server.asked] == [("/v1/models", None)]
 
 
 def test_a_server_that_is_gone_ends_the_run() -> None:
@@ -235,9 +236,7 @@ def test_a_server_that_answers_nothing_any_more_is_not_a_pool_of_drops(answer: A
     assert all(reply.drop is None for reply in found)
 
 
-def _collected(
-    replies: Iterator[ServerReply], into: list[ServerReply]
-) -> Iterator[ServerReply]:
+def _collected(replies: Iterator[ServerReply], into: list[ServerReply]) -> Iterator[ServerReply]:
     for reply in replies:
         into.append(reply)
         yield from ()
@@ -310,12 +309,12 @@ def test_a_body_that_is_not_what_was_promised() -> None:
 
 def test_leaving_early_cancels_what_is_in_flight() -> None:
     started_s = time.monotonic()
-    with FakeServer(unless(lambda asked: asked.number > 1, Answer(1, delay_s=20))) as server:
-        with client(server.url, timeout_s=30) as entered:
-            replies = entered.stream(requests(9))
-            next(replies)
-            replies.close()
-            assert len(server.posts) <= 4
+    slow = unless(lambda asked: asked.number > 1, Answer(1, delay_s=20))
+    with FakeServer(slow) as server, client(server.url, timeout_s=30) as entered:
+        replies = entered.stream(requests(9))
+        next(replies)
+        replies.close()
+        assert len(server.posts) <= 4
     assert time.monotonic() - started_s < 5
 
 
@@ -332,9 +331,7 @@ def test_an_error_of_the_caller_is_its_own() -> None:
 
 def test_counts_begin_anew_when_it_is_entered_again() -> None:
     with FakeServer(unless(lambda asked: asked.number == 1, Answer("", status=503))) as server:
-        entered = ServerClient(
-            [server.url], concurrency=1, timeout_s=5, patience_s=5, api_key=None
-        )
+        entered = ServerClient([server.url], concurrency=1, timeout_s=5, patience_s=5, api_key=None)
         with entered:
             list(entered.stream(requests(1)))
             assert entered.retries == {"503": 1}

@@ -102,7 +102,7 @@ def _find(settings: ScorerSettings, options: ServerOptions, urls: tuple[str, ...
             found, lost = find_servers(client, options.model, options.kind)
         except ServerGoneError as error:
             raise ServerGoneError(
-                "the model server is not reached",
+                "the model server does not answer",
                 where=error.where,
                 why=error.why,
                 next_step="start it, or check the URL; then run the same command again",

@@ -155,6 +155,9 @@ class ServerScorer:
         left = self._speeches()
         while True:
             speech = left.pop(0)
+            if isinstance(speech, SglangTexts) and not speech.texts(item):
+                why = "it takes no token ids, and no text has exactly a conversation's tokens"
+                raise _no_rewards(self.server, self.urls[0] + speech.path, why)
             try:
                 reply = self._client.ask(ServerRequest("probe", speech.path, speech.body([item])))
             except ServerPathError as error:

@@ -1,0 +1,51 @@
+"""Which of several servers is asked: the least busy one, and one that is down not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from bon.serving.endpoints import Endpoint, Endpoints
+
+
+def test_the_one_with_the_fewest_in_flight_is_taken() -> None:
+    async def take() -> list[str]:
+        endpoints = Endpoints(["a", "b"], 3)
+        taken = [await endpoints.take() for _ in range(5)]
+        endpoints.give_back(taken[1])
+        endpoints.give_back(taken[3])
+        taken += [await endpoints.take(), await endpoints.take("b")]
+        return [one.url for one in taken]
+
+    assert asyncio.run(take()) == ["a", "b", "a", "b", "a", "b", "b"]
+
+
+def test_where_all_are_full_one_is_waited_for() -> None:
+    async def take() -> float:
+        endpoints = Endpoints(["a"], 1)
+        first = await endpoints.take()
+        asyncio.get_running_loop().call_later(0.2, endpoints.give_back, first)
+        started_s = time.monotonic()
+        await endpoints.take()
+        return time.monotonic() - started_s
+
+    assert 0.15 < asyncio.run(take()) < 2
+
+
+def test_one_that_is_lost_is_tried_by_one_request_after_a_growing_pause() -> None:
+    one = Endpoint("a", 8)
+    pauses = []
+    for _ in range(9):
+        one.is_lost()
+        now_s = time.monotonic()
+        assert not one.has_room(now_s)
+        pauses.append(one.closed_until_s - now_s)
+        assert one.has_room(one.closed_until_s)
+    assert pauses[0] == pytest.approx(0.25, rel=0.3)
+    assert pauses[-1] == pytest.approx(5, rel=0.3)
+    one.num_in_flight = 1
+    assert not one.has_room(one.closed_until_s)
+    one.is_reached()
+    assert one.has_room(time.monotonic())
