@@ -287,13 +287,15 @@ def sglang_process(folder: Path, model_path: str, *flags: str) -> Iterator[Serve
 
 
 @contextmanager
-def vllm_process(folder: Path, model: Path, *flags: str) -> Iterator[ServerProcess]:
+def vllm_process(
+    folder: Path, model: Path, *flags: str, health: str = "/v1/models"
+) -> Iterator[ServerProcess]:
     """Run the real vLLM's server."""
     port = free_port()
     entry = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     command = [*entry, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     command += ["--enforce-eager", "--kv-cache-memory-bytes", str(64 << 20), "--block-size", "32"]
-    server = ServerProcess([*command, *flags], port, folder / "server.log")
+    server = ServerProcess([*command, *flags], port, folder / "server.log", health)
     server.start()
     try:
         yield server

@@ -151,24 +151,22 @@ class ServerScorer:
         Raises:
             ServerError: it gives no reward for it.
         """
-        item = self._probe()
-        left = self._speeches()
-        while True:
-            speech = left.pop(0)
+        item, why = self._probe(), ""
+        for speech in self._speeches():
+            where = self.urls[0] + speech.path
             if isinstance(speech, SglangTexts) and not speech.texts(item):
-                why = "it takes no token ids, and no text has exactly a conversation's tokens"
-                raise _no_rewards(self.server, self.urls[0] + speech.path, why)
+                why += "; and no text has exactly a conversation's tokens"
+                break
             try:
                 reply = self._client.ask(ServerRequest("probe", speech.path, speech.body([item])))
             except ServerPathError as error:
-                if left:
-                    continue
-                raise _no_rewards(self.server, error.where, error.why) from error
+                why = error.why
+                continue
             if reply.drop is None:
                 self._check_probe(speech, reply.body, item)
                 return speech
-            if not left or reply.drop.reason != "server_refused":
-                raise _no_rewards(self.server, self.urls[0] + speech.path, reply.drop.detail)
+            why = reply.drop.detail
+        raise _no_rewards(self.server, where, why)
 
     def _speeches(self) -> list[Speech]:
         """Return what may be understood, the likeliest first."""
