@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from bon.api.reward_function import RewardFunction
 from bon.cli.build import scorer_settings
-from bon.cli.plans import kind_of
+from bon.cli.plans import REWARD_MODEL, kind_of
 from bon.config import ScorerSettings, ScoreSettings
 from bon.config.base import reason
 from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
+from bon.pipeline.models import local_folder
 
 __all__ = ["load_scorer"]
 
 _PREFIXES = ("", "reward_", "scorer_", "rule_")
+_SPECS = ("reward", "ref_model")
+"""Fields of `ScoreSettings` that name scorers."""
 
 
 def load_scorer(spec: str | os.PathLike[str], **settings: Any) -> RewardFunction:
@@ -33,21 +36,20 @@ def load_scorer(spec: str | os.PathLike[str], **settings: Any) -> RewardFunction
         UnknownChoiceError: there is no such setting, rule, ….
         ModelError: there is no such model, or none that can be scored with.
         EngineError: a package that it needs is not installed.
+        ServerError: a server that it needs is not reached.
     """
     said = os.fspath(spec)
     names = {name: _full_name(name, said) for name in settings}
     wanted = _score_settings(said, {names[name]: settings[name] for name in settings}, names)
     (one,) = scorer_settings(wanted)
     kind = kind_of(one.spec)
-    for name, full in names.items():
-        if full not in kind.reads:
-            raise SettingsError(
-                f"{name!r} does nothing here",
-                where=f"load_scorer({said!r})",
-                why=f"this is {kind.noun}, which does not read it",
-                next_step="leave it out",
-            )
-    return RewardFunction(kind.plan(one))
+    _refuse_idle(said, names, set(names.values()) - kind.reads, f"this is {kind.noun}")
+    if kind is REWARD_MODEL and local_folder(one.spec):
+        _refuse_idle(said, names, {"reward_revision"}, "a folder has no revisions")
+    plan = kind.plan(one)
+    idle = ScorerSettings.step_fields - plan.fingerprint.keys()
+    _refuse_idle(said, names, idle, "this is no process reward model")
+    return RewardFunction(plan)
 
 
 def _full_name(name: str, spec: str) -> str:
@@ -56,7 +58,7 @@ def _full_name(name: str, spec: str) -> str:
         full.removeprefix(prefix): full
         for prefix in reversed(_PREFIXES)  # a full name wins
         for full in ScoreSettings.model_fields
-        if full != "reward"
+        if full not in _SPECS
         and full.startswith(prefix)
         and (not prefix or full.removeprefix(prefix) in ScorerSettings.model_fields)
     }
@@ -69,6 +71,17 @@ def _full_name(name: str, spec: str) -> str:
             else did_you_mean(name, known),
         )
     return known[name]
+
+
+def _refuse_idle(spec: str, names: Mapping[str, str], idle: Collection[str], why: str) -> None:
+    for name, full in names.items():
+        if full in idle:
+            raise SettingsError(
+                f"{name!r} does nothing here",
+                where=f"load_scorer({spec!r})",
+                why=why,
+                next_step="leave it out",
+            )
 
 
 def _score_settings(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.commands import REWARD
+from support.tiny_prms import save_token_classifier
 
 import bon
 from bon import load_scorer
@@ -50,6 +51,9 @@ def test_it_has_the_name_that_a_pool_would_give_it(spec: str, name: str) -> None
     ("spec", "settings", "error", "words"),
     [
         ("rule:math", {"dtype": "float32"}, SettingsError, "'dtype' does nothing here"),
+        (REWARD, {"step_aggregate": "last"}, SettingsError, "'step_aggregate' does nothing here"),
+        (REWARD, {"revision": "main"}, SettingsError, "'revision' does nothing here"),
+        (REWARD, {"ref_model": REWARD}, UnknownChoiceError, "no setting 'ref_model'"),
         (REWARD, {"answer_column": "x"}, SettingsError, "'answer_column' does nothing here"),
         (REWARD, {"dtype": "float8"}, SettingsError, "bad value for 'dtype': 'float8'"),
         (REWARD, {"max_length": 1}, SettingsError, "bad value for 'max_length': 1"),
@@ -80,6 +84,11 @@ def test_bon_offers_it_and_stays_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_settings_of_steps_are_for_models_that_read_them(tmp_path: Path) -> None:
+    folder = save_token_classifier(tmp_path / "prm")
+    assert settings_of(load_scorer(folder, step_aggregate="last")).step_aggregate == "last"
 
 
 def test_a_path_is_a_spec() -> None:
