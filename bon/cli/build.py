@@ -22,7 +22,6 @@ from bon.sources.responses import ResponseReader
 __all__ = ["generation_plan", "given_plan", "prompts_plan", "scorer_settings", "scoring_plans"]
 
 
-
 def prompts_plan(source: str, settings: InputSettings, part_size: int | None) -> PromptsPlan:
     """Plan the reading of a prompt file; its first row is read here, so that a wrong file fails
     before anything is written."""

@@ -69,7 +69,7 @@ def score(call: Invocation) -> None:
     refuse_idle_flags(call, scorers)
     if call.dry_run:
         steps = step_texts(call, kind, root, with_scores=False)
-        steps += [f"score {root} with {one.spec} as {one.name}" for one in scorers]
+        steps += [f"score {root} with {one.said} as {one.name}" for one in scorers]
         if num_verified:
             steps += [_verify_text(one, num_verified) for one in scorers]
         groups = [one for one in GROUPS if one is not GenerateSettings or kind == "prompts"]

@@ -111,9 +111,10 @@ class ScoreSettings(Settings):
     panel: ClassVar[str] = "Scoring"
 
     reward: Annotated[tuple[str, ...], Flag("-r", "BON_REWARD")] = (DEFAULT_REWARD,)
-    """Scorer as [NAME=]SPEC, SPEC a hub id, a folder, rule:RULE with RULE one of math, exact, regex,
-    length, repetition, format, json, or rule:FILE.py:FUNCTION for your own (repeatable); a rule's
-    options stand behind it: 'rule:length?max=600'."""
+    """Scorer as [NAME=]SPEC (repeatable): the hub id or folder of a reward model; server:URL;
+    rule:RULE with RULE one of math, exact, regex, length, repetition, format, json, or
+    rule:FILE.py:FUNCTION for your own; judge:MODEL or judge:server:URL. Options stand behind it:
+    'rule:length?max=600'. See docs/rewards.md."""
     ref_model: str | None = None
     """Reference model (a hub id or a folder) for --kl-beta: its log-probabilities of the responses
     become the scores `ref`. The same as -r ref=logprob:MODEL."""
@@ -217,6 +218,12 @@ class ScorerSettings(Settings):
     """Seconds for one answer."""
     server_patience_s: float = 300.0
     """Seconds without any answer after which the run ends."""
+
+    @property
+    def said(self) -> str:
+        """The spec with its options, as on the command line."""
+        options = "&".join(f"{key}={value}" for key, value in self.options.items())
+        return f"{self.spec}?{options}" if options else self.spec
 
     def fingerprint(self, *, reads_steps: bool = True) -> dict[str, Any]:
         """Return what decides a reward model's scores; it may be one that reads no steps."""

@@ -26,7 +26,7 @@ class ScorerSpec:
     """A scorer as it was said, taken apart."""
 
     name: str
-    """Its own name, or the last part of its spec; where that is a URL, its kind."""
+    """Its own name, or its kind and the last part of its spec; where that is a URL, its kind."""
     spec: str
     """A hub id, a folder, or `KIND:WHAT`."""
     options: dict[str, str] = field(default_factory=dict)
@@ -56,8 +56,10 @@ def parse_scorer_spec(said: str, *, kinds: tuple[str, ...] = (), flag: str = "-r
                     next_step="give ?KEY=VALUE&KEY=VALUE, with %26 for & in a value, %25 for %",
                 )
             options[key] = unquote(value)
+    kind, _, what = spec.partition(":") if spec.startswith(kinds) else ("", "", spec)
     # where a server is now says nothing of what it scores
-    place = spec.partition(":")[0] if "://" in spec else Path(spec).resolve().name
+    last = "" if "://" in what else Path(what).resolve().name
+    place = "-".join(part for part in (kind, last) if part)
     default = re.sub(r"[^A-Za-z0-9._-]+", "-", place).strip("-.")
     return ScorerSpec(named[1] if named else default or "reward", spec, options)
 

@@ -10,7 +10,7 @@ from support.tiny_prms import save_token_classifier
 
 from bon.cli.build import scorer_settings, scoring_plans
 from bon.config import ScoreSettings
-from bon.errors import SettingsError, UnknownChoiceError
+from bon.errors import UnknownChoiceError
 from bon.pool.pool import Pool, scores_kind
 from bon.scorers.encoding import ENCODER_VERSION
 from bon.scorers.reward_model import RewardModelScorer
@@ -108,14 +108,6 @@ def test_an_unknown_rule_is_a_usage_error(spec: str, hint: str) -> None:
         scorer_settings(ScoreSettings(reward=(spec,)))
     assert caught.value.next_step.startswith(hint)
     assert caught.value.exit_code == 2
-
-
-@pytest.mark.parametrize("spec", ["server:x", "judge:x", "j=judge:x"])
-def test_what_is_no_scorer_yet_is_refused(spec: str) -> None:
-    with pytest.raises(SettingsError, match="has no scorer") as caught:
-        scorer_settings(ScoreSettings(reward=(spec,)))
-    assert caught.value.where == f"-r {spec}"
-    assert "rule:math" in caught.value.next_step
 
 
 def test_score_a_pool_with_rules(tmp_path: Path) -> None:

@@ -462,7 +462,7 @@ def test_what_would_stop_it_is_said_before_any_work(
     [
         (["-r", "a/b", "-n", 4], "--num-candidates, --reward"),
         (["--source-kind", "pairs"], "--source-kind"),
-        (["--dry-run"], "this pool has several scorers"),
+        (["--dry-run"], "there are several scorers"),
         (["--rank-by", "rewrad", "--dry-run"], "did you mean 'reward'?"),
         (["--rank-by", "reward", "-o", "p.pool/x.parquet"], "would lie in each other"),
         (["--rank-by", "reward", "-o", "p.pool/prompts/part-00000.parquet"], "in each other"),
