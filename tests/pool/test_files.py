@@ -109,3 +109,30 @@ def test_other_columns_are_corrupt(part: Path, other: pa.Schema) -> None:
     with pytest.raises(PoolCorruptError) as caught:
         read_table(part, other)
     assert "columns are ['id', 'score']" in caught.value.why
+
+
+def test_columns_that_are_younger_than_a_file_are_null(tmp_path: Path, staging: Path) -> None:
+    schema = pa.schema([*SCHEMA, ("token_ids", pa.list_(pa.int32()))])
+    old, new = tmp_path / "old.parquet", tmp_path / "new.parquet"
+    write_table(TABLE, old, staging)
+    ids = pa.array([[1, 2]] * 200, schema.field("token_ids").type)
+    write_table(TABLE.append_column(schema.field("token_ids"), ids), new, staging)
+    for path, wanted in ((old, None), (new, [1, 2])):
+        assert read_table(path, schema).schema == schema
+        for columns in (["token_ids"], ["token_ids", "id"], schema.names):
+            table = read_table(path, schema, columns)
+            assert table.column_names == columns
+            assert table["token_ids"].to_pylist() == [wanted] * 200
+        assert read_table(path, schema, ["id"]).equals(TABLE.select(["id"]))
+
+
+def test_a_damaged_name_is_no_younger_column(tmp_path: Path, staging: Path) -> None:
+    schema = pa.schema([("id", pa.string()), ("token_ids", pa.list_(pa.int32()))])
+    for names in (["id", "tokem_ids"], ["ie"], ["ie", "token_ids"]):
+        table = pa.table([pa.array(["a"])] * len(names), names)
+        path = tmp_path / f"{names[-1]}.parquet"
+        write_table(table, path, staging)
+        for columns in (None, schema.names, ["id"], ["token_ids"]):
+            if columns is None or not set(columns) <= set(names):
+                with pytest.raises(PoolCorruptError):
+                    read_table(path, schema, columns)
