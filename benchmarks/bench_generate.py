@@ -92,7 +92,7 @@ def bare_requests(
             request = GenerationRequest(
                 prompt.prompt_id, prompt.messages, settings.num_candidates, seed
             )
-            tokens.append({"prompt_token_ids": generator._encode(request)})
+            tokens.append({"prompt_token_ids": generator._prompts.encode(request)})
             parameters.append(generator._sampling(request))
     return tokens, parameters
 

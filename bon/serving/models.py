@@ -41,12 +41,12 @@ def find_served_model(client: ServerClient, wanted: str | None) -> ServedModel:
             or the servers differ.
     """
     found = [_choose(client.find(_PATH, url), wanted, url) for url in client.urls]
-    if len({(one.name, one.owner) for one in found}) > 1:
+    if len({(one.id, one.owner) for one in found}) > 1:  # one name goes to all of them
         raise ServerError(
             "the servers are not the same",
             where=", ".join(client.urls),
-            why=", ".join(f"{one.name} ({one.owner})" for one in found),
-            next_step="servers that share the load have the same model; name it: ?model=NAME",
+            why=", ".join(f"{one.id} ({one.owner})" for one in found),
+            next_step="servers that share the load have one model under one name: ?model=NAME",
         )
     return min(found, key=lambda one: one.max_length or 1 << 62)
 

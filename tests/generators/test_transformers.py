@@ -1,4 +1,4 @@
-"""Batches against one candidate at a time, without a cache; and against vLLM."""
+"""Batches against one candidate at a time, without a cache."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from support import vllm_worker
 from support.commands import GENERATOR, PROMPTS, assert_same_pool, bon, bon_json, bon_stopped
 from support.tiny_models import CHATML, config, edit_config, edit_weights, save_generator, tokenizer
-from support.vllm_worker import Worker
 
 from bon.config import GenerateSettings
 from bon.errors import EngineError, ModelError
@@ -169,21 +167,6 @@ def test_logprob_is_before_temperature_and_truncation(settings: Any, model: Path
             logits = reference(input_ids=torch.tensor([prompt + tokens])).logits[0].double()
         want = logits.log_softmax(-1)[range(len(prompt) - 1, len(prompt) - 1 + len(tokens)), tokens]
         assert candidate.logprob == pytest.approx(want.sum().item(), abs=1e-4)
-
-
-@pytest.mark.vllm
-@pytest.mark.slow
-def test_greedy_is_vllms_greedy(tmp_path: Path) -> None:
-    rows = [json.loads(line) for line in PROMPTS.read_text().splitlines()[:40]]
-    requests = [request(number, user(row["prompt"]), n=2) for number, row in enumerate(rows)]
-    options = {"temperature": 0.0, "max_tokens": 64}
-    ours = sample(GENERATOR, *requests, **options)
-    with Worker(tmp_path / "log") as worker:
-        worker.ask(vllm_worker.start, GENERATOR)
-        theirs = worker.ask(vllm_worker.sample, requests, **options)
-    for prompt_id, result in ours.items():
-        close(result.candidates, theirs[prompt_id].result.candidates)
-        assert result.num_prompt_tokens == theirs[prompt_id].result.num_prompt_tokens
 
 
 def test_greedy_candidates_are_all_the_likeliest_one(model: Path) -> None:
