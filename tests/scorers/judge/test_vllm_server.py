@@ -1,0 +1,72 @@
+"""A judge behind the real vLLM's server, held to plain forward passes of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.commands import GENERATOR
+from support.judge_engine import QUESTION, Plain
+from support.judges import group, judge_of
+from support.servers import ServerProcess, vllm_process
+
+from bon.records import Scores
+
+pytest.importorskip("torch")
+pytest.importorskip("vllm")
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+
+ASKS = ("What is 47 + 85?", "Sort 31542.", "Is it 3?", "x")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("server")
+    flags = ("--max-model-len", "128", "--no-enable-chunked-prefill")
+    with vllm_process(folder, GENERATOR, *flags) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def plain() -> Plain:
+    return Plain(GENERATOR)
+
+
+def score(server: ServerProcess, folder: Path, options: str, *responses: str) -> Scores:
+    (folder / "t.jinja").write_text(QUESTION)
+    spec = f"judge:server:{server.url}?template={folder / 't.jinja'}{options}"
+    with judge_of(spec) as judge:
+        (result,) = judge.score([group(*responses)])
+    return result
+
+
+def test_yes_is_the_softmax_over_the_words_logits(
+    server: ServerProcess, plain: Plain, tmp_path: Path
+) -> None:
+    """Words that this model may begin with: they are among its 20 likeliest tokens."""
+    result = score(server, tmp_path, "&words=That,It", *ASKS)
+    expected = [plain.share(one, ["That"], ["It"]) for one in ASKS]
+    assert result.scores == pytest.approx(expected, abs=1e-4)
+    assert result.num_tokens == tuple(len(plain.tokens(one)) for one in ASKS)
+
+
+def test_words_that_it_would_never_say_are_null(server: ServerProcess, tmp_path: Path) -> None:
+    result = score(server, tmp_path, "", *ASKS)
+    assert result.scores == (None,) * 4
+    assert "neither 'Yes' nor 'No' is among" in result.reasons[0].detail
+
+
+def test_text_is_the_greedy_answer(server: ServerProcess, plain: Plain, tmp_path: Path) -> None:
+    result = score(server, tmp_path, "&mode=rubric&max_tokens=8&pattern=never", *ASKS)
+    for place, ask in enumerate(ASKS):
+        assert repr(plain.says(ask, 8).strip()) in result.reasons[place].detail
+
+
+def test_a_question_that_is_too_long_is_null(server: ServerProcess, tmp_path: Path) -> None:
+    result: Any = score(server, tmp_path, "&words=That,It", "x", "9" * 200)
+    assert result.scores[0] is not None
+    assert result.scores[1] is None
+    assert result.reasons[1].reason == "server_refused"
+    assert "128" in result.reasons[1].detail
