@@ -25,7 +25,7 @@ from bon.records import CANDIDATES_SCHEMA, Drop
 STEPS = ("before", "half", "staged", "between", "committed")
 ROWS = [
     {"prompt_id": f"p{n}", "candidate": 0, "response": f"answer {n}", "finish_reason": "stop",
-     "num_tokens": 2, "logprob": -1.25, "seed": n}
+     "num_tokens": 2, "logprob": -1.25, "seed": n, "token_ids": [n, 2]}
     for n in range(50)
 ]  # fmt: skip
 DROP = Drop("prompt_too_long", "too long", "in.jsonl:51", "p50", 50)
