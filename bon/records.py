@@ -85,7 +85,7 @@ class Candidate:
     """Sum of the response tokens' log-probabilities (nats) under the model, before temperature."""
     seed: int | None
     token_ids: tuple[int, ...] | None = None
-    """As sampled, the end token with them; none where nobody knows (given responses, some servers)."""
+    """As sampled, with the end token; none where nobody knows (given responses, some servers)."""
 
 
 @dataclass(frozen=True, slots=True)
