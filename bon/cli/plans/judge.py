@@ -6,10 +6,11 @@ from typing import Any
 
 from bon.cli.plans.files import read_text, text_digest
 from bon.cli.plans.kinds import ScorerKind
+from bon.cli.plans.language_models import refuse_others
 from bon.config import ScorerSettings
 from bon.config.scorer_spec import parse_options
 from bon.errors import SettingsError
-from bon.pipeline.models import resolve_model
+from bon.pipeline.models import read_config, resolve_model
 from bon.pipeline.run import ScoringPlan
 from bon.scorers.judge import (
     PREFIX,
@@ -106,6 +107,12 @@ def _local(
     settings: ScorerSettings, options: JudgeOptions, asking: Asking
 ) -> tuple[VllmJudge, dict[str, Any]]:
     found = resolve_model(settings.spec.removeprefix(PREFIX), options.revision)
+    refuse_others(
+        read_config(found),
+        found.path,
+        "a judge answers in text: …ForCausalLM",
+        "give an instruction-tuned language model; a reward model is given without judge:",
+    )
     template = read_text(options.chat_template, "judge:MODEL?chat_template=")
     identity = {
         "spec": f"{PREFIX}{found.name}",

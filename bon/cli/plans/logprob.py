@@ -6,10 +6,11 @@ from pathlib import Path
 
 from bon.cli.plans.files import read_text, text_digest
 from bon.cli.plans.kinds import ScorerKind
+from bon.cli.plans.language_models import refuse_others
 from bon.config import ScorerSettings
 from bon.config.base import Settings
 from bon.config.scorer_spec import parse_options
-from bon.errors import ModelError, SettingsError
+from bon.errors import SettingsError
 from bon.pipeline.models import read_config, resolve_model
 from bon.pipeline.run import ScoringPlan
 from bon.scorers.logprob import PREFIX, LogprobScorer
@@ -17,8 +18,6 @@ from bon.scorers.logprob.encoding import ENCODER_VERSION
 from bon.scorers.running import can_pack
 
 __all__ = ["LOGPROB"]
-
-_CLASSES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
 class LogprobOptions(Settings):
@@ -51,7 +50,12 @@ def plan(settings: ScorerSettings) -> ScoringPlan:
     options = _options(settings)
     model = resolve_model(settings.spec.removeprefix(PREFIX), options.revision)
     config = read_config(model)
-    _refuse_others(config.get("architectures"), model.path)
+    refuse_others(
+        config,
+        model.path,
+        "a reference model gives log-probabilities of tokens: …ForCausalLM",
+        "give the model that the generator was trained from",
+    )
     template = read_text(options.template, "logprob:MODEL?template=")
     fingerprint = {
         "kind": "logprob",
@@ -76,18 +80,6 @@ def plan(settings: ScorerSettings) -> ScoringPlan:
 
 def _options(settings: ScorerSettings) -> LogprobOptions:
     return parse_options(LogprobOptions, settings.options, f"-r {settings.name}={settings.spec}")
-
-
-def _refuse_others(architectures: object, path: str) -> None:
-    """Refuse from config.json what loading would refuse, before anything is generated."""
-    name = str(architectures[0]) if isinstance(architectures, list) and architectures else "none"
-    if not name.endswith(_CLASSES):
-        raise ModelError(
-            f"{name} is not a causal language model",
-            where=path,
-            why="a reference model gives log-probabilities of tokens: …ForCausalLM",
-            next_step="give the model that the generator was trained from",
-        )
 
 
 LOGPROB = ScorerKind(
