@@ -110,7 +110,7 @@ def select(call: Invocation) -> None:
 
 
 def _rewards(call: Invocation) -> tuple[str, ...]:
-    return call.settings(ScoreSettings).reward
+    return call.settings(ScoreSettings).specs
 
 
 def _recipe_to_be(call: Invocation, root: Path) -> Recipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,6 +94,8 @@ class ScoringPlan:
     """Settings that older pools hold as they were typed, not as they were understood."""
     reads_candidates: bool = False
     """Its groups carry all that the pool knows of their candidates, token ids among it."""
+    check_sampling: Callable[[Mapping[str, Any]], None] | None = None
+    """Raises where candidates that were sampled with these settings cannot be scored."""
 
 
 @dataclass
@@ -259,7 +261,12 @@ def refuse_incomplete(pool: Pool, kind: str, limit: int | None) -> None:
 
 
 def check_scorer(pool: Pool, plan: ScoringPlan) -> None:
-    """Refuse a scorer whose name stands for other settings in this pool."""
+    """Refuse a scorer whose name stands for other settings in this pool, or that cannot score it.
+
+    Nothing need be sampled yet: the pool knows its settings.
+    """
+    if plan.check_sampling is not None:
+        plan.check_sampling(pool.manifest.generation or {})
     if not pool.layout.numbers(scores_kind(plan.name)):
         return
     old = pool.manifest.scorers.get(plan.name, {})

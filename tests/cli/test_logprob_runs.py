@@ -125,3 +125,14 @@ def test_given_responses_have_log_probabilities_too(tmp_path: Path) -> None:
     right, babble, empty = column(tmp_path / "in.pool", "scores/ref", "score")
     assert 0 > right > -5 > babble
     assert empty is None
+
+
+def test_a_foreign_template_is_found_before_anything_is_sampled(tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text("{{ messages }}")
+    (tmp_path / "in.jsonl").write_text('{"prompt": "What is 40 + 42?"}\n')
+    command = ("select", "in.jsonl", "-m", GENERATOR, "--chat-template", "t.jinja")
+    reference = ("-r", REWARD, "--ref-model", GENERATOR, "--kl-beta", "1", "--pool", "in.pool")
+    done = bon(*command, *reference, "-o", "x.parquet", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "give the reference the same" in done.stderr
+    assert not (tmp_path / "in.pool/candidates").exists()

@@ -67,14 +67,16 @@ def plan(settings: ScorerSettings) -> ScoringPlan:
         "template": text_digest(template),
         "encoder_version": ENCODER_VERSION,
     }
+    scorer = LogprobScorer(settings, model.path, template)
     return ScoringPlan(
         settings.name,
-        LogprobScorer(settings, model.path, template),
+        scorer,
         fingerprint,
         LogprobScorer(settings, model.path, template, alone=True),
         "transformers",
         "token tries" if can_pack(config) else "padded batches",
         reads_candidates=True,
+        check_sampling=scorer.check_sampling,
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bon.chat import ChatTemplate
 from bon.config import ScorerSettings
@@ -71,7 +72,6 @@ class LogprobScorer:
 
         Raises:
             ModelError: the model's vocabulary or its template cannot be used for these groups.
-            SettingsError: they were sampled with a template that the reference was not given.
         """
         import torch
 
@@ -79,26 +79,32 @@ class LogprobScorer:
         with torch.inference_mode():
             return score_conversations(self._encoder, groups, self._runner.rewards)
 
+    def check_sampling(self, generation: Mapping[str, Any]) -> None:
+        """Refuse candidates that were sampled with a template which this scorer was not given.
+
+        `generation` is a pool's settings; nothing is loaded.
+
+        Raises:
+            SettingsError: they were.
+        """
+        if generation.get("chat_template") and self.template is None:
+            said = f"-r {self.settings.name}={self.settings.spec}"
+            raise SettingsError(
+                "the candidates are sampled with a --chat-template of their own",
+                where=said,
+                why="under another template, log-probabilities are those of another prompt",
+                next_step=f"give the reference the same: {said}?template=FILE",
+            )
+
     def _check(self, groups: Sequence[CandidateGroup]) -> None:
         """Check once what only groups tell."""
         if not self._has_checked_template and any(not one.generation.get("raw") for one in groups):
-            self._check_template(groups)
+            self._encoder.chat.check(self.model_path)
             self._has_checked_template = True
         if not self._has_checked_vocabulary:
             self._has_checked_vocabulary = refuse_other_vocabulary(
                 self._model.tokenizer, groups, self.model_path
             )
-
-    def _check_template(self, groups: Sequence[CandidateGroup]) -> None:
-        if self.template is None and any(one.generation.get("chat_template") for one in groups):
-            raise SettingsError(
-                "the candidates were sampled with a --chat-template of their own",
-                where=f"-r {self.settings.name}={self.settings.spec}",
-                why="under another template, log-probabilities are those of another prompt",
-                next_step=f"give the reference the same: -r {self.settings.name}="
-                f"{self.settings.spec}?template=FILE",
-            )
-        self._encoder.chat.check(self.model_path)
 
 
 def _encoder(model: RewardModel, chat: ChatTemplate) -> ResponseEncoder:

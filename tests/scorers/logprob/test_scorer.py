@@ -159,17 +159,17 @@ def test_no_groups_and_no_responses(save: Save) -> None:
 
 
 def test_a_template_that_was_sampled_with_must_be_given(save: Save) -> None:
+    said = {"chat_template": "0123456789abcdef"}
+    with pytest.raises(SettingsError, match="a --chat-template of their own") as caught:
+        logprob_scorer(save()).check_sampling(said)
+    assert caught.value.next_step.endswith(f"-r ref=logprob:{save()}?template=FILE")
     other = CHATML.replace("<|im_start|>", "<|bos|>")
-    one = group("p", (USER,), (candidate(0, [60], "Y"),), chat_template="0123456789abcdef")
-    with (
-        logprob_scorer(save()) as scorer,
-        pytest.raises(SettingsError, match="--chat-template of their own") as caught,
-    ):
-        scorer.score([one])
-    assert "?template=FILE" in caught.value.next_step
+    logprob_scorer(save(), other).check_sampling(said)
+    logprob_scorer(save()).check_sampling({"chat_template": None})
+    logprob_scorer(save()).check_sampling({})
+    one = group("p", (USER,), (candidate(0, [60], "Y"),), **said)
     with logprob_scorer(save(), other) as scorer, logprob_scorer(save()) as plain:
-        (found,) = flat(scorer.score([one]))
-        (without,) = flat(plain.score([group("p", (USER,), one.candidates)]))
+        (found,), (without,) = flat(scorer.score([one])), flat(plain.score([one]))
     assert abs(found - without) > 1e-2
 
 
