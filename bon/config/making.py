@@ -25,7 +25,8 @@ __all__ = [
 DEFAULT_MODEL = "Qwen/Qwen3-0.6B"
 DEFAULT_REWARD = "Skywork/Skywork-Reward-V2-Qwen3-0.6B"
 INSTALL_ADVICE = (
-    "install an engine: pip install 'bon-cli[vllm]' on a GPU machine, 'bon-cli[cpu]' elsewhere"
+    "install an engine: pip install 'bon-cli[vllm]' on a GPU machine, 'bon-cli[cpu]' on Linux "
+    "without one, 'bon-cli[transformers]' elsewhere"
 )
 _COUNT_OR_SHARE = re.compile(r"\d+|\d+(\.\d+)?%", re.ASCII)
 

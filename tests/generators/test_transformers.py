@@ -288,9 +288,15 @@ def test_prompts_are_pulled_lazily_and_drops_do_not_wait(model: Path) -> None:
     close(again["p0"].candidates, sample(model, request(0), max_tokens=1)["p0"].candidates)
 
 
-def test_little_memory_changes_no_candidate(model: Path) -> None:
+def test_little_memory_makes_small_batches_and_changes_no_candidate(model: Path) -> None:
     requests = [request(number, n=20) for number in range(5)]
-    found = sample(model, *requests, kv_cache_gib=0.0005)  # about 5 rows of 256 tokens
+    with generator(model, kv_cache_gib=0.0005) as made:
+        passes = short_of_memory(made, most_rows=1000)
+        found = {result.prompt_id: result for result in made.stream(requests)}
+    longest = max(len(chatml_ids(one.messages)) for one in requests)
+    bytes_a_row = (longest + MAX_TOKENS) * 2 * 2 * 32 * 4  # keys and values, layers, width, float32
+    assert passes[1] == int(0.0005 * 2**30) // bytes_a_row
+    assert max(passes) < 2 * passes[1]  # later prompts are shorter
     for prompt_id, result in sample(model, *requests).items():
         close(found[prompt_id].candidates, result.candidates)
 

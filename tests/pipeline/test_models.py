@@ -19,7 +19,8 @@ from bon.pipeline.models import ResolvedModel, read_config, resolve_adapter, res
 
 MIB = 1 << 20
 INSTALL = (
-    "install an engine: pip install 'bon-cli[vllm]' on a GPU machine, 'bon-cli[cpu]' elsewhere"
+    "install an engine: pip install 'bon-cli[vllm]' on a GPU machine, 'bon-cli[cpu]' on Linux "
+    "without one, 'bon-cli[transformers]' elsewhere"
 )
 
 
