@@ -30,6 +30,13 @@ from bon.scorers.server.scorer import _chunks
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bon.serving.client._FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("bon.serving.endpoints._FIRST_PAUSE_S", 0.01)
+
+
 Fault = Callable[[Asked], Answer | None]
 
 
@@ -177,10 +184,8 @@ def of_one(length: int, answer: Answer) -> Fault:
     ],
 )
 def test_one_candidate_that_fails_is_null_with_its_reason_and_the_others_are_there(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer, reason: str, detail: str
+    folder: Path, answer: Answer, reason: str, detail: str
 ) -> None:
-    monkeypatch.setattr("bon.serving.client._FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr("bon.serving.endpoints._FIRST_PAUSE_S", 0.01)
     lengths = [[len(item.tokens) for item in items] for items in encoded(folder)]
     assert sum(row.count(lengths[1][2]) for row in lengths) == 1
     fault = of_one(lengths[1][2], answer)

@@ -16,7 +16,13 @@ from support.servers import Answer, Asked, FakeServer, Reply, free_port
 from bon.errors import ServerError, ServerPathError
 from bon.serving.client import ServerClient, ServerReply, ServerRequest
 
-httpx = pytest.importorskip("httpx")
+pytest.importorskip("httpx")
+
+
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bon.serving.client._FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr("bon.serving.endpoints._FIRST_PAUSE_S", 0.05)
 
 
 def echo(asked: Asked) -> Answer:
@@ -135,10 +141,8 @@ def test_a_fault_that_passes_is_asked_again(answer: Answer, cause: str) -> None:
     ],
 )
 def test_one_that_keeps_failing_while_others_do_not_is_a_drop(
-    monkeypatch: pytest.MonkeyPatch, answer: Answer, reason: str, detail: str
+    answer: Answer, reason: str, detail: str
 ) -> None:
-    monkeypatch.setattr("bon.serving.client._FIRST_WAIT_S", 0.02)
-    monkeypatch.setattr("bon.serving.endpoints._FIRST_PAUSE_S", 0.02)
     reply = unless(lambda asked: asked.body["row"] == 7, answer)
     with FakeServer(reply) as server, client(server.url, timeout_s=0.3) as entered:
         replies = list(entered.stream(requests(8)))
@@ -228,9 +232,9 @@ def test_a_server_that_is_gone_ends_the_run() -> None:
 @pytest.mark.parametrize("answer", [Answer("dead engine", status=500), Answer("", status=429)])
 def test_a_server_that_answers_nothing_any_more_is_not_a_pool_of_drops(answer: Answer) -> None:
     reply = unless(lambda asked: asked.number > 5, answer)
-    with FakeServer(reply) as server, client(server.url, patience_s=2.0) as entered:
+    with FakeServer(reply) as server, client(server.url, patience_s=1.0) as entered:
         found = []
-        with pytest.raises(ServerError, match="nothing was answered for 2 s"):
+        with pytest.raises(ServerError, match="nothing was answered for 1 s"):
             found += list(_collected(entered.stream(requests(40)), found))
     assert len(found) == 5
     assert all(reply.drop is None for reply in found)
@@ -242,10 +246,7 @@ def _collected(replies: Iterator[ServerReply], into: list[ServerReply]) -> Itera
         yield from ()
 
 
-def test_the_last_one_left_is_a_drop_where_the_server_still_answers_what_it_did(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("bon.serving.client._FIRST_WAIT_S", 0.02)
+def test_the_last_one_left_is_a_drop_where_the_server_still_answers_what_it_did() -> None:
     reply = unless(lambda asked: asked.body == {"row": 1}, Answer("no", status=500))
     with FakeServer(reply) as server, client(server.url) as entered:
         first, second = entered.stream(requests(1)), entered.stream(requests(2)[1:])

@@ -217,7 +217,8 @@ def _chunks(items: Sequence[Encoded], order: Sequence[int]) -> Iterator[list[int
 
 def _no_rewards(server: FoundServer, where: str, why: str) -> ServerError:
     start = {
-        "vllm": "start vLLM with --runner pooling and a reward model that has one label",
+        "vllm": "start vLLM with --runner pooling and a reward model of one label; one that "
+        """rewards steps with --pooler-config '{"tok_pooling_type": "ALL"}'""",
         "sglang": "start SGLang with --is-embedding and a reward model",
     }
     return ServerError(
