@@ -20,7 +20,7 @@ __all__ = ["VllmJudge"]
 
 @dataclass
 class VllmJudge:
-    """`JudgeModel` that answers all of a part's questions in one batch."""
+    """`JudgeModel` on one engine, kept full."""
 
     options: JudgeOptions
     asking: Asking
@@ -48,8 +48,10 @@ class VllmJudge:
             ) from error
         config = self._llm.llm_engine.vllm_config.model_config
         self._context_tokens, self._vocab_size = config.max_model_len, config.get_vocab_size()
+        scheduler = self._llm.llm_engine.vllm_config.scheduler_config
+        self._capacity = 2 * int(scheduler.max_num_seqs)
         self._sampling = self._sampling_parameters()
-        self.num_tokens_computed = 0
+        self._num_requests = self.num_tokens_computed = 0
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,21 +59,47 @@ class VllmJudge:
         free_accelerator()
 
     def answer(self, questions: Sequence[str]) -> list[Answer | Drop]:
-        """Answer each question, or say why not; in their order."""
-        encoded = [self._encode(question) for question in questions]
-        prompts = [{"prompt_token_ids": one} for one in encoded if not isinstance(one, Drop)]
+        """Answer each question, or say why not; in their order.
+
+        They are encoded as the engine takes them, a few more than it runs at once: a part of many
+        pairs would not fit into memory as token ids. In the order of the groups, a prompt's
+        questions find what they share in the prefix cache.
+        """
+        engine, waiting = self._llm.llm_engine, enumerate(questions)
+        found: dict[int, Answer | Drop] = {}
+        in_flight: dict[str, int] = {}
+        more = True
         try:
-            # in the order of the groups: a prompt's questions find what they share in the cache
-            outputs = self._llm.generate(prompts, self._sampling, use_tqdm=False) if prompts else []
+            while more or in_flight:
+                while more and len(in_flight) < self._capacity:
+                    number, question = next(waiting, (-1, None))
+                    if question is None:
+                        more = False
+                        break
+                    tokens = self._encode(question)
+                    if isinstance(tokens, Drop):
+                        found[number] = tokens
+                        continue
+                    key, self._num_requests = str(self._num_requests), self._num_requests + 1
+                    engine.add_request(key, {"prompt_token_ids": tokens}, self._sampling)
+                    in_flight[key] = number
+                for output in engine.step() if in_flight else ():
+                    if output.finished:
+                        found[in_flight.pop(output.request_id)] = self._answer(output)
         except Exception as error:  # the model's own kernels raise many kinds
-            raise EngineError(
-                "vLLM failed while judging",
-                where=self.model_path,
-                why=first_line(error),
-                next_step="see the worker's log",
-            ) from error
-        answers = iter([self._answer(output) for output in outputs])
-        return [one if isinstance(one, Drop) else next(answers) for one in encoded]
+            raise self._failure(error) from error
+        finally:  # an interrupted part must not go on running in the engine
+            if in_flight:
+                engine.abort_request(list(in_flight))
+        return [found[number] for number in range(len(questions))]
+
+    def _failure(self, error: Exception) -> EngineError:
+        return EngineError(
+            "vLLM failed while judging",
+            where=self.model_path,
+            why=first_line(error),
+            next_step="see the worker's log",
+        )
 
     def _load_chat(self) -> ChatTemplate:
         from transformers import AutoTokenizer
@@ -105,12 +133,16 @@ class VllmJudge:
 
     def _sampling_parameters(self) -> Any:
         from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
-        if self._words is None:
-            return SamplingParams(temperature=0, max_tokens=self.asking.max_tokens)
         # not allowed_token_ids with logprobs: those are the likeliest of all before the mask
-        ids = [token for tokens in self._words for token in tokens]
-        return SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=ids)
+        ids = self._words and [token for tokens in self._words for token in tokens]
+        return SamplingParams(
+            temperature=0,
+            max_tokens=self.asking.max_tokens,
+            logprob_token_ids=ids,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
 
     def _encode(self, question: str) -> list[int] | Drop:
         """Return a question's token ids, or why the engine cannot take them: it would fail all."""

@@ -119,6 +119,15 @@ def test_a_question_that_is_too_long_is_null_and_the_others_are_not(score: Any) 
     assert result.reasons[0].reason == "prompt_too_long"
 
 
+def test_more_questions_than_the_engine_runs_at_once(score: Any) -> None:
+    """On a CPU it runs 256; a few that are too long stand among them."""
+    asks = [f"{number}" if number % 100 else "9" * MAX_MODEL_LEN for number in range(1, 1001)]
+    (result,), _ = score(group(*asks), options="&words=Y,N")
+    assert [value is None for value in result.scores] == [len(ask) > 9 for ask in asks]
+    (alone,), _ = score(group(asks[511]), options="&words=Y,N")
+    assert result.scores[511] == pytest.approx(alone.scores[0], abs=1e-5)
+
+
 def test_nothing_to_judge(score: Any) -> None:
     results, computed = score(group(), options="&words=Y,N")
     assert (results[0].scores, computed) == ((), 0)
