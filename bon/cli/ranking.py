@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from bon.cli.flags import Invocation
-from bon.cli.plans import kind_of
+from bon.cli.plans import LOGPROB, kind_of
 from bon.config import RankingSettings, ScorerSettings
 from bon.pipeline.recipes import Recipe, plan_recipe
 
@@ -21,5 +21,6 @@ def recipe_to_be(
         SettingsError: as `plan_recipe`.
     """
     verdicts = [one.name for one in scorers if kind_of(one.spec).gives_verdicts(one)]
-    names = [one.name for one in scorers]
+    names = [one.name for one in scorers if kind_of(one.spec) is not LOGPROB]
+    known = [*(one.name for one in scorers), *known]
     return plan_recipe(call.settings(RankingSettings), names, known=known, verdicts=verdicts)

@@ -42,7 +42,8 @@ def pool_recipe(pool: Pool, settings: RankingSettings, *, first: str | None = No
     """Decide what ranks a pool's candidates: what is named, the only scorer, or the only reward.
 
     Verdicts (those of a rule, or the input's own) rank only where they are named, nothing else is
-    there, or several scorers are put together. `first` ranks where nothing was said.
+    there, or several scorers are put together; log-probabilities under a reference model only
+    where they are named. `first` ranks where nothing was said.
 
     Raises:
         PoolIncompleteError: there are no scores at all.
@@ -59,7 +60,10 @@ def pool_recipe(pool: Pool, settings: RankingSettings, *, first: str | None = No
     if first is not None and settings.is_plain and settings.rank_by is None:
         settings = settings.model_copy(update={"rank_by": first})
     verdicts = [name for name in names if is_verdict(pool, name)]
-    return plan_recipe(settings, names, verdicts=verdicts, where=where)
+    rewards = [
+        name for name in names if pool.manifest.scorers.get(name, {}).get("kind") != "logprob"
+    ]
+    return plan_recipe(settings, rewards, known=names, verdicts=verdicts, where=where)
 
 
 def scorer_names(pool: Pool) -> list[str]:

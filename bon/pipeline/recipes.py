@@ -106,6 +106,13 @@ def plan_recipe(
         for name in said:
             _check_name(name, there, f"--{flag}", where)
     scorers = ranked or _by_default(settings, names, gates, weights, verdicts)
+    if not scorers:
+        raise SettingsError(
+            "there is no scorer that ranks",
+            where=where,
+            why=f"there are only {', '.join(there)}" if there else "",
+            next_step="give -r a reward, or name what ranks with --rank-by",
+        )
     if len(scorers) > 1 and settings.aggregate is None and not weights:
         raise SettingsError(
             "there are several scorers",
@@ -145,7 +152,7 @@ def _by_default(
     verdicts: Collection[str],
 ) -> list[str]:
     """Name what ranks where --rank-by is not given."""
-    free = [name for name in names if name != REFERENCE and name not in gates] or list(names)
+    free = [name for name in names if name not in gates] or list(names)
     if weights and settings.aggregate is None:
         return [name for name in free if name in weights] or list(weights)
     if settings.aggregate == "lexicographic":

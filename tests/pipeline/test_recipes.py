@@ -17,12 +17,18 @@ def plan(*names: str, **said: Any) -> Recipe:
     return plan_recipe(RankingSettings(**said), names or NAMES, verdicts=["math"])
 
 
-def test_one_reward_ranks_beside_verdicts_and_log_probabilities() -> None:
+def test_one_reward_ranks_beside_verdicts() -> None:
     assert plan() == Recipe(("rm",))
     assert plan("math") == Recipe(("math",))
-    assert plan("ref", "rm", "math") == Recipe(("rm",))
     assert plan().is_plain
     assert plan().name == "rm"
+
+
+def test_what_is_no_reward_ranks_only_where_it_is_named() -> None:
+    with pytest.raises(SettingsError, match="no scorer that ranks") as caught:
+        plan_recipe(RankingSettings(), [], known=["ref"])
+    assert caught.value.why == "there are only ref"
+    assert plan_recipe(RankingSettings(rank_by="ref"), [], known=["ref"]).name == "ref"
 
 
 def test_several_rewards_need_a_word() -> None:
@@ -84,8 +90,10 @@ def test_scores_that_are_changed_have_another_name_than_those_in_the_pool() -> N
 
 
 def test_the_kl_penalty_reads_the_reference() -> None:
-    assert plan("rm", "ref", kl_beta=0.1).reads == ("rm", "ref")
-    assert plan("rm", "ref", kl_beta=0.1).name == "rm - 0.1 KL"
+    settings = RankingSettings(kl_beta=0.1)
+    recipe = plan_recipe(settings, ["rm"], known=["rm", "ref"])
+    assert recipe.reads == ("rm", "ref")
+    assert recipe.name == "rm - 0.1 KL"
     with pytest.raises(SettingsError, match="reference model") as caught:
         plan(kl_beta=0.1)
     assert "--ref-model" in caught.value.next_step

@@ -107,7 +107,7 @@ def test_length_is_taken_out_of_rewards_in_tokens_or_in_characters(pool: Pool) -
 def test_the_kl_penalty_takes_the_pools_log_probabilities(pool: Pool) -> None:
     plain = {one.prompt.prompt_id: one for one in ranked_prompts(pool, Ranking.of("rm"), None)}
     reference = {name: [-1.0, -2.0, None] for name in REWARD}
-    pool = add_scores(pool, "ref", reference)
+    pool = add_scores(pool, "ref", reference, kind="logprob")
     penalised = ranking(pool, kl_beta=0.5)
     assert penalised.name == "rm - 0.5 KL"
     found = {one.prompt.prompt_id: one.rewards for one in ranked_prompts(pool, penalised, None)}
@@ -130,7 +130,7 @@ def test_the_kl_penalty_takes_the_pools_log_probabilities(pool: Pool) -> None:
 
 
 def test_responses_without_log_probabilities_have_no_kl(pool: Pool) -> None:
-    pool = add_scores(pool, "ref", {name: [-1.0] * 3 for name in REWARD})
+    pool = add_scores(pool, "ref", {name: [-1.0] * 3 for name in REWARD}, kind="logprob")
     _change_candidates(pool, "logprob", None)
     with pytest.raises(InputError, match="log-probabilities") as caught:
         ranking(pool, kl_beta=0.1)

@@ -244,9 +244,10 @@ def add_scores(
     table: Mapping[str, Sequence[float | None]],
     *,
     is_rule: bool = False,
+    **said: object,
 ) -> Pool:
     """Score a pool once more."""
-    fingerprint = {"spec": name, **({"rule_version": 1} if is_rule else {})}
+    fingerprint = {"spec": name, **said, **({"rule_version": 1} if is_rule else {})}
     run = Run([])
     score(pool, ScoringPlan(name, FakeScorer(table), fingerprint), run.engine, None, ignore)
     return Pool.open(pool.layout.root)
