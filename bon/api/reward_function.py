@@ -114,8 +114,7 @@ class RewardFunction:
         """Return the lock of this process."""
         if self._pid != os.getpid():
             # after a fork: the lock may be held by a thread that is not here, and what is loaded
-            # (a process, sockets, a GPU) is the parent's; it is kept, so that nothing ends it
-            self._inherited = (self._scorer, self._free)
+            # (a process, sockets, a GPU) is the parent's
             self._begin()
         return self._lock
 

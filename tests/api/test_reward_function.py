@@ -10,6 +10,8 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -103,6 +105,7 @@ class Counting:
 
     def __enter__(self) -> Counting:
         self._note("enter")
+        self._handle = threading.Lock()  # as a process or a socket is: not to be pickled or copied
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,6 +113,7 @@ class Counting:
 
     def score(self, groups: Any) -> list[Scores]:
         self.inside.append(1)
+        time.sleep(0.001)  # time for another thread to come in
         assert len(self.inside) == 1, "two calls at once"
         results = []
         for group in groups:
@@ -212,7 +216,7 @@ def test_threads_take_turns(tmp_path: Path) -> None:
 
 def _in_child(function: RewardFunction, answers: Any) -> None:
     function._lock.acquire(blocking=False)  # as if another thread had held it
-    answers.put(function(["q"], ["abcde"]))
+    answers.send(function(["q"], ["abcde"]))
     function.close()
 
 
@@ -222,19 +226,35 @@ def test_a_forked_process_loads_its_own_and_leaves_the_parents(tmp_path: Path) -
     function, log = counting(tmp_path)
     function(["q"], ["abc"])
     context = multiprocessing.get_context("fork")
-    answers = context.SimpleQueue()
-    child = context.Process(target=_in_child, args=(function, answers))
+    ours, theirs = context.Pipe()
+    child = context.Process(target=_in_child, args=(function, theirs))
     child.start()
-    assert answers.get() == [5.0]
+    assert ours.poll(60)
+    assert ours.recv() == [5.0]
     child.join()
     assert child.exitcode == 0
-    ours, theirs = str(os.getpid()), str(child.pid)
     lines = [line.split() for line in log.read_text().splitlines()]
-    assert lines == [["enter", ours], ["enter", theirs], ["exit", theirs]]
+    parent, pid = str(os.getpid()), str(child.pid)
+    assert lines == [["enter", parent], ["enter", pid], ["exit", pid]]
     assert function(["q"], ["ab"]) == [2.0]
     assert function.metrics()["num_samples"] == 2
     function.close()
     assert events(log)[-1] == "exit"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_process_that_drops_it_frees_nothing_of_the_parents(tmp_path: Path) -> None:
+    function, log = counting(tmp_path)
+    function(["q"], ["abc"])
+    child = os.fork()
+    if child == 0:
+        del function
+        gc.collect()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert events(log) == ["enter"]
+    function.close()
 
 
 def test_an_interrupted_one_is_loaded_anew(tmp_path: Path) -> None:
