@@ -94,5 +94,5 @@ def parse_options(group: type[S], options: Mapping[str, str], where: str) -> S:
             else "these options do not go together",
             where=where,
             why=str(group.model_fields[name].description) if missing else reason(first),
-            next_step="give ?KEY=VALUE&KEY=VALUE behind the scorer's name",
+            next_step="give ?KEY=VALUE&KEY=VALUE behind it",
         ) from None
