@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import random
 import sys
 import threading
 import time
@@ -200,7 +201,8 @@ class ServerClient:
         most = self._concurrency * len(self.urls)
         return httpx.AsyncClient(
             headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
-            timeout=httpx.Timeout(self._timeout_s, connect=min(_CONNECT_S, self._timeout_s)),
+            # the whole answer has its own limit, also where it comes byte by byte
+            timeout=httpx.Timeout(None, connect=min(_CONNECT_S, self._timeout_s / 2)),
             limits=httpx.Limits(
                 max_connections=most + 1,
                 max_keepalive_connections=most + 1,
@@ -231,7 +233,7 @@ class ServerClient:
         def wait_s(state: Any) -> float:
             fault = state.outcome.exception()
             if fault.wait_s is not None:
-                return float(min(fault.wait_s, self._patience_s))
+                return float(min(fault.wait_s, self._patience_s)) * random.uniform(1.0, 1.1)
             is_away = fault.cause == "connection" and not fault.reason
             return 0.0 if is_away else growing(state)  # the endpoint itself is left alone
 
@@ -263,7 +265,8 @@ class ServerClient:
         try:
             method = "GET" if request.body is None else "POST"
             address = endpoint.url + request.path
-            response = await self._http.request(method, address, json=request.body)
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._http.request(method, address, json=request.body)
             endpoint.is_reached()
             check_status(response, self._api_key)
             body = parsed(response, self._api_key)

@@ -53,7 +53,7 @@ def fault_of(error: Exception, timeout_s: float) -> Fault | None:
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError():
             return Fault("connection", f"no connection: {said}")
-        case httpx.TimeoutException():
+        case TimeoutError() | httpx.TimeoutException():
             detail = f"no answer within {timeout_s:g} s"
             return Fault("timeout", detail, reason="server_timeout")
         case httpx.NetworkError() | httpx.RemoteProtocolError():

@@ -66,6 +66,14 @@ def test_vllm() -> None:
     assert found.name == "rm-8b"
 
 
+@pytest.mark.parametrize(
+    ("root", "name"),
+    [("org/rm", "org/rm"), ("rm", "rm"), ("/a/b/rm", "rm"), ("./rm/", "rm"), ("a/b/rm", "rm")],
+)
+def test_a_folder_is_known_by_its_own_name(root: str, name: str) -> None:
+    assert FoundServer("vllm", "m", root, root, None).name == name
+
+
 def test_sglang() -> None:
     found = find(Sglang("org/reward", max_model_len=512))
     assert found == FoundServer("sglang", "org/reward", "org/reward", "org/reward", 512)

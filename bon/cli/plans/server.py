@@ -68,12 +68,13 @@ def plan(settings: ScorerSettings) -> ScoringPlan:
     family = family_of(config, tokenizer.path)
     template = read_text(settings.template, "--reward-template")
     scorer = ServerScorer(settings, urls, found, tokenizer.path, family, config, template)
+    is_here = _is_its_folder(found, tokenizer)
     fingerprint = {
         "kind": "server",
         "name": settings.name,
-        "spec": f"{PREFIX}{found.name}",
+        "spec": f"{PREFIX}{tokenizer.name if is_here else found.name}",
         "server": found.kind,
-        "digest": tokenizer.digest if _is_its_folder(found, tokenizer) else None,
+        "digest": tokenizer.digest if is_here else None,
         "tokenizer": tokenizer.name,
         "tokenizer_digest": tokenizer.digest,
         "template": text_digest(template),

@@ -36,7 +36,8 @@ class FoundServer:
     @property
     def name(self) -> str:
         """What the model is, without where it lies: a hub id, or a folder's own name."""
-        return Path(self.root).name if self.root.startswith(("/", ".", "~")) else self.root
+        is_folder = self.root.startswith(("/", ".", "~")) or self.root.count("/") > 1
+        return Path(self.root).name if is_folder else self.root
 
 
 def find_servers(
