@@ -7,17 +7,20 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-from support.commands import GENERATOR, PROMPTS, assert_same_pool, bon, bon_json, bon_stopped
+from support.commands import GENERATOR, PROMPTS, bon, bon_stopped, pool_files
 from support.tiny_models import CHATML, config, edit_config, edit_weights, save_generator, tokenizer
 
+from bon.cli.build import generation_plan
 from bon.config import GenerateSettings
 from bon.errors import EngineError, ModelError
 from bon.generators.transformers import TransformersGenerator
+from bon.pipeline.generate import sampling_seed
+from bon.pool.pool import CANDIDATES, Pool
 from bon.records import Candidate, GenerationRequest, GenerationResult, Message
 
 torch = pytest.importorskip("torch")
@@ -413,12 +416,10 @@ def test_a_broken_adapter_is_refused(damage: str, model: Path, tmp_path: Path) -
     refused(model, lora=adapter)
 
 
-def test_generate_killed_in_the_middle_resumes_to_the_same_bytes(tmp_path: Path) -> None:
-    flags = ("generate", PROMPTS, "-m", GENERATOR, "--generator-engine", "transformers")
-    flags = (*flags, "-n", 4, "--max-tokens", 64, "--limit", 60, "--part-size", 4)
-    shown = bon_json(*flags, "--pool", "whole.pool", cwd=tmp_path)
-    assert shown["stages"][0]["engine"] == "transformers"
+def test_generate_killed_in_the_middle_resumes_to_the_same_candidates(tmp_path: Path) -> None:
     pool = tmp_path / "killed.pool"
+    flags = ("generate", PROMPTS, "-m", GENERATOR, "--generator-engine", "transformers")
+    flags = (*flags, "-n", 4, "--max-tokens", MAX_TOKENS, "--limit", 60, "--part-size", 4)
     killed = bon_stopped(
         *(*flags, "--pool", pool),
         cwd=tmp_path,
@@ -426,11 +427,34 @@ def test_generate_killed_in_the_middle_resumes_to_the_same_bytes(tmp_path: Path)
         how=signal.SIGKILL,
     )
     assert killed.returncode == -signal.SIGKILL
+    before = pool_files(pool)
     done = bon(*flags, "--pool", pool, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "transformers, as --generator-engine says" in done.stderr
-    assert_same_pool(pool, tmp_path / "whole.pool")
-    assert pq.read_table(pool / "candidates")["token_ids"].null_count == 0
-    other = bon(*flags[:4], "--pool", pool, "-n", 4, "--part-size", 4, cwd=tmp_path)
-    assert other.returncode == 2  # vLLM draws others
-    assert 'engine: "transformers" -> "vllm"' in other.stderr
+    assert before.items() <= pool_files(pool).items()
+
+    made = Pool.open(pool)
+    prompts = [prompt for part in made.parts() for prompt in made.prompts(part)]
+    wanted = sample(GENERATOR, *(
+        GenerationRequest(one.prompt_id, one.messages, 4, sampling_seed(0, one.prompt_id))
+        for one in prompts
+    ), max_model_len=None)  # fmt: skip
+    assert len(wanted) == 60
+    for part in made.parts():
+        for row in made.read(CANDIDATES, part).to_pylist():
+            found = wanted[row.pop("prompt_id")].candidates[row["candidate"]]
+            ids = tuple(row.pop("token_ids"))
+            close((Candidate(**row, token_ids=ids),), (found,))
+
+
+def test_a_pool_knows_which_engine_sampled_it() -> None:
+    engines = {
+        name: generation_plan(GenerateSettings(model=str(GENERATOR), generator_engine=name))
+        for name in ("auto", "transformers")
+    }
+    plan = engines["transformers"]
+    assert (plan.engine, plan.fingerprint["engine"]) == ("transformers", "transformers")
+    assert isinstance(plan.generator, TransformersGenerator)
+    assert "generator_engine" not in plan.fingerprint
+    has_vllm = find_spec("vllm") is not None
+    assert engines["auto"].fingerprint["engine"] == ("vllm" if has_vllm else "transformers")
