@@ -5,73 +5,27 @@ from __future__ import annotations
 import asyncio
 import queue
 import random
-import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from bon.errors import ServerError, ServerGoneError, ServerPathError
 from bon.records import Drop
 from bon.serving.endpoints import Endpoints
 from bon.serving.faults import Fault, Refused, check_status, fault_of, not_promised, parsed
+from bon.serving.messages import UNEXPECTED, Check, ServerReply, ServerRequest
+from bon.serving.patience import Patience, Tried
 
 __all__ = ["Check", "ServerClient", "ServerReply", "ServerRequest"]
-
-Check = Callable[[Any], object]
-"""Raises one of `_UNEXPECTED` where a body is not what was promised."""
-_UNEXPECTED = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 
 _CONNECT_S = 10.0
 _IDLE_CONNECTION_S = 3.0
 """Shorter than servers keep one (vLLM: 5 s), or a request would meet one that is just closed."""
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 10.0
-_TOLD_AFTER_S = 2.0
-"""A shorter time without an answer is not worth a line."""
-_MOST_FAULTS = 5
-_MOST_TIMEOUTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class ServerRequest:
-    """One request; `body` is sent as JSON by POST, none: it is a GET."""
-
-    key: Hashable
-    path: str
-    body: Any = None
-    check: Check | None = None
-    """Of this one's body; none: the stream's."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerReply:
-    """The parsed JSON of an answer, or why there is none."""
-
-    key: Hashable
-    body: Any = None
-    drop: Drop | None = None
-
-
-@dataclass(slots=True)
-class _Tried:
-    """What one request has been through."""
-
-    request: ServerRequest
-    check: Check | None
-    url: str | None
-    first_fault_s: float | None = None
-    num_faults: Counter[str] = field(default_factory=Counter)
-
-    def is_worn_out(self, fault: Fault) -> bool:
-        """Tell whether it has failed so often that it may be at fault itself."""
-        is_timeout = fault.cause == "timeout"
-        most = _MOST_TIMEOUTS if is_timeout else _MOST_FAULTS
-        return bool(fault.reason) and self.num_faults[fault.reason] >= most
 
 
 class ServerClient:
@@ -97,15 +51,11 @@ class ServerClient:
         """How often was asked again since it was entered, by cause."""
         self._concurrency, self._timeout_s, self._patience_s = concurrency, timeout_s, patience_s
         self._api_key = api_key
-        self._failing_since_s: float | None = None
-        self._is_told = False
-        self._answered_s = -1.0
-        self._answered: tuple[ServerRequest, Check | None] | None = None
-        """A request that the server is known to answer."""
 
     def __enter__(self) -> ServerClient:
         self.retries.clear()
-        self._failing_since_s, self._answered_s, self._answered = None, -1.0, None
+        self._patience = Patience(self._patience_s)
+        self._answered: Tried | None = None  # what the server is known to answer
         self._endpoints = Endpoints(self.urls, self._concurrency)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -130,7 +80,7 @@ class ServerClient:
             ServerError: it wants another key.
             ServerPathError: there is no such path, or no JSON.
         """
-        tried = _Tried(ServerRequest(path, path), None, url)
+        tried = Tried(ServerRequest(path, path), url=url)
         reply: ServerReply = self._wait(self._answer(tried))
         if reply.drop is not None:
             raise ServerPathError(
@@ -178,7 +128,7 @@ class ServerClient:
                     if request is None:
                         more = False
                         break
-                    future = self._submit(_Tried(request, request.check or check, None))
+                    future = self._submit(Tried(request, request.check or check))
                     in_flight.add(future)
                     future.add_done_callback(ended.put)
                 if in_flight:
@@ -189,7 +139,7 @@ class ServerClient:
             for future in in_flight:
                 future.cancel()
 
-    def _submit(self, tried: _Tried) -> Future[ServerReply]:
+    def _submit(self, tried: Tried) -> Future[ServerReply]:
         return asyncio.run_coroutine_threadsafe(self._answer(tried), self._loop)
 
     def _wait(self, coroutine: Any) -> Any:
@@ -224,7 +174,7 @@ class ServerClient:
         self._thread.join()
         self._loop.close()
 
-    async def _answer(self, tried: _Tried) -> ServerReply:
+    async def _answer(self, tried: Tried) -> ServerReply:
         """Ask until there is an answer or a reason why there is none."""
         from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
@@ -241,100 +191,94 @@ class ServerClient:
         reply: ServerReply = await retrying(self._attempt, tried)
         return reply
 
-    async def _attempt(self, tried: _Tried) -> ServerReply:
-        request = tried.request
+    async def _attempt(self, tried: Tried) -> ServerReply:
+        key = tried.request.key
         try:
-            return ServerReply(request.key, await self._ask(request, tried.check, tried.url))
+            return ServerReply(key, await self._ask(tried))
         except Refused as refusal:
-            self._failing_since_s = None  # it is there, and it thinks
-            return ServerReply(request.key, drop=Drop("server_refused", str(refusal)))
+            self._patience.note_life()
+            return ServerReply(key, drop=Drop("server_refused", str(refusal)))
         except Fault as fault:
             drop = await self._verdict(tried, fault)
             if drop is not None:
-                return ServerReply(request.key, drop=drop)
+                return ServerReply(key, drop=drop)
             self.retries[fault.cause] += 1
             raise
 
-    async def _ask(self, request: ServerRequest, check: Check | None, url: str | None) -> Any:
+    async def _ask(self, tried: Tried) -> Any:
         """Ask once.
 
         Raises:
             Fault, Refused, ServerError: there is no answer.
         """
-        endpoint = await self._endpoints.take(url)
+        endpoint = await self._endpoints.take(tried.url, avoid=tried.last_url)
+        tried.last_url = endpoint.url
         try:
-            method = "GET" if request.body is None else "POST"
-            address = endpoint.url + request.path
-            async with asyncio.timeout(self._timeout_s):
-                response = await self._http.request(method, address, json=request.body)
-            endpoint.is_reached()
-            check_status(response, self._api_key)
-            body = parsed(response, self._api_key)
-            try:
-                if check is not None:
-                    check(body)
-            except _UNEXPECTED as error:
-                raise not_promised(
-                    str(error) or type(error).__name__, response, self._api_key
-                ) from None
-        except Exception as error:
-            found = fault_of(error, self._timeout_s)
-            if found is None:
-                raise
-            if found.cause == "connection":
-                endpoint.is_lost()
-            raise found from error
+            body = await self._body(tried, endpoint.url)
+        except Fault as fault:
+            endpoint.note(fault)
+            raise
+        except Refused:
+            endpoint.is_well()
+            raise
         finally:
             self._endpoints.give_back(endpoint)
-        self._note_answer(request, check)
+        endpoint.is_well()
+        self._patience.note_answer()
+        if self._answered is None and tried.request.body is not None:
+            self._answered = tried
         return body
 
-    def _note_answer(self, request: ServerRequest, check: Check | None) -> None:
-        if self._is_told:
-            _log("the server answers again")
-        self._failing_since_s, self._is_told, self._answered_s = None, False, time.monotonic()
-        if self._answered is None and request.body is not None:
-            self._answered = request, check
+    async def _body(self, tried: Tried, url: str) -> Any:
+        request = tried.request
+        method = "GET" if request.body is None else "POST"
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._http.request(method, url + request.path, json=request.body)
+        except Exception as error:
+            fault = fault_of(error, self._timeout_s)
+            if fault is None:
+                raise
+            raise fault from error
+        check_status(response, self._api_key)
+        body = parsed(response, self._api_key)
+        try:
+            if tried.check is not None:
+                tried.check(body)
+        except UNEXPECTED as error:
+            why = str(error) or type(error).__name__
+            raise not_promised(why, response, self._api_key) from None
+        return body
 
-    async def _verdict(self, tried: _Tried, fault: Fault) -> Drop | None:
+    async def _verdict(self, tried: Tried, fault: Fault) -> Drop | None:
         """Return why a request is given up, none where it is to be asked again.
 
         Raises:
             ServerError: nothing was answered for too long.
         """
-        if tried.request.body is None and fault.cause == "garbage":
+        is_question = tried.request.body is not None
+        if fault.cause == "garbage" and not is_question:
             return Drop(fault.reason, fault.detail)  # a page for people, at a path that it has not
-        now_s = time.monotonic()
-        tried.first_fault_s = tried.first_fault_s or now_s
-        tried.num_faults[fault.reason] += 1
-        self._failing_since_s = self._failing_since_s or now_s
-        if not self._is_told and now_s - self._failing_since_s > _TOLD_AFTER_S:
-            self._is_told = True
-            _log(f"{fault.detail}; asking again for up to {self._patience_s:g} s")
-        has_waited = now_s - tried.first_fault_s > self._patience_s
-        may_be_at_fault = tried.is_worn_out(fault) or (has_waited and fault.cause != "connection")
+        may_be_at_fault = self._patience.note_fault(tried, fault)
         if may_be_at_fault and await self._answers_others(tried):
             return Drop(fault.reason or "server_busy", fault.detail)
-        if fault.cause == "garbage" and self._answered is None and tried.request.body is not None:
-            raise self._failure(
-                ServerError, fault, "what answers is no model server that bon knows"
-            )
-        since_s = self._failing_since_s
-        if since_s is not None and time.monotonic() - since_s > self._patience_s:
+        if fault.cause == "garbage" and self._answered is None:
+            what = "what answers is no model server that bon knows"
+            raise self._failure(ServerError, fault, what)
+        if self._patience.is_over():
             what = f"nothing was answered for {self._patience_s:g} s"
             raise self._failure(ServerGoneError, fault, what)
         return None
 
-    async def _answers_others(self, tried: _Tried) -> bool:
+    async def _answers_others(self, tried: Tried) -> bool:
         """Tell whether others got an answer since this request first failed; if need be, ask what
         was answered before once more."""
-        assert tried.first_fault_s is not None
-        if self._answered_s > tried.first_fault_s:
+        if self._patience.has_answered_others(tried):
             return True
-        if self._answered is None or self._answered[0] is tried.request:
+        if self._answered is None or self._answered.request is tried.request:
             return False
         try:
-            await self._ask(*self._answered, tried.url)
+            await self._ask(Tried(self._answered.request, self._answered.check, tried.url))
         except (Fault, Refused):
             return False
         return True
@@ -347,7 +291,3 @@ class ServerClient:
             next_step="see the server's own log; what is committed stays: start the server and run "
             "the same command again",
         )
-
-
-def _log(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

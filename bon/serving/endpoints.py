@@ -8,11 +8,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bon.serving.faults import Fault
+
 __all__ = ["Endpoint", "Endpoints"]
 
 _POLL_S = 0.05
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
+_MOST_FAULTS = 3
 
 
 @dataclass(slots=True)
@@ -25,7 +28,9 @@ class Endpoint:
     num_taken: int = 0
     """Requests that it was given so far."""
     num_failures: int = 0
-    """Failed connections since one was made."""
+    """Since it was last well: connections that failed, and faults beyond the first few."""
+    num_faults: int = 0
+    """Faults since it last answered."""
     closed_until_s: float = 0.0
     """On the monotonic clock."""
 
@@ -34,12 +39,24 @@ class Endpoint:
         limit = 1 if self.num_failures else self.concurrency
         return self.num_in_flight < limit and self.closed_until_s <= now_s
 
-    def is_reached(self) -> None:
-        """It answered, whatever it said."""
-        self.num_failures, self.closed_until_s = 0, 0.0
+    def is_well(self) -> None:
+        """It answered, or said why it does not."""
+        self.num_failures, self.num_faults, self.closed_until_s = 0, 0, 0.0
+
+    def note(self, fault: Fault) -> None:
+        """Leave it alone for a while where it is not reached, or does nothing but fail.
+
+        One that fails at once would else be the least busy one, and draw all requests.
+        """
+        if not fault.reason and fault.cause != "connection":
+            self.is_well()  # busy
+            return
+        self.num_faults += 1
+        if fault.cause == "connection" or self.num_faults >= _MOST_FAULTS:
+            self.is_lost()
 
     def is_lost(self) -> None:
-        """It could not be reached: leave it alone for a while."""
+        """Leave it alone for a while, longer each time."""
         pause_s = min(_FIRST_PAUSE_S * 2**self.num_failures, _LONGEST_PAUSE_S)
         self.num_failures = min(self.num_failures + 1, 30)
         self.closed_until_s = time.monotonic() + pause_s * random.uniform(0.75, 1.25)
@@ -51,16 +68,18 @@ class Endpoints:
     def __init__(self, urls: Sequence[str], concurrency: int) -> None:
         self._all = [Endpoint(url, concurrency) for url in urls]
 
-    async def take(self, url: str | None = None) -> Endpoint:
+    async def take(self, url: str | None = None, *, avoid: str | None = None) -> Endpoint:
         """Wait for one with room, the one with the fewest requests in flight; or for `url`.
 
-        The caller gives it back.
+        Another than `avoid` where there is one. The caller gives it back.
         """
         while True:
             now_s = time.monotonic()
             ready = [one for one in self._all if one.has_room(now_s) and url in (None, one.url)]
             if ready:
-                chosen = min(ready, key=lambda one: (one.num_in_flight, one.num_taken))
+                chosen = min(
+                    ready, key=lambda one: (one.url == avoid, one.num_in_flight, one.num_taken)
+                )
                 chosen.num_in_flight += 1
                 chosen.num_taken += 1
                 return chosen

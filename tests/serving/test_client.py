@@ -293,6 +293,20 @@ def test_several_servers_share_and_one_that_is_down_is_left_out() -> None:
             assert 1 <= entered.retries["connection"] <= 8
 
 
+def test_a_server_that_does_nothing_but_fail_costs_no_request_of_the_other() -> None:
+    sick = Answer("out of memory", status=500)
+    slow = Answer({"echo": 1}, delay_s=0.02)
+    with (
+        FakeServer(lambda asked: sick) as one,
+        FakeServer(lambda asked: slow) as two,
+        client(one.url, two.url) as entered,
+    ):
+        replies = list(entered.stream(requests(100)))
+    assert len(replies) == 100
+    assert not any(reply.drop for reply in replies)
+    assert len(one.posts) < 30
+
+
 def test_a_body_that_is_not_what_was_promised() -> None:
     def check(body: Any) -> None:
         if body["echo"]["row"] == 2 and tries.pop():

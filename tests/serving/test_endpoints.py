@@ -8,6 +8,7 @@ import time
 import pytest
 
 from bon.serving.endpoints import Endpoint, Endpoints
+from bon.serving.faults import Fault
 
 
 def test_the_one_with_the_fewest_in_flight_is_taken() -> None:
@@ -47,5 +48,30 @@ def test_one_that_is_lost_is_tried_by_one_request_after_a_growing_pause() -> Non
     assert pauses[-1] == pytest.approx(5, rel=0.3)
     one.num_in_flight = 1
     assert not one.has_room(one.closed_until_s)
-    one.is_reached()
+    one.is_well()
     assert one.has_room(time.monotonic())
+
+
+def test_one_that_does_nothing_but_fail_is_left_alone_too() -> None:
+    now_s = time.monotonic
+    one, fault = Endpoint("a", 8), Fault("500", "", reason="server_error")
+    for _ in range(2):
+        one.note(fault)
+    assert one.has_room(now_s())
+    one.is_well()
+    for _ in range(2):
+        one.note(fault)
+    one.note(Fault("429", ""))
+    one.note(fault)
+    assert one.has_room(now_s())
+    for _ in range(2):
+        one.note(fault)
+    assert not one.has_room(now_s())
+
+
+def test_another_than_the_one_that_failed_is_taken() -> None:
+    async def take() -> list[str]:
+        endpoints = Endpoints(["a", "b"], 1)
+        return [(await endpoints.take(avoid="a")).url, (await endpoints.take(avoid="a")).url]
+
+    assert asyncio.run(take()) == ["b", "a"]
