@@ -24,6 +24,7 @@ from bon.errors import (
 )
 from bon.pipeline.run import ScoringPlan
 from bon.records import CandidateGroup, Scores
+from bon.scorers.encoding import Encoded
 from bon.scorers.server import ServerScorer
 from bon.scorers.server.scorer import _chunks
 
@@ -335,12 +336,9 @@ def test_nobody_there_is_told_soon() -> None:
 
 
 def test_what_is_asked_together_is_bounded() -> None:
-    class Item:
-        def __init__(self, length: int) -> None:
-            self.tokens = (1,) * length
-
-    items: Any = [Item(length) for length in [10] * 20 + [9000] * 3 + [40_000] * 2]
-    chunks = list(_chunks(items, range(25)))
-    assert [index for chunk in chunks for index in chunk] == list(range(25))
+    lengths = [10] * 20 + [9000] * 3 + [40_000] * 2
+    items = [Encoded((1,) * length, False, (0,)) for length in lengths]
+    chunks = list(_chunks(items))
+    assert [item for chunk in chunks for item in chunk] == items
     assert [len(chunk) for chunk in chunks] == [8, 8, 5, 1, 1, 1, 1]
-    assert list(_chunks(items, [])) == []
+    assert list(_chunks([])) == []

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bon.config import ScorerSettings
 from bon.errors import ServerError, ServerPathError
 from bon.records import CandidateGroup, Drop, Scores
-from bon.scorers.conversations import score_conversations
+from bon.scorers.conversations import reward_scores
 from bon.scorers.encoding import Encoded
 from bon.scorers.families.base import Family
 from bon.scorers.server.discovery import FoundServer
@@ -93,39 +93,59 @@ class ServerScorer:
             print(f"asked again {sum(self.retries.values())} times: {causes}", file=sys.stderr)
 
     def score(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
-        """Score every response of every group; a failed one is none, with its reason."""
-        return score_conversations(self._encoder, groups, self._rewards)
+        """Score every response of every group; a failed one is none, with its reason.
 
-    def _rewards(self, items: Sequence[Encoded]) -> list[float | Drop]:
-        """Return each conversation's raw reward, or why it has none."""
-        rewards: dict[int, float | Drop] = {}
-        if isinstance(self._speech, SglangTexts):
-            rewards |= {
-                index: Drop("no_text", "no text has exactly this conversation's tokens")
-                for index, item in enumerate(items)
-                if as_text(self._encoder.chat.tokenizer, item) is None
-            }
-        order = sorted(set(range(len(items))) - set(rewards), key=lambda at: items[at].tokens)
-        alone = []
-        for chunk, reply in self._replies(items, _chunks(items, order)):
+        The next conversations are put together while the server is at work. Equal ones are asked
+        once.
+        """
+        encoded: list[list[Encoded | Drop]] = []
+        rewards: dict[Encoded, float | Drop] = {}
+        alone: list[list[Encoded]] = []
+        for chunk, reply in self._replies(_chunks(self._distinct(groups, encoded, rewards))):
             if reply.drop is not None and len(chunk) > 1:
-                alone += [[index] for index in chunk]
+                alone += [[item] for item in chunk]
             else:
-                rewards |= zip(chunk, self._read(reply, chunk, items), strict=True)
-        for chunk, reply in self._replies(items, alone):
-            rewards |= zip(chunk, self._read(reply, chunk, items), strict=True)
-        return [rewards[index] for index in range(len(items))]
+                rewards |= zip(chunk, self._read(reply, chunk), strict=True)
+        for chunk, reply in self._replies(alone):
+            rewards |= zip(chunk, self._read(reply, chunk), strict=True)
+        return [
+            reward_scores(
+                group, items, [one if isinstance(one, Drop) else rewards[one] for one in items]
+            )
+            for group, items in zip(groups, encoded, strict=True)
+        ]
+
+    def _distinct(
+        self,
+        groups: Sequence[CandidateGroup],
+        encoded: list[list[Encoded | Drop]],
+        rewards: dict[Encoded, float | Drop],
+    ) -> Iterator[Encoded]:
+        """Encode group by group and yield what is to be asked; fill in what is known without."""
+        seen = set[Encoded]()
+        for group in groups:
+            items = self._encoder.encode(group)
+            encoded.append(items)
+            for item in items:
+                if isinstance(item, Drop) or item in seen:
+                    continue
+                seen.add(item)
+                if isinstance(self._speech, SglangTexts) and not self._speech.texts(item):
+                    why = "no text has exactly this conversation's tokens"
+                    rewards[item] = Drop("no_text", why)
+                else:
+                    yield item
 
     def _replies(
-        self, items: Sequence[Encoded], chunks: Iterator[list[int]] | Sequence[list[int]]
-    ) -> Iterator[tuple[list[int], ServerReply]]:
+        self, chunks: Iterable[list[Encoded]]
+    ) -> Iterator[tuple[list[Encoded], ServerReply]]:
         """Ask for each of the chunks, several at a time."""
-        asked: dict[int, list[int]] = {}
+        asked: dict[int, list[Encoded]] = {}
 
         def requests() -> Iterator[ServerRequest]:
             for number, chunk in enumerate(chunks):
                 asked[number] = chunk
-                yield self._request(number, [items[index] for index in chunk])
+                yield self._request(number, chunk)
 
         for reply in self._client.stream(requests()):
             yield asked.pop(int(str(reply.key))), reply
@@ -138,12 +158,10 @@ class ServerScorer:
 
         return ServerRequest(number, speech.path, speech.body(items), check)
 
-    def _read(
-        self, reply: ServerReply, chunk: Sequence[int], items: Sequence[Encoded]
-    ) -> list[float | Drop]:
+    def _read(self, reply: ServerReply, chunk: Sequence[Encoded]) -> list[float | Drop]:
         if reply.drop is not None:
             return [reply.drop] * len(chunk)
-        return self._speech.rewards(reply.body, [items[index] for index in chunk])
+        return self._speech.rewards(reply.body, chunk)
 
     def _find_speech(self) -> Speech:
         """Find out, with one conversation, how this server is to be asked.
@@ -200,16 +218,16 @@ class ServerScorer:
             raise _no_rewards(self.server, self.urls[0] + speech.path, why) from error
 
 
-def _chunks(items: Sequence[Encoded], order: Sequence[int]) -> Iterator[list[int]]:
-    """Yield positions that are asked together; neighbours in order share the longest prefixes."""
-    chunk: list[int] = []
+def _chunks(items: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+    """Yield conversations that are asked together: neighbours, which share the longest prefixes."""
+    chunk: list[Encoded] = []
     num_tokens = 0
-    for index in order:
-        size = len(items[index].tokens)
+    for item in items:
+        size = len(item.tokens)
         if chunk and (len(chunk) == _CONVERSATIONS or num_tokens + size > _TOKENS):
             yield chunk
             chunk, num_tokens = [], 0
-        chunk.append(index)
+        chunk.append(item)
         num_tokens += size
     if chunk:
         yield chunk
