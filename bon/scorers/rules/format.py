@@ -17,7 +17,7 @@ from bon.scorers.rules.options import check_pattern, one_pattern, read_options, 
 __all__ = ["FORMS", "FormatOptions", "FormatRule"]
 
 _NO_TAG = r"(?:(?!</?(?:think|answer)>).)*"
-_FILLED = r"(?=\s*[^\s<])" + _NO_TAG
+_FILLED = r"(?=\s*(?!</?(?:think|answer)>)\S)" + _NO_TAG
 _NESTED = r"[^{}]*"
 for _ in range(6):  # braces in braces, so deep
     _NESTED = rf"(?:[^{{}}]|\{{{_NESTED}\}})*"

@@ -20,7 +20,11 @@ def test_all_of_the_response_must_fit() -> None:
         ("think-answer", "<think>a\nb</think>\n<answer>7</answer>\n", True),
         ("think-answer", "<think></think><answer>7</answer>", True),
         ("think-answer", "<think>1 < 2</think><answer>x<y</answer>", True),
+        ("think-answer", "<think>a</think><answer><b>4</b></answer>", True),
+        ("think-answer", "<think>a</think><answer>\n < 4</answer>", True),
+        ("think-answer", "<think>a</think><answer></answer>", False),
         ("think-answer", "<think>a</think><answer> </answer>", False),
+        ("think-answer", "<think>a</think><answer> <answer>4</answer>", False),
         ("think-answer", "<think>a</think> so <answer>7</answer>", False),
         ("think-answer", "<think>a</think><answer>7</answer> done", False),
         ("think-answer", "<think>a<think>b</think></think><answer>7</answer>", False),
@@ -29,7 +33,10 @@ def test_all_of_the_response_must_fit() -> None:
         ("think-answer", "<think>a<answer>7</answer></think>", False),
         ("think-answer", "7", False),
         ("think", "<think>a</think> 7", True),
+        ("think", "<think>a</think> <div>7</div>", True),
+        ("think", "<think>a</think><", True),
         ("think", "<think>a</think>", False),
+        ("think", "<think>a</think> \n", False),
         ("think", "<think>a</think>\n<answer>7</answer>", False),
         ("think", "<think>a</think> 7 <think>b</think>", False),
         ("think", "a</think> 7", False),
@@ -56,9 +63,22 @@ def test_ready_ones(name: str, response: str, fits: bool) -> None:
 @pytest.mark.parametrize("name", FORMS)
 def test_ready_ones_take_long_responses_quickly(name: str) -> None:
     started = time.monotonic()
-    pieces = ("<think>", "</think>", "<answer>", "\\boxed{", "{", "}", "#### ", "\n", "< ", "x ")
+    pieces = (
+        "<think>",
+        "</think>",
+        "<answer>",
+        "\\boxed{",
+        "{",
+        "}",
+        "#### ",
+        "\n",
+        "< ",
+        "<",
+        "x ",
+    )
     texts = [piece * 20_000 for piece in pieces]
-    texts += ["<think>" + "a " * 100_000, "\\boxed{" + "{1}" * 20_000, "".join(pieces) * 5_000]
+    texts += ["<think>" + "a " * 100_000, "<think></think>" + " " * 100_000 + "</think>"]
+    texts += ["\\boxed{" + "{1}" * 20_000, "".join(pieces) * 5_000]
     found = rewards(f"rule:format?name={name}", *texts)
     assert set(found) <= {0.0, 1.0}
     assert time.monotonic() - started < 20
