@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote
 
 from pydantic import ValidationError
 
@@ -17,6 +16,8 @@ from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
 __all__ = ["ScorerSpec", "parse_options", "parse_scorer_spec"]
 
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
+_MARKS = {"%26": "&", "%25": "%"}
+_ESCAPED = re.compile("|".join(_MARKS))
 
 S = TypeVar("S", bound=Settings)
 
@@ -55,7 +56,7 @@ def parse_scorer_spec(said: str, *, kinds: tuple[str, ...] = (), flag: str = "-r
                     where=f"{flag} {said}",
                     next_step="give ?KEY=VALUE&KEY=VALUE, with %26 for & in a value, %25 for %",
                 )
-            options[key] = unquote(value)
+            options[key] = _ESCAPED.sub(lambda mark: _MARKS[mark[0]], value)
     kind, _, what = spec.partition(":") if spec.startswith(kinds) else ("", "", spec)
     # where a server is now says nothing of what it scores
     last = "" if "://" in what else Path(what).resolve().name

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from bon.config.base import Settings
@@ -43,6 +47,8 @@ class Band(Settings):
         ("judge:org/model?mode=x", ScorerSpec("judge-model", "judge:org/model", {"mode": "x"})),
         ("r=rule:regex?pattern=a=b+?", ScorerSpec("r", "rule:regex", {"pattern": "a=b+?"})),
         ("rule:x?a=1%262%25&b=", ScorerSpec("rule-x", "rule:x", {"a": "1&2%", "b": ""})),
+        ("rule:x?a=5%de+C%2F%41é", ScorerSpec("rule-x", "rule:x", {"a": "5%de+C%2F%41é"})),
+        ("rule:x?a=%2526%2525", ScorerSpec("rule-x", "rule:x", {"a": "%26%25"})),
     ],
 )
 def test_names_specs_and_options(said: str, expected: ScorerSpec) -> None:
@@ -81,3 +87,16 @@ def test_an_unknown_option_has_a_hint() -> None:
     with pytest.raises(UnknownChoiceError, match="unknown option 'hihg'") as caught:
         parse_options(Band, {"low": "0", "hihg": "1"}, "-r x")
     assert caught.value.next_step == "did you mean 'high'?"
+
+
+@given(st.text())
+def test_every_value_can_be_said(value: str) -> None:
+    said = value.replace("%", "%25").replace("&", "%26")
+    assert parse_scorer_spec(f"rule:x?a={said}", kinds=KINDS).options == {"a": value}
+
+
+@given(st.text(st.sampled_from("%256ade+C")))
+def test_only_two_marks_stand_for_something_else(value: str) -> None:
+    (found,) = parse_scorer_spec(f"rule:x?a={value}", kinds=KINDS).options.values()
+    first, *rest = re.split("%25", value)
+    assert found == "%".join(one.replace("%26", "&") for one in (first, *rest))
