@@ -47,9 +47,12 @@ _LOWESS_POINTS = 200
 
 def weighted_sum(score_KC: Floats, weight_K: Floats) -> Floats:
     """Return Σ w·s, shape (C,); a scorer of weight 0 does not count, missing or not."""
-    used_K = weight_K != 0
-    total: Floats = weight_K[used_K] @ score_KC[used_K]
-    return total
+    total_C = np.zeros(score_KC.shape[1])
+    # one by one: a matrix product rounds some columns otherwise than others, and ties would break
+    for weight, score_C in zip(weight_K, score_KC, strict=True):
+        if weight != 0:
+            total_C = total_C + weight * score_C
+    return total_C
 
 
 def weighted_mean(score_KC: Floats, weight_K: Floats) -> Floats:
@@ -80,8 +83,8 @@ def uncertainty_weighted(score_KC: Floats, penalty: float) -> Floats:
 
     The variance is the population's (ddof 0).
     """
-    spread: Floats = score_KC.var(axis=0)
-    return mean(score_KC) - penalty * spread
+    middle_C = mean(score_KC)
+    return middle_C - penalty * mean((score_KC - middle_C) ** 2)
 
 
 def lexicographic(score_KC: Floats, prompt_C: Ints) -> Floats:
@@ -89,7 +92,8 @@ def lexicographic(score_KC: Floats, prompt_C: Ints) -> Floats:
 
     The reward is the first score plus what stays below the smallest step between two first scores
     of the prompt (below 1 where there is but one). So of a verdict and a reward model the reward
-    is in [1, 2) for what is right and in [0, 1) for what is wrong.
+    is in [1, 2) for what is right and in [0, 1) for what is wrong; where the first scores are any
+    numbers, rewards of different prompts cannot be compared.
     """
     complete = np.flatnonzero(~np.isnan(score_KC).any(axis=0))
     score, prompt = score_KC[:, complete], prompt_C[complete]
@@ -222,8 +226,9 @@ def fit_linear(score_C: Floats, length_C: Floats) -> LengthFit:
 def fit_lowess(score_C: Floats, length_C: Floats, share: float = 2 / 3) -> LengthFit:
     """Fit a LOWESS curve (Cleveland 1979, three robust rounds) over all candidates with a score.
 
-    `share` of the candidates decides the curve at each length. Beyond the shortest and the longest
-    it is level. Source of the method for rewards: arXiv 2409.17407.
+    `share` of the candidates decides the curve at each length, more where many have the same one.
+    Beyond the shortest and the longest it is level. Source of the method for rewards: arXiv
+    2409.17407.
     """
     from statsmodels.nonparametric.smoothers_lowess import lowess
 
@@ -236,6 +241,10 @@ def fit_lowess(score_C: Floats, length_C: Floats, share: float = 2 / 3) -> Lengt
         order = np.lexsort((score, length))
         some = order[np.linspace(0, len(order) - 1, _LOWESS_CANDIDATES).astype(np.int64)]
         length, score = length[some], score[some]
+    # where a length is more common than that, it would have no neighbours, and no curve
+    commonest = float(np.unique(length, return_counts=True)[1].max()) / len(length)
+    if commonest >= share:
+        share = (1 + commonest) / 2
     near = float(np.ptp(length)) / _LOWESS_POINTS
     curve = lowess(score, length, frac=share, delta=near, return_sorted=True)
     known = curve[np.isfinite(curve[:, 1])]

@@ -132,7 +132,7 @@ def low_margin(margin_Q: _Floats, threshold: float) -> _Mask:
 
 def below_min_chosen(reward_chosen_Q: _Floats, min_chosen: float) -> _Mask:
     """Fail where the chosen reward is below the lowest that it may be, as float32 stores it."""
-    return np.asarray(reward_chosen_Q < float(np.float32(min_chosen)))
+    return np.asarray(reward_chosen_Q.astype(np.float32) < np.float32(min_chosen))
 
 
 def chosen_truncated(finish_reason_chosen_Q: _Strings) -> _Mask:

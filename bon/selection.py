@@ -120,12 +120,17 @@ def top_k(rewards_N: Rewards, k: int) -> Choice:
 
 
 def above_threshold(rewards_N: Rewards, lowest: float) -> Choice:
-    """Keep the best candidate where its reward is at least `lowest`, else drop the prompt."""
+    """Keep the best candidate where its reward is at least `lowest`, else drop the prompt.
+
+    Both as float32 stores them: a reward of 0.1 reaches 0.1, whatever it was made of.
+    """
     choice = best(rewards_N)
     if choice.reason is not None:
         return choice
     reward = _as_list(rewards_N)[choice.candidates[0]]
-    if reward >= lowest:
+    with np.errstate(over="ignore"):
+        reaches = np.float32(reward) >= np.float32(lowest)
+    if reaches:
         return choice
     detail = f"the best reward, {reward:g}, is below the threshold {lowest:g}"
     return Choice((), "below_threshold", detail, 0)

@@ -41,6 +41,21 @@ def pools(draw: st.DrawFn, num_scorers: int = 1) -> tuple[np.ndarray, np.ndarray
     return np.array(scores).reshape(num_scorers, len(prompt_C)), prompt_C
 
 
+@pytest.mark.parametrize("num_scorers", range(1, 9))
+def test_equal_scores_make_equal_rewards_wherever_they_stand(num_scorers: int) -> None:
+    """A matrix product rounds its last columns otherwise."""
+    generator = np.random.default_rng(num_scorers)
+    for num_candidates in range(1, 26):
+        score_KC = np.repeat(generator.normal(size=(num_scorers, 1)), num_candidates, axis=1)
+        weight_K = generator.normal(size=num_scorers)
+        for reward_C in (
+            weighted_sum(score_KC, weight_K),
+            mean(score_KC),
+            uncertainty_weighted(score_KC, 0.7),
+        ):
+            assert len(set(reward_C.tolist())) == 1
+
+
 def test_ensembles() -> None:
     """arXiv 2310.02743."""
     assert mean(ENSEMBLE).tolist() == [2.0]
@@ -187,6 +202,17 @@ def test_lowess_takes_out_what_is_no_line() -> None:
     assert np.abs(np.corrcoef(residual, noise)[0, 1]) > 0.98
     line = fit_linear(score, length).residual(score, length)
     assert line.std() > 1.5 * residual.std()
+
+
+def test_lowess_where_most_responses_were_cut_at_one_length() -> None:
+    generator = np.random.default_rng(2)
+    length = np.append(generator.integers(1, 1_000, 400), np.full(1_600, 1_024)).astype(np.float64)
+    score = 10 + generator.normal(size=2_000) * 0.3
+    order = generator.permutation(2_000)
+    fits = [fit_lowess(score, length), fit_lowess(score[order], length[order])]
+    at_cut = [-fit.residual(np.zeros(1), np.array([1_024.0]))[0] for fit in fits]
+    assert at_cut[0] == pytest.approx(at_cut[1], abs=1e-6)
+    assert at_cut[0] == pytest.approx(score[length == 1_024].mean(), abs=0.05)
 
 
 def test_lowess_of_many_is_that_of_some_of_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,12 +78,14 @@ def build_dpo(call: Invocation) -> None:
     from bon.cli.idle_flags import refuse_idle_flags
     from bon.cli.output import plan_output
     from bon.cli.places import check_apart, check_places, default_pool, source_kind
+    from bon.cli.ranking import check_ranking, refuse_across_prompts
     from bon.pipeline.build_dpo import PairBuilder, check_pairs
     from bon.pipeline.export import write_set
     from bon.pipeline.rewards import fit_ranking
 
     settings = call.settings(PairSettings)
     check_pairs(settings)
+    check_ranking(call)
     call.refuse_for_strategy(_OWN_FLAGS, settings.strategy)
     output = plan_output(call, "pairs", "dpo")
     kind = source_kind(call)
@@ -100,6 +103,9 @@ def build_dpo(call: Invocation) -> None:
     scorers = scorer_settings(call.settings(ScoreSettings)) if with_scores else []
     refuse_idle_flags(call, scorers, judges=_asks_a_rule(settings))
     recipe = _recipe_to_be(call, settings, kind, root, with_scores=with_scores)
+    for name in ("min_chosen", "min_margin"):
+        if call.given(name):
+            refuse_across_prompts(recipe, f"--{name.replace('_', '-')}")
     if call.dry_run:
         steps = step_texts(call, kind, root, with_scores=with_scores)
         steps += [f"pair {settings.strategy} to {output.path}"]
@@ -186,8 +192,6 @@ def _recipe_to_be(
     from bon.cli.plans import kind_of
     from bon.cli.ranking import recipe_to_be
     from bon.pipeline.ranked import scorer_names
-    from bon.pipeline.recipes import Recipe
-    from bon.pool.layout import PoolLayout
     from bon.pool.pool import Pool
     from bon.scorers.rules import find_rule
 
@@ -195,10 +199,12 @@ def _recipe_to_be(
     if kind == "pool":
         pool = Pool.open(root)
         names, rule = scorer_names(pool), _rule(settings, pool)
-        if rule not in (None, *names) and (not names or ranking.rank_by == rule):
-            # these verdicts are still to come
-            return None if ranking.rank_by is None else Recipe((ranking.rank_by,))
-        return _recipe(call, settings, pool)
+        if rule is None or rule in names:
+            return _recipe(call, settings, pool)
+        # these verdicts are still to come
+        if not names and ranking.is_plain and ranking.rank_by is None:
+            return None
+        return _recipe(call, settings, pool, coming=[rule])
     if settings.rule == "label" and kind == "prompts":
         raise _no_labels(call.source)
     if settings.rule in ("math", "exact") or (
@@ -215,11 +221,13 @@ def _recipe_to_be(
         return None
     if kind != "prompts" and ranking.rank_by is not None:
         return None  # the input may have brought what is named
-    known = {*PoolLayout(root).scorer_names(), f"rule-{settings.rule}"} - {"rule-None"}
-    return recipe_to_be(call, scorers, sorted(known))
+    coming = [f"rule-{settings.rule}"] if settings.rule in ("math", "exact") else []
+    return recipe_to_be(call, scorers, root, coming)
 
 
-def _recipe(call: Invocation, settings: PairSettings, pool: Pool) -> Recipe | None:
+def _recipe(
+    call: Invocation, settings: PairSettings, pool: Pool, coming: Sequence[str] = ()
+) -> Recipe | None:
     """Decide what ranks a pool; verified does without where there are only verdicts."""
     from bon.pipeline.ranked import is_verdict, pool_recipe, scorer_names
 
@@ -230,7 +238,7 @@ def _recipe(call: Invocation, settings: PairSettings, pool: Pool) -> Recipe | No
     has_rewards = any(not is_verdict(pool, name) for name in names)
     if settings.strategy == "verified" and is_open and not has_rewards:
         return None
-    return pool_recipe(pool, ranking)
+    return pool_recipe(pool, ranking, coming=coming)
 
 
 def _judged(call: Invocation, made: Made, rule: str) -> Made:

@@ -55,6 +55,7 @@ def filter_(call: Invocation) -> None:
     from bon.cli.closing import finish
     from bon.cli.curation import publish, ready_pool, run_seed
     from bon.cli.filter_plan import plan_filters, rows_of
+    from bon.cli.ranking import refuse_across_prompts
     from bon.durable import scratch_folder
     from bon.pipeline.filtering.plan import run_filters
     from bon.pipeline.rewards import fit_ranking
@@ -71,6 +72,7 @@ def filter_(call: Invocation) -> None:
         seed = run_seed(call, made)
         limit = call.settings(InputSettings).limit
         recipe = _recipe(call, plan, made)
+        refuse_across_prompts(recipe, "bon filter")
         ranking = None if recipe is None else fit_ranking(made.pool, recipe, limit)
         decision = run_filters(
             made.pool, plan.filters, kind=plan.units, ranking=ranking, limit=limit, seed=seed
@@ -175,5 +177,6 @@ def _recipe(call: Invocation, plan: FilterPlan, made: Made) -> Recipe | None:
     if is_open and len(new) == 1 and new[0] in names:
         return pool_recipe(made.pool, settings, first=new[0])
     if new and not is_open:
-        return recipe_to_be(call, scorer_settings(call.settings(ScoreSettings)), names)
+        scorers = scorer_settings(call.settings(ScoreSettings))
+        return recipe_to_be(call, scorers, made.pool.layout.root)
     return pool_recipe(made.pool, settings) if names or not is_open else None

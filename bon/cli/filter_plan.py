@@ -50,10 +50,13 @@ def plan_filters(call: Invocation) -> FilterPlan:
     from bon.cli.idle_flags import refuse_idle_flags
     from bon.cli.output import plan_output
     from bon.cli.places import default_pool, source_kind
+    from bon.cli.ranking import check_ranking
     from bon.exports.formats import choose_format
     from bon.exports.target import check_output
 
     settings = call.settings(FilterCommandSettings)
+    check_ranking(call)
+    _refuse_gates(call)
     kind = source_kind(call)
     if kind == "prompts":
         _refuse_answered(call)
@@ -160,6 +163,7 @@ def _check_filters(call: Invocation, plan: FilterPlan) -> None:
         SettingsError: a filter for other rows, scores that will not be there, or a file, a
             language or a library that is not.
     """
+    from bon.cli.ranking import refuse_across_prompts
     from bon.pipeline.filtering.steps import check_filters, check_kinds, compile_filter
     from bon.pipeline.ranked import pool_recipe, scorer_names
     from bon.pool.pool import Pool
@@ -168,7 +172,9 @@ def _check_filters(call: Invocation, plan: FilterPlan) -> None:
     if plan.kind == "pool":
         pool = Pool.open(plan.root)
         names = scorer_names(pool)
-        scorer = pool_recipe(pool, call.settings(RankingSettings)).name if names else None
+        recipe = pool_recipe(pool, call.settings(RankingSettings)) if names else None
+        refuse_across_prompts(recipe, "bon filter")
+        scorer = None if recipe is None else recipe.name
         check_filters(plan.filters, kind=plan.units, scorer=scorer, scorers=names)
     elif plan.with_scores:
         scorer = _scorer_to_be(call, plan)
@@ -179,7 +185,7 @@ def _check_filters(call: Invocation, plan: FilterPlan) -> None:
 def _scorer_to_be(call: Invocation, plan: FilterPlan) -> str | None:
     """Name the scorer that will rank, none where only the input's own scores can tell."""
     from bon.cli.build import scorer_settings
-    from bon.cli.ranking import recipe_to_be
+    from bon.cli.ranking import recipe_to_be, refuse_across_prompts
     from bon.pipeline.filtering.steps import check_filters
     from bon.pool.layout import PoolLayout
 
@@ -190,13 +196,29 @@ def _scorer_to_be(call: Invocation, plan: FilterPlan) -> str | None:
         # the pairs' own scores may rank
         name = ranking.rank_by or (scorers[0].name if len(scorers) == 1 else None)
     elif plan.kind == "prompts" or ranking.rank_by is None:
-        name = recipe_to_be(call, scorers, known).name
+        root = plan.root if plan.kind == "prompts" else None
+        recipe = recipe_to_be(call, scorers, root)
+        refuse_across_prompts(recipe, "bon filter")
+        name = recipe.name
     else:
         name = ranking.rank_by  # the input may have brought it
     if plan.kind == "prompts":
         names = sorted({*(one.name for one in scorers), *known})
         check_filters(plan.filters, kind=plan.units, scorer=name, scorers=names)
     return name
+
+
+def _refuse_gates(call: Invocation) -> None:
+    """A gate keeps candidates from being chosen; what drops rows here is a filter, and is counted.
+
+    Raises:
+        SettingsError: one was given.
+    """
+    if call.settings(RankingSettings).gate:
+        raise SettingsError(
+            "--gate is for commands that choose",
+            next_step="filter by that score: --filter reward:scorer=NAME,min=SCORE",
+        )
 
 
 def new_scorers(call: Invocation) -> list[str]:

@@ -52,6 +52,7 @@ def select(call: Invocation) -> None:
     from bon.cli.curation import card_facts, publish, run_seed
     from bon.cli.output import plan_output
     from bon.cli.places import check_apart, check_places, default_pool, is_pool
+    from bon.cli.ranking import check_ranking, refuse_across_prompts
     from bon.cli.stages import Made, make_pool
     from bon.pipeline.export import write_set
     from bon.pipeline.ranked import pool_recipe
@@ -62,6 +63,7 @@ def select(call: Invocation) -> None:
     settings = call.settings(SelectSettings)
     from_pool = is_pool(call.source)
     check_selection(settings)
+    check_ranking(call)
     call.refuse_for_strategy(_OWN_FLAGS, settings.strategy)
     output = plan_output(call, "responses", "best")
     root = Path(call.source) if from_pool else call.settings(RunSettings).pool
@@ -74,6 +76,8 @@ def select(call: Invocation) -> None:
     else:
         check_places(call.source, root, *output.places)
         recipe = _recipe_to_be(call, root)
+    if settings.strategy == "threshold":
+        refuse_across_prompts(recipe, "--strategy threshold")
     if call.dry_run:
         steps = [] if from_pool else making_steps(call, root)
         steps += [f"score with {spec}" for spec in _rewards(call) if not from_pool]
@@ -118,8 +122,7 @@ def _recipe_to_be(call: Invocation, root: Path) -> Recipe:
     from bon.cli.build import scorer_settings
     from bon.cli.idle_flags import refuse_idle_flags
     from bon.cli.ranking import recipe_to_be
-    from bon.pool.layout import PoolLayout
 
     scorers = scorer_settings(call.settings(ScoreSettings))
     refuse_idle_flags(call, scorers)
-    return recipe_to_be(call, scorers, PoolLayout(root).scorer_names())
+    return recipe_to_be(call, scorers, root)

@@ -102,7 +102,9 @@ def given_pool(call: Invocation, root: Path, *, group: bool, with_scores: bool) 
 
 def judge_pool(call: Invocation, made: Made, rule: str) -> Made:
     """Add a rule's verdicts where they are missing; loads no model."""
-    settings = call.settings(ScoreSettings).model_copy(update={"reward": (rule,)})
+    settings = call.settings(ScoreSettings).model_copy(
+        update={"reward": (rule,), "ref_model": None}
+    )
     with PoolLock(made.pool.layout.lock), StageProgress(quiet=call.quiet) as progress:
         engine = LocalEngine(None if call.verbose else made.pool.layout.log)
         return _score(call, made, scoring_plans(settings), engine, progress)

@@ -222,7 +222,12 @@ class PairBuilder:
             reward_PN = np.full((len(frame.count_P), width), np.nan)
         else:
             reward_PN = frame.padded(frame.scores[report.scorer])
-        right_PN = None if report.rule is None else frame.padded(frame.scores[report.rule])
+        right_PN = None
+        if report.rule is not None:
+            right_C = frame.scores[report.rule]
+            if self._ranking is not None:  # what a gate keeps out is neither chosen nor rejected
+                right_C = np.where(self._ranking.passes_gates(frame), right_C, np.nan)
+            right_PN = frame.padded(right_C)
         length_PN = None
         if self._needs_lengths:
             texts, tokens = frame.candidates["response"], frame.candidates["num_tokens"]

@@ -18,6 +18,7 @@ from bon.records import PROMPTS_SCHEMA, Candidate, Prompt
 
 __all__ = [
     "RankedPrompt",
+    "ScorersThere",
     "count_sampled",
     "is_verdict",
     "open_books",
@@ -36,20 +37,51 @@ class RankedPrompt:
     prompt: Prompt
     candidates: tuple[Candidate, ...]
     rewards: tuple[float | None, ...]
+    passes: tuple[bool, ...]
+    """Whether the ranking's gates let it through: what they do not is never chosen."""
 
 
-def pool_recipe(pool: Pool, settings: RankingSettings, *, first: str | None = None) -> Recipe:
+@dataclass(frozen=True, slots=True)
+class ScorersThere:
+    """The scorers that a pool has, in the order in which they first scored."""
+
+    names: tuple[str, ...] = ()
+    verdicts: frozenset[str] = frozenset()
+    references: frozenset[str] = frozenset()
+    """Those that give log-probabilities, which are no rewards."""
+
+    @classmethod
+    def of(cls, pool: Pool) -> ScorersThere:
+        """Read them off a pool."""
+        names = scorer_names(pool)
+        said = pool.manifest.scorers
+        return cls(
+            tuple(names),
+            frozenset(name for name in names if is_verdict(pool, name)),
+            frozenset(name for name in names if said.get(name, {}).get("kind") == "logprob"),
+        )
+
+
+def pool_recipe(
+    pool: Pool,
+    settings: RankingSettings,
+    *,
+    first: str | None = None,
+    coming: Sequence[str] = (),
+) -> Recipe:
     """Decide what ranks a pool's candidates: what is named, the only scorer, or the only reward.
 
     Verdicts (those of a rule, or the input's own) rank only where they are named, nothing else is
     there, or several scorers are put together; log-probabilities under a reference model only
-    where they are named. `first` ranks where nothing was said.
+    where they are named. `first` ranks where nothing was said; `coming` are verdicts that will be
+    there.
 
     Raises:
         PoolIncompleteError: there are no scores at all.
         SettingsError: as `plan_recipe`.
     """
-    names = scorer_names(pool)
+    there = ScorersThere.of(pool)
+    names = [*there.names, *(name for name in coming if name not in there.names)]
     where = str(pool.layout.root)
     if not names:
         raise PoolIncompleteError(
@@ -59,11 +91,14 @@ def pool_recipe(pool: Pool, settings: RankingSettings, *, first: str | None = No
         )
     if first is not None and settings.is_plain and settings.rank_by is None:
         settings = settings.model_copy(update={"rank_by": first})
-    verdicts = [name for name in names if is_verdict(pool, name)]
-    rewards = [
-        name for name in names if pool.manifest.scorers.get(name, {}).get("kind") != "logprob"
-    ]
-    return plan_recipe(settings, rewards, known=names, verdicts=verdicts, where=where)
+    return plan_recipe(
+        settings,
+        [name for name in names if name not in there.references],
+        known=names,
+        verdicts={*there.verdicts, *coming},
+        references=there.references,
+        where=where,
+    )
 
 
 def scorer_names(pool: Pool) -> list[str]:
@@ -175,10 +210,16 @@ def ranked_prompts(pool: Pool, ranking: Ranking, limit: int | None) -> Iterator[
         candidate_columns=_CANDIDATE_FIELDS,
     ):
         rewards = [None if math.isnan(one) else one for one in frame.scores[ranking.name].tolist()]
+        passes = ranking.passes_gates(frame).tolist()
         candidates = [
             Candidate(**row) for row in frame.candidates.select(_CANDIDATE_FIELDS).to_pylist()
         ]
         bounds = zip(frame.start_P.tolist(), frame.count_P.tolist(), strict=True)
         for prompt, (start, count) in zip(as_prompts(frame.prompts), bounds, strict=True):
             end = start + count
-            yield RankedPrompt(prompt, tuple(candidates[start:end]), tuple(rewards[start:end]))
+            yield RankedPrompt(
+                prompt,
+                tuple(candidates[start:end]),
+                tuple(rewards[start:end]),
+                tuple(passes[start:end]),
+            )

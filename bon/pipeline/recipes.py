@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias, get_args
 
 from bon.config import RankingSettings
-from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
+from bon.errors import EngineError, SettingsError, UnknownChoiceError, did_you_mean
 
 __all__ = ["REFERENCE", "Debias", "Normalize", "Recipe", "plan_recipe"]
 
@@ -36,6 +37,8 @@ class Recipe:
     length_debias: Mapping[str, Debias] = field(default_factory=dict)
     uwo_penalty: float = 0.5
     kl_beta: float = 0.0
+    is_comparable: bool = True
+    """Whether rewards of different prompts can be compared."""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -46,7 +49,7 @@ class Recipe:
     @property
     def is_plain(self) -> bool:
         """Tell whether one scorer's scores are the rewards."""
-        extras = (self.gates, self.normalize, self.length_debias, self.kl_beta)
+        extras = (self.aggregate, self.gates, self.normalize, self.length_debias, self.kl_beta)
         return len(self.scorers) == 1 and not any(extras)
 
     @property
@@ -85,23 +88,27 @@ def plan_recipe(
     *,
     known: Collection[str] = (),
     verdicts: Collection[str] = (),
+    references: Collection[str] = (),
     where: str = "",
 ) -> Recipe:
     """Decide what ranks, before anything is read.
 
     `names` are the scorers that may rank by themselves, in order; `known` those that can be named
     besides; `verdicts` those of them that say right or wrong, which rank only where they are named,
-    or nothing else is there, or several are put together.
+    or nothing else is there, or several are put together; `references` those that give
+    log-probabilities.
 
     Raises:
         UnknownChoiceError: a scorer or a kind that does not exist.
         SettingsError: several scorers and nothing says how they rank; settings that do nothing or
             do not go together.
+        EngineError: lowess, and statsmodels is not installed.
     """
     there = list(dict.fromkeys([*names, *known]))
-    gates = dict(map(_gate, settings.gate))
-    weights = dict(map(_weight, settings.weight))
-    ranked = [name.strip() for name in (settings.rank_by or "").split(",") if name.strip()]
+    gates = _once([_gate(said) for said in settings.gate], "--gate")
+    weights = _once([_weight(said) for said in settings.weight], "--weight")
+    named = [name.strip() for name in (settings.rank_by or "").split(",") if name.strip()]
+    ranked = list(_once([(name, 1.0) for name in named], "--rank-by"))
     for flag, said in (("gate", gates), ("weight", weights), ("rank-by", ranked)):
         for name in said:
             _check_name(name, there, f"--{flag}", where)
@@ -130,8 +137,12 @@ def plan_recipe(
             next_step="give a second -r, or leave it out",
         )
     if settings.kl_beta:
-        _check_reference(there, where)
+        _check_reference(there, references, where)
     rewards = [name for name in scorers if name not in verdicts]
+    if "linear" in settings.length_debias or "lowess" in settings.length_debias:
+        _check_some(rewards, scorers)
+    if any("lowess" in said for said in settings.length_debias):
+        _check_lowess()
     return Recipe(
         tuple(scorers),
         aggregate,
@@ -141,6 +152,7 @@ def plan_recipe(
         _kinds(settings.length_debias, get_args(Debias), scorers, rewards, "--length-debias"),
         settings.uwo_penalty,
         settings.kl_beta,
+        aggregate != "lexicographic" or scorers[0] in verdicts,
     )
 
 
@@ -160,6 +172,15 @@ def _by_default(
     if settings.aggregate is not None:
         return free
     return [name for name in free if name not in verdicts] or free
+
+
+def _once(said: Sequence[tuple[str, float]], flag: str) -> dict[str, float]:
+    """Return names and their values; raises SettingsError for a name that is there twice."""
+    names = [name for name, _ in said]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"{name!r} is there twice", where=flag, next_step="give it once")
+    return dict(said)
 
 
 def _weight(said: str) -> tuple[str, float]:
@@ -202,7 +223,31 @@ def _check_weights(
         raise SettingsError("the weights of a mean must have a sum above 0", where="--weight")
 
 
-def _check_reference(there: Collection[str], where: str) -> None:
+def _check_some(rewards: Sequence[str], scorers: Sequence[str]) -> None:
+    if not rewards:
+        raise SettingsError(
+            "--length-debias does nothing here",
+            why=f"{', '.join(scorers)} says only right or wrong",
+            next_step=f"leave it out, or name one: --length-debias {scorers[0]}=linear",
+        )
+
+
+def _check_lowess() -> None:
+    if find_spec("statsmodels") is None:
+        raise EngineError(
+            "--length-debias lowess needs statsmodels, which is not installed",
+            next_step="pip install 'bon-cli[curation]', or take linear",
+        )
+
+
+def _check_reference(there: Collection[str], references: Collection[str], where: str) -> None:
+    if REFERENCE in there and REFERENCE not in references:
+        raise SettingsError(
+            f"the scorer {REFERENCE!r} gives no log-probabilities",
+            where=where,
+            why="--kl-beta takes the scores of this name for those of a reference model",
+            next_step="give that scorer another name, and --ref-model",
+        )
     if REFERENCE not in there:
         raise SettingsError(
             "--kl-beta needs the log-probabilities under a reference model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,11 +30,13 @@ class _Kl:
     """Means of the sequence estimators over the candidates that have both log-probabilities."""
 
     count: int = 0
+    num_missing: int = 0
     totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("k1", "k2", "k3"), 0.0))
 
     def add(self, log_ratio_C: _Floats) -> None:
         known = log_ratio_C[np.isfinite(log_ratio_C)]
         self.count += len(known)
+        self.num_missing += len(log_ratio_C) - len(known)
         for name, value in zip(self.totals, kl_estimates(known), strict=True):
             self.totals[name] += float(value.sum())
 
@@ -80,8 +83,13 @@ class Ranking:
             said["length_unit"] = self.length_unit
             said["length_slopes"] = {k: f.slope for k, f in self.fits.items() if f.slope}
         if self.kl is not None and self.kl.count:
-            means = {name: total / self.kl.count for name, total in self.kl.totals.items()}
-            said["kl"] = {"candidates": self.kl.count, **means}
+            # a whole response's k3 may be infinite, which JSON cannot say
+            means = {
+                name: total / self.kl.count if math.isfinite(total) else None
+                for name, total in self.kl.totals.items()
+            }
+            counts = {"candidates": self.kl.count, "num_missing": self.kl.num_missing}
+            said["kl"] = {**counts, **means}
         if self.recipe.gates:
             said["num_gated"] = self.num_gated
         return said
@@ -93,8 +101,12 @@ class Ranking:
         reward_C = self._aggregated(np.stack(scores), prompt_C)
         if recipe.kl_beta:
             reward_C = aggregation.kl_penalised(reward_C, _log_ratios(frame), recipe.kl_beta)
-        is_kept_C = np.isfinite(reward_C) & _passes_gates(frame, recipe)
+        is_kept_C = np.isfinite(reward_C) & self.passes_gates(frame)
         return np.where(is_kept_C, reward_C, np.nan)
+
+    def passes_gates(self, frame: Frame) -> NDArray[np.bool_]:
+        """Tell which of a frame's candidates every gate lets through, shape (C,)."""
+        return _passes_gates(frame, self.recipe)
 
     def _score(self, frame: Frame, name: str, prompt_C: NDArray[np.int64]) -> _Floats:
         score_C = frame.scores[name].astype(np.float64)
@@ -132,7 +144,7 @@ class Ranking:
 def fit_ranking(pool: Pool, recipe: Recipe, limit: int | None) -> Ranking:
     """Read once what a recipe needs to know of all candidates, where it needs anything.
 
-    Holds a score and a length of each candidate where lengths count, else nothing.
+    Holds a score and a length of each candidate while lengths are fitted, else nothing.
 
     Raises:
         InputError: --kl-beta, and the candidates have no log-probabilities of their own.
@@ -143,7 +155,8 @@ def fit_ranking(pool: Pool, recipe: Recipe, limit: int | None) -> Ranking:
         return Ranking(recipe)
     unit = _length_unit(pool, limit) if recipe.length_debias else None
     kl = _Kl() if recipe.kl_beta else None
-    kept: dict[str, list[_Floats]] = {name: [] for name in {*recipe.length_debias, *over_all}}
+    kept: dict[str, list[_Floats]] = {name: [] for name in recipe.length_debias}
+    moments = {name: Moments() for name in over_all}
     length: list[_Floats] = []
     num_gated = 0
     for frame in frames(
@@ -151,6 +164,8 @@ def fit_ranking(pool: Pool, recipe: Recipe, limit: int | None) -> Ranking:
     ):
         for name, pieces in kept.items():
             pieces.append(frame.scores[name].astype(np.float64))
+        for name in moments.keys() - kept.keys():
+            moments[name].add(frame.scores[name].astype(np.float64))
         num_gated += int((~_passes_gates(frame, recipe)).sum())
         if unit is not None:
             length.append(_lengths(frame, unit))
@@ -158,18 +173,15 @@ def fit_ranking(pool: Pool, recipe: Recipe, limit: int | None) -> Ranking:
             kl.add(_log_ratios(frame))
     if kl is not None and not kl.count:
         raise _no_log_probabilities(pool)
-    fits, moments = {}, {}
+    fits = {}
     length_C = np.concatenate([np.zeros(0), *length])
     for name, pieces in kept.items():
         score_C = np.concatenate([np.zeros(0), *pieces])
-        if name in recipe.length_debias:
-            is_linear = recipe.length_debias[name] == "linear"
-            fit = aggregation.fit_linear if is_linear else aggregation.fit_lowess
-            fits[name] = fit(score_C, length_C)
-            score_C = fits[name].residual(score_C, length_C)
-        if name in over_all:
-            moments[name] = Moments()
-            moments[name].add(score_C)
+        is_linear = recipe.length_debias[name] == "linear"
+        fit = aggregation.fit_linear if is_linear else aggregation.fit_lowess
+        fits[name] = fit(score_C, length_C)
+        if name in moments:
+            moments[name].add(fits[name].residual(score_C, length_C))
     return Ranking(recipe, moments, fits, unit, kl, num_gated)
 
 

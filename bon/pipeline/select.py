@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from bon.answers import compile_answer_pattern, extract_answer, is_correct, reference_answer
@@ -143,7 +142,10 @@ class Selector:
     def _choose(self, ranked: RankedPrompt) -> Choice:
         settings = self._settings
         answers = (
-            [extract_answer(c.response, self._pattern) for c in ranked.candidates]
+            [
+                extract_answer(c.response, self._pattern) if passes else None
+                for c, passes in zip(ranked.candidates, ranked.passes, strict=True)
+            ]
             if settings.strategy in _VOTING
             else None
         )
@@ -151,7 +153,7 @@ class Selector:
             ranked.rewards,
             strategy=settings.strategy,
             k=settings.k,
-            threshold=float(np.float32(settings.threshold or 0.0)),  # as rewards are stored
+            threshold=settings.threshold or 0.0,
             soft_lambda=settings.soft_lambda,
             answers_N=answers,
             seed=_draw_seed(self._seed, ranked.prompt.prompt_id),

@@ -124,7 +124,10 @@ def _ranking_rows(table: Table, ranking: dict[str, Any]) -> None:
         _add_row(table, f"length taken out of {name}", f"{slope:+.3g} a {unit}")
     if kl := ranking.get("kl"):
         _add_row(table, "KL to the reference, k1", f"{kl['k1']:.4g} nats a response")
-        _add_row(table, "  k2, k3", f"{kl['k2']:.4g}, {kl['k3']:.4g}")
+        k3 = "overflows" if kl["k3"] is None else f"{kl['k3']:.4g}"
+        _add_row(table, "  k2, k3", f"{kl['k2']:.4g}, {k3}")
+        if kl["num_missing"]:
+            _add_row(table, "  without log-probabilities", f"{kl['num_missing']:,} candidates")
 
 
 def _reward_rows(table: Table, result: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ import pytest
 from support.commands import bon, bon_json
 from support.fakes import FakeScorer, Run, add_scores, input_rows
 
+from bon.pool.pool import Pool
+
 REWARD = {f"p{row}": [float(row), 5.0, 3.0] for row in range(6)}
 MATH = {f"p{row}": [1.0, 0.0, float(row % 2)] for row in range(6)}
 
@@ -120,3 +122,117 @@ def test_before_anything_is_sampled(tmp_path: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
         assert not (tmp_path / "ask.pool").exists()
+
+
+def test_the_weight_of_one_scorer(pool: Path) -> None:
+    shown = bon_json("select", pool, "--weight", "rm=-2", "-o", "out.parquet", cwd=pool.parent)
+    assert shown["scorer"] == "sum(-2 rm)"
+    assert chosen(pool.parent / "out.parquet") == [0, 0, 0, 0, 2, 2]
+
+
+@pytest.mark.parametrize("strategy", ["majority", "weighted-majority", "soft", "top-k"])
+def test_what_a_gate_keeps_out_is_chosen_by_no_strategy(pool: Path, strategy: str) -> None:
+    flags = ("--gate", "math>=1", "--strategy", strategy)
+    bon_json("select", pool, *flags, "-o", "out.parquet", cwd=pool.parent)
+    rows = pq.read_table(pool.parent / "out.parquet").to_pylist()
+    assert rows
+    assert all(MATH[row["prompt_id"]][row["candidate"]] == 1 for row in rows)
+
+
+def test_what_a_gate_keeps_out_is_in_no_verified_pair(pool: Path) -> None:
+    flags = ("--strategy", "verified", "--rule", "label", "--rank-by", "rm", "--gate", "rm>=100")
+    add_scores(Pool.open(pool), "label", MATH)
+    shown = bon_json("build-dpo", pool, *flags, "-o", "out.parquet", cwd=pool.parent)
+    assert shown["pairs"] == 0
+    bare = bon_json("build-dpo", pool, *flags[:-2], "-o", "out.parquet", cwd=pool.parent)
+    assert bare["pairs"] > 0
+
+
+def test_verdicts_that_are_to_come_are_ranked_as_those_that_are_there(pool: Path) -> None:
+    """The rule is asked by the first of two equal commands."""
+    flags = ("--rule", "exact", "--rank-by", "rm,rule-exact", "--weight", "rm=2")
+    first = bon_json("build-dpo", pool, *flags, "-o", "1.parquet", cwd=pool.parent)
+    second = bon_json("build-dpo", pool, *flags, "-o", "2.parquet", cwd=pool.parent)
+    assert first["scorer"] == second["scorer"] == "sum(2 rm, rule-exact)"
+    assert first["ranking"] == second["ranking"]
+    assert first["output_rows"] == second["output_rows"]
+
+
+def test_a_rule_runs_no_reference_model(pool: Path) -> None:
+    (pool.parent / "bon.toml").write_text('ref_model = "/nonexistent/model"\n')
+    flags = ("--rank-by", "rm", "--rule", "exact", "--config", "bon.toml")
+    bon_json("build-dpo", pool, *flags, "-o", "out.parquet", cwd=pool.parent)
+
+
+def test_a_bound_takes_rewards_that_reach_it(pool: Path) -> None:
+    """0.1 is not what float32 stores for 0.1."""
+    flags = ("--weight", "math=0.1", "--weight", "rm=0", "-o", "out.parquet")
+    threshold = ("--strategy", "threshold", "--threshold", "0.1")
+    assert bon_json("select", pool, *flags, *threshold, cwd=pool.parent)["kept_rows"] == 6
+    shown = bon_json("build-dpo", pool, *flags, "--min-chosen", "0.1", cwd=pool.parent)
+    assert "below_min_chosen" not in shown["pair_drops"]
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        ("select", ["--uwo-penalty", "3"], "--uwo-penalty does nothing"),
+        ("select", ["--gate", "rm>=3", "--gate", "rm>=0"], "'rm' is there twice"),
+        ("select", ["--weight", "rm=3", "--weight", "rm=1"], "'rm' is there twice"),
+        ("select", ["--rank-by", "rm,rm"], "'rm' is there twice"),
+        ("select", ["--rank-by", "math", "--length-debias", "linear"], "says only right or wrong"),
+        ("filter", ["--gate", "math>=1"], "--filter reward:scorer=NAME"),
+        ("filter", ["--rank-by", "rm,math", "--aggregate", "lexicographic"], "different prompts"),
+        (
+            "select",
+            ["--rank-by", "rm,math", "--aggregate", "lexicographic", "--strategy", "threshold",
+             "--threshold", "1"],
+            "different prompts",
+        ),
+        (
+            "build-dpo",
+            ["--rank-by", "rm,math", "--aggregate", "lexicographic", "--min-margin", "10%"],
+            "different prompts",
+        ),
+    ],
+)  # fmt: skip
+def test_what_would_do_nothing_or_mislead_is_refused(
+    pool: Path, command: str, flags: list[str], message: str
+) -> None:
+    done = bon(command, pool, *flags, "-o", "out.parquet", cwd=pool.parent)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+
+
+def test_a_reward_that_is_called_ref_is_no_reference(pool: Path) -> None:
+    add_scores(Pool.open(pool), "ref", REWARD)
+    flags = ("--rank-by", "rm", "--kl-beta", "0.1")
+    done = bon("select", pool, *flags, "-o", "out.parquet", cwd=pool.parent)
+    assert done.returncode == 2
+    assert "gives no log-probabilities" in done.stderr
+
+
+def test_a_kl_that_overflows_is_json(pool: Path) -> None:
+    far = {name: [-2_000.0, 0.0, -1.0] for name in REWARD}
+    add_scores(Pool.open(pool), "ref", {name: [4_000.0] * 3 for name in far}, kind="logprob")
+    flags = ("--rank-by", "rm", "--kl-beta", "0.1")
+    shown = bon_json("select", pool, *flags, "-o", "out.parquet", cwd=pool.parent)
+    assert shown["ranking"]["kl"]["k3"] is None
+    assert shown["ranking"]["kl"]["k1"] < -3_000
+
+
+def test_a_dataset_is_ranked_as_its_pool_is(tmp_path: Path) -> None:
+    """Verdicts that the input brings are verdicts, whether it is read or its pool is."""
+    rows = [
+        {"prompt": f"q{row}", "responses": ["a", "bb", "ccc"], "scores": [1.0, 2.0, 4.0 * row],
+         "is_correct": [True, False, True]}
+        for row in range(4)
+    ]  # fmt: skip
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "in.jsonl").write_text(text)
+    flags = ("--rank-by", "given,label", "--aggregate", "sum", "--length-debias", "linear")
+    read = bon_json("filter", "in.jsonl", "--pool", "in.pool", "-r", "rule:exact", *flags,
+                    "-o", "1.parquet", cwd=tmp_path)  # fmt: skip
+    again = bon_json("filter", "in.pool", *flags, "-o", "2.parquet", cwd=tmp_path)
+    assert read["ranking"] == again["ranking"]
+    assert read["ranking"]["length_debias"] == {"given": "linear"}

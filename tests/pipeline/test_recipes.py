@@ -91,7 +91,7 @@ def test_scores_that_are_changed_have_another_name_than_those_in_the_pool() -> N
 
 def test_the_kl_penalty_reads_the_reference() -> None:
     settings = RankingSettings(kl_beta=0.1)
-    recipe = plan_recipe(settings, ["rm"], known=["rm", "ref"])
+    recipe = plan_recipe(settings, ["rm"], known=["rm", "ref"], references=["ref"])
     assert recipe.reads == ("rm", "ref")
     assert recipe.name == "rm - 0.1 KL"
     with pytest.raises(SettingsError, match="reference model") as caught:
