@@ -146,11 +146,16 @@ def _extras(columns: Mapping[str, Any], num_rows: int) -> list[dict[str, Any]]:
         is_column = isinstance(values, Sequence) and not isinstance(values, str | bytes)
         if is_column and name not in _OF_THE_TRAINER:
             _check_length(name, values, num_rows)
-            lists[name] = list(values)
+            lists[name] = [_plain(value) for value in values]
     return [
         {name: values[row] for name, values in lists.items() if isinstance(values[row], _JSON)}
         for row in range(num_rows)
     ]
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy or torch as Python's own; all else is itself."""
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def _token_ids(columns: Mapping[str, Any], num_rows: int) -> list[tuple[int, ...] | None]:

@@ -99,6 +99,23 @@ def test_what_is_no_column_is_passed_by() -> None:
     assert sizes(batch) == [2]
 
 
+def test_numbers_of_numpy_and_torch_in_a_list_are_numbers() -> None:
+    import torch
+
+    for number in (np.int64(4), np.int32(4), np.float32(4), np.array(4), torch.tensor(4)):
+        (group,) = read_batch(["q", "q"], ["1", "2"], {"answer": [number, 4]}).groups
+        assert group.extra == {"answer": 4}
+        assert type(group.extra["answer"]) in (int, float)
+
+
+def test_other_scalars_of_numpy_are_what_python_has_for_them() -> None:
+    columns = {"ok": [np.True_], "text": [np.str_("x")], "objects": np.array([np.int64(4)], object)}
+    (group,) = read_batch(["q"], ["1"], columns).groups
+    assert [(one, type(one)) for one in group.extra.values()] == [
+        (True, bool), ("x", str), (4, int),
+    ]  # fmt: skip
+
+
 def test_arrays_in_a_column_keep_prompts_apart_and_nothing_fails() -> None:
     batch = read_batch(["q"] * 2, ["1", "2"], {"box": [[np.zeros(2)], [np.zeros(2)]]})
     assert sizes(batch) == [1, 1]
