@@ -43,7 +43,7 @@ def load_scorer(spec: str | os.PathLike[str], **settings: Any) -> RewardFunction
     wanted = _score_settings(said, {names[name]: settings[name] for name in settings}, names)
     (one,) = scorer_settings(wanted)
     kind = kind_of(one.spec)
-    _refuse_idle(said, names, set(names.values()) - kind.reads, f"this is {kind.noun}")
+    _refuse_unread(said, names, one)
     if kind is REWARD_MODEL and local_folder(one.spec):
         _refuse_idle(said, names, {"reward_revision"}, "a folder has no revisions")
     plan = kind.plan(one)
@@ -58,9 +58,7 @@ def _full_name(name: str, spec: str) -> str:
         full.removeprefix(prefix): full
         for prefix in reversed(_PREFIXES)  # a full name wins
         for full in ScoreSettings.model_fields
-        if full not in _SPECS
-        and full.startswith(prefix)
-        and (not prefix or full.removeprefix(prefix) in ScorerSettings.model_fields)
+        if full not in _SPECS and full.startswith(prefix)
     }
     if name not in known:
         raise UnknownChoiceError(
@@ -73,14 +71,30 @@ def _full_name(name: str, spec: str) -> str:
     return known[name]
 
 
-def _refuse_idle(spec: str, names: Mapping[str, str], idle: Collection[str], why: str) -> None:
+def _refuse_unread(spec: str, names: Mapping[str, str], scorer: ScorerSettings) -> None:
+    """Refuse what is for scorers of another kind, or for others of its own."""
+    kind = kind_of(scorer.spec)
+    for full in sorted(set(names.values()) - set(kind.reads_of(scorer))):
+        what, advice = kind.noun, "leave it out"
+        if full in kind.reads:
+            what, advice = scorer.spec, f"leave it out, or take {kind.reads[full]}"
+        _refuse_idle(spec, names, {full}, f"{what} does not read {full}", advice)
+
+
+def _refuse_idle(
+    spec: str,
+    names: Mapping[str, str],
+    idle: Collection[str],
+    why: str,
+    next_step: str = "leave it out",
+) -> None:
     for name, full in names.items():
         if full in idle:
             raise SettingsError(
                 f"{name!r} does nothing here",
                 where=f"load_scorer({spec!r})",
                 why=why,
-                next_step="leave it out",
+                next_step=next_step,
             )
 
 

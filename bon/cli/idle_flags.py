@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from bon.cli.flags import Invocation
-from bon.cli.plans import KINDS, REWARD_MODEL, RULE, SERVER, kind_of
+from bon.cli.plans import KINDS, REWARD_MODEL, RULE, SERVER, ScorerKind, kind_of
 from bon.config import ScorerSettings, ScoreSettings
 from bon.errors import ModelError, SettingsError
 from bon.pipeline.models import ResolvedModel, local_folder, read_config
@@ -21,21 +21,19 @@ _STEPS = ScorerSettings.step_fields
 def refuse_idle_flags(
     call: Invocation, scorers: Sequence[ScorerSettings], *, judges: bool = False
 ) -> None:
-    """Refuse what was typed for a kind of scorer that is not among them, before any work.
+    """Refuse what was typed and none of the scorers reads, before any work.
 
-    `judges` says that the command itself asks a rule. What stands in a file or in the environment
-    may be meant for other commands.
+    `judges` says that the command itself asks a rule, which reads all that rules may. What stands
+    in a file or in the environment may be meant for other commands.
 
     Raises:
         SettingsError: with the first such flag.
     """
-    kinds = [kind_of(one.spec) for one in scorers] + ([RULE] if judges else [])
-    read = frozenset[str]().union(*(kind.reads for kind in kinds))
+    read = set(RULE.reads if judges else ())
+    read |= {name for one in scorers for name in kind_of(one.spec).reads_of(one)}
     for name in sorted(set(ScoreSettings.model_fields) - read - {"reward"}):
-        readers = [kind for kind in reversed(KINDS) if name in kind.reads]
-        nouns = " or ".join(kind.noun for kind in readers)
-        advice = " or ".join(kind.example for kind in readers)
-        _refuse(call, {name}, f"none of the scorers is {nouns}", f"give -r {advice}")
+        advice = " or ".join(kind.reads[name] for kind in _readers(name))
+        _refuse(call, {name}, _why_idle(name, scorers), f"give -r {advice}")
     specs = [one.spec for one in scorers]
     models = [spec for spec in specs if kind_of(spec) is REWARD_MODEL]
     if all(local_folder(spec) for spec in models):
@@ -44,6 +42,19 @@ def refuse_idle_flags(
     served = any(kind_of(spec) is SERVER for spec in specs)  # the plan tells, once it was asked
     if not served and not any(_may_read_steps(spec) for spec in models):
         refuse_idle_steps(call, _STEPS)
+
+
+def _readers(name: str) -> list[ScorerKind]:
+    return [kind for kind in reversed(KINDS) if name in kind.reads]
+
+
+def _why_idle(name: str, scorers: Sequence[ScorerSettings]) -> str:
+    """Say which scorers do not read it though others of their kind do, or that there is no such
+    kind."""
+    others = [one.spec for one in scorers if name in kind_of(one.spec).reads]
+    if others:
+        return f"{' and '.join(others)} {'does' if len(others) == 1 else 'do'} not read it"
+    return f"none of the scorers is {' or '.join(kind.noun for kind in _readers(name))}"
 
 
 def refuse_idle_steps(call: Invocation, names: Collection[str]) -> None:

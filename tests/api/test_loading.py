@@ -33,8 +33,10 @@ def test_names_are_those_of_the_flags_with_and_without_their_beginning() -> None
     ):
         found = settings_of(load_scorer(REWARD, **names))
         assert (found.dtype, found.max_length, found.engine) == ("float32", 64, "transformers")
-    rule = settings_of(load_scorer("rule:math", answer_column="target", rule_timeout_s=2))
-    assert (rule.answer_column, rule.rule_timeout_s) == ("target", 2.0)
+    for begin in ("", "rule_"):
+        said = {f"{begin}answer_column": "target", f"{begin}timeout_s": 2}
+        rule = settings_of(load_scorer("rule:math", **said))
+        assert (rule.answer_column, rule.rule_timeout_s) == ("target", 2.0)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,11 @@ def test_it_has_the_name_that_a_pool_would_give_it(spec: str, name: str) -> None
     ("spec", "settings", "error", "words"),
     [
         ("rule:math", {"dtype": "float32"}, SettingsError, "'dtype' does nothing here"),
+        ("rule:length?max=5", {"answer_column": "zzz"}, SettingsError, "rule:length does not read"),
+        ("rule:exact", {"timeout_s": 2}, SettingsError, "rule:exact does not read rule_timeout_s"),
+        ("rule:exact", {"timeout_s": 2}, SettingsError, "take rule:math, rule:regex, rule:format"),
+        ("server:http://h", {"timeout_s": 2}, SettingsError, "server does not read rule_timeout_s"),
+        ("judge:org/model", {"server_timeout_s": 2}, SettingsError, "does not read server_timeout"),
         (REWARD, {"step_aggregate": "last"}, SettingsError, "'step_aggregate' does nothing here"),
         (REWARD, {"revision": "main"}, SettingsError, "'revision' does nothing here"),
         (REWARD, {"ref_model": REWARD}, UnknownChoiceError, "no setting 'ref_model'"),

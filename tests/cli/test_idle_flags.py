@@ -42,6 +42,7 @@ MODEL_FLAGS = {
     "--step-separator": "|", "--step-aggregate": "mean",
 }  # fmt: skip
 RULE_FLAGS = {"--rule-answer-column": "x", "--rule-timeout-s": "2"}
+READS_BOTH = ("-r", "rule:math")
 
 
 @pytest.mark.parametrize(("flag", "value"), MODEL_FLAGS.items())
@@ -59,7 +60,55 @@ def test_flags_of_rules_need_a_rule(flag: str, value: str) -> None:
     assert code == 2
     assert f"{flag} does nothing here" in said
     assert "none of the scorers is a rule" in said
-    assert dry("score", "in.jsonl", *MODEL, *RULE, flag, value)[0] == 0
+    assert "rule:math" in said
+    assert dry("score", "in.jsonl", *MODEL, *READS_BOTH, flag, value)[0] == 0
+
+
+ANSWER, TIMEOUT = RULE_FLAGS.items()
+
+
+@pytest.mark.parametrize(
+    ("spec", "read"),
+    [
+        ("rule:math", [ANSWER, TIMEOUT]),
+        ("rule:exact", [ANSWER]),
+        ("rule:regex?pattern=a", [TIMEOUT]),
+        ("rule:regex?pattern=a&against=answer", [TIMEOUT]),
+        ("rule:format?name=boxed", [TIMEOUT]),
+        ("rule:json", [TIMEOUT]),
+        ("rule:length?max=5", []),
+        ("rule:repetition", []),
+        ("rule:own.py:ones", []),
+    ],
+)
+def test_flags_of_rules_need_a_rule_that_reads_them(
+    here: Path, spec: str, read: list[tuple[str, str]]
+) -> None:
+    (here / "own.py").write_text("def ones(prompts, responses, columns):\n    return responses\n")
+    for flag in (ANSWER, TIMEOUT):
+        code, said = dry("score", "in.jsonl", "-r", spec, *MODEL, *flag)
+        assert code == (0 if flag in read else 2)
+        if flag not in read:
+            assert f"{flag[0]} does nothing here" in said
+            assert f"{spec.partition('?')[0]} does not read it" in said
+
+
+def test_the_error_names_rules_that_read_the_flag() -> None:
+    _, said = dry("score", "in.jsonl", *RULE, "-r", "rule:repetition", *TIMEOUT)
+    assert "rule:exact and rule:repetition do not read it" in said
+    assert "give -r rule:math, rule:regex, rule:format or rule:json" in said
+    _, said = dry("score", "in.jsonl", "-r", "rule:json", *ANSWER)
+    assert "give -r rule:exact or rule:math" in said
+    assert dry("score", "in.jsonl", *RULE, "-r", "rule:json", *TIMEOUT)[0] == 0
+
+
+def test_flags_of_servers_need_a_judge_behind_one() -> None:
+    flag = ("--server-timeout-s", "2")
+    code, said = dry("score", "in.jsonl", "-r", "judge:org/model", *flag)
+    assert code == 2
+    assert "judge:org/model does not read it" in said
+    assert "judge:server:URL" in said
+    assert dry("score", "in.jsonl", "-r", "judge:server:http://127.0.0.1:9", *flag)[0] == 0
 
 
 def test_a_folder_has_no_revision() -> None:
@@ -103,6 +152,9 @@ def test_a_rule_that_the_command_asks_reads_its_flags() -> None:
     assert dry("build-dpo", "in.jsonl", "--rule", "exact", *flag)[0] == 0
     assert dry("build-dpo", "ask.jsonl", *MODEL, "--strategy", "verified", *flag)[0] == 0
     assert dry("build-dpo", "ask.jsonl", *MODEL, *flag)[0] == 2
+    assert dry("build-dpo", "in.jsonl", "--rule", "math", *flag, *TIMEOUT)[0] == 0
+    with_length = ("-r", "rule:length?max=9", "--rule", "math", *flag, *TIMEOUT)
+    assert dry("build-dpo", "in.jsonl", *with_length)[0] == 0
 
 
 def test_what_stands_in_a_file_may_be_meant_for_others(here: Path) -> None:

@@ -29,6 +29,10 @@ from bon.serving.addresses import parse_urls
 
 __all__ = ["JUDGE"]
 
+_READS = dict.fromkeys(
+    ("server_concurrency", "server_timeout_s", "server_patience_s"), "judge:server:URL"
+)
+
 _ASKED = {
     "yes-no": "the probability of yes, read in one step",
     "rubric": "a score parsed from its answer",
@@ -158,8 +162,8 @@ def _reading(options: JudgeOptions, question: Question) -> dict[str, Any]:
 JUDGE = ScorerKind(
     prefix=PREFIX,
     noun="a judge",
-    example="judge:MODEL or judge:server:URL",
-    reads=frozenset({"server_concurrency", "server_timeout_s", "server_patience_s"}),
+    reads=_READS,
+    reads_of=lambda settings: _READS if is_server(settings.spec) else {},
     gives_verdicts=lambda settings: False,
     check=check,
     plan=plan,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from bon.config import ScorerSettings
@@ -19,10 +19,11 @@ class ScorerKind:
     """What a spec of this kind begins with; nothing for reward models."""
     noun: str
     """What it is called in messages, with its article."""
-    example: str
-    """What to give to -r for one."""
-    reads: frozenset[str]
-    """Fields of `ScoreSettings`, besides `reward`, that it has a use for."""
+    reads: Mapping[str, str]
+    """Fields of `ScoreSettings`, besides `reward`, that this kind has a use for, each with what to
+    give to -r for a scorer that reads it."""
+    reads_of: Callable[[ScorerSettings], Collection[str]]
+    """Return those of them that this scorer has a use for."""
     gives_verdicts: Callable[[ScorerSettings], bool]
     """Tell whether its scores say right (1) or wrong (0)."""
     check: Callable[[ScorerSettings], None]

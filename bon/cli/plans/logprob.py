@@ -19,6 +19,10 @@ from bon.scorers.running import can_pack
 
 __all__ = ["LOGPROB"]
 
+_READS = dict.fromkeys(
+    ("ref_model", "reward_dtype", "reward_batch_tokens", "reward_device"), "logprob:MODEL"
+)
+
 
 class LogprobOptions(Settings):
     """What stands behind `logprob:MODEL?`."""
@@ -87,8 +91,8 @@ def _options(settings: ScorerSettings) -> LogprobOptions:
 LOGPROB = ScorerKind(
     prefix=PREFIX,
     noun="a reference model",
-    example="logprob:MODEL",
-    reads=frozenset({"ref_model", "reward_dtype", "reward_batch_tokens", "reward_device"}),
+    reads=_READS,
+    reads_of=lambda settings: _READS,
     gives_verdicts=lambda settings: False,
     check=check,
     plan=plan,

@@ -21,6 +21,12 @@ from bon.scorers.vllm import VllmRewardScorer
 
 __all__ = ["REWARD_MODEL"]
 
+_READS = {
+    name: "a reward model (a hub id or a folder)"
+    for name in ScoreSettings.model_fields
+    if name.startswith(("reward_", "scorer_", "step_"))
+}
+
 
 def check(settings: ScorerSettings) -> None:
     """Only planning tells: the model may have to be downloaded."""
@@ -75,12 +81,8 @@ def _reading(settings: ScorerSettings, family: Family) -> dict[str, Any]:
 REWARD_MODEL = ScorerKind(
     prefix="",
     noun="a reward model",
-    example="a reward model (a hub id or a folder)",
-    reads=frozenset(
-        name
-        for name in ScoreSettings.model_fields
-        if name.startswith(("reward_", "scorer_", "step_"))
-    ),
+    reads=_READS,
+    reads_of=lambda settings: _READS,
     gives_verdicts=lambda settings: False,
     check=check,
     plan=plan,

@@ -5,9 +5,18 @@ from __future__ import annotations
 from bon.cli.plans.kinds import ScorerKind
 from bon.config import ScorerSettings
 from bon.pipeline.run import ScoringPlan
-from bon.scorers.rules import PREFIX, RuleScorer, make_rule
+from bon.scorers.rules import PREFIX, RULES, RuleScorer, make_rule
 
 __all__ = ["RULE"]
+
+_FIELDS = {"rule_answer_column": "answer_column", "rule_timeout_s": "rule_timeout_s"}
+"""Fields of `ScoreSettings` for rules, and what they are to one scorer."""
+
+
+def reads_of(settings: ScorerSettings) -> set[str]:
+    """Ask the rule."""
+    read = make_rule(settings).settings_read
+    return {name for name, field in _FIELDS.items() if field in read}
 
 
 def gives_verdicts(settings: ScorerSettings) -> bool:
@@ -29,11 +38,17 @@ def plan(settings: ScorerSettings) -> ScoringPlan:
     )
 
 
+def _readers(field: str) -> str:
+    """List the rules that read a field of `ScorerSettings`."""
+    *most, last = [f"{PREFIX}{name}" for name, rule in RULES.items() if field in rule.settings_read]
+    return f"{', '.join(most)} or {last}"
+
+
 RULE = ScorerKind(
     prefix=PREFIX,
     noun="a rule",
-    example="rule:math or rule:exact",
-    reads=frozenset({"rule_answer_column", "rule_timeout_s"}),
+    reads={name: _readers(field) for name, field in _FIELDS.items()},
+    reads_of=reads_of,
     gives_verdicts=gives_verdicts,
     check=check,
     plan=plan,

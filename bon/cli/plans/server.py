@@ -25,6 +25,14 @@ from bon.serving.client import ServerClient
 
 __all__ = ["SERVER"]
 
+_READS = dict.fromkeys(
+    (
+        *("reward_max_length", "reward_truncation_side", "reward_template"),
+        *("step_separator", "step_aggregate"),
+        *("server_concurrency", "server_timeout_s", "server_patience_s"),
+    ),
+    "server:http://HOST:PORT",
+)
 _FIRST_PATIENCE_S = 10.0
 """Before the first answer a wrong URL is likelier than a server that is on its way."""
 
@@ -153,12 +161,8 @@ def _reading(settings: ScorerSettings, family: Family, found: FoundServer) -> di
 SERVER = ScorerKind(
     prefix=PREFIX,
     noun="a model server",
-    example="server:http://HOST:PORT",
-    reads=frozenset(
-        {"reward_max_length", "reward_truncation_side", "reward_template"}
-        | {"step_separator", "step_aggregate"}
-        | {"server_concurrency", "server_timeout_s", "server_patience_s"}
-    ),
+    reads=_READS,
+    reads_of=lambda settings: _READS,
     gives_verdicts=lambda settings: False,
     check=check,
     plan=plan,
