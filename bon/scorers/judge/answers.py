@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from bon.records import Drop
 from bon.scorers.judge.model import Answer
@@ -11,19 +12,32 @@ from bon.scorers.judge.model import Answer
 __all__ = ["rubric_score", "text_verdict", "word_verdict", "yes_probability"]
 
 _MAX_CHARS_KEPT = 200
-_SCORE = (
-    r"(?i:score)(?:\s+(?i:is|of))?\W{0,10}?(-?\d+(?:\.\d+)?)"
-    r"|^\W*?(-?\d+(?:\.\d+)?)(?:\s*/\s*\d+)?\W*$"
+_NOT_READ = r"(?:\s*\([^()\n]{0,60}\)|\s*\[[^\[\]\n]{2,60}\])?[\s:*_=`\[-]{0,10}?"
+"""Between a word and its value: a remark such as (1-10), then signs that say nothing."""
+_NUMBER = r"(-?\d+(?:\.\d+)?)"
+_NO_SCALE = r"(?!\d|\.\d|\s*=|\s*(?:-|–|to)\s*\d)"
+"""What does not follow a score: 1-10 and `1 = useless` tell of the scale."""
+_SCORE = rf"(?<![a-zA-Z])(?i:score)(?:\s+(?i:is|of))?{_NOT_READ}{_NUMBER}{_NO_SCALE}"
+_SCORE_LINE = rf"(?m:^)[ \t>*_#`-]*(?:(?i:the|my|final|overall|total)\s+){{0,2}}{_SCORE}"
+_ONLY_SCORE = rf"^\W*?{_NUMBER}(?:\s*/\s*\d+)?\W*$"
+_SCORES = (_SCORE_LINE, rf"{_SCORE}|{_ONLY_SCORE}")
+"""The first that is found counts: a line of its own says more than a word in passing."""
+_TIE = r"(?i:(?:a )?tie)\b"
+_MORE = (
+    r"[ \t]+(?!(?:is (?:\w+ )?(?:better|best)|wins|because|as|since|by|over|for|due|with)\b)[a-z]+"
+    r"|\s*[/&=]\s*(?:(?i:answer|response)\s+)?[ABC]\b"
 )
-_TIE = r"(?i:(?:a )?tie)"
-_SIDE = rf"(?:(?i:answer|response)\s+)?({_TIE}|[ABC])\b"
+"""What makes of a side something else: A and B, A is worse, A close call."""
+_SIDE = rf"(?:(?i:answer|response)\s+)?({_TIE}|[ABC]\b(?:{_MORE})?)"
 _VERDICT = (
-    rf"(?i:verdict)[^\w]{{0,10}}(?:(?i:is)[^\w]{{1,10}})?{_SIDE}|\[\[([ABC])\]\]|^\W*{_SIDE}\W*$"
+    rf"(?i:verdict)(?:\s+(?i:is))?{_NOT_READ}(?:(?i:is)[\s:*_=-]{{1,10}})?{_SIDE}"
+    rf"|\[\[([ABC])\]\]|^\W*{_SIDE}\W*$"
 )
 _SIDES = {"a": 1.0, "b": 0.0, "c": 0.5, "tie": 0.5, "a tie": 0.5}
 _LARGEST_EXPONENT = 700.0
 """A little more is beyond a float."""
 _THOUGHT = "</think>"
+_CUT = "cut at max_tokens, and so not read:"
 
 
 def yes_probability(answer: Answer) -> float | Drop:
@@ -50,14 +64,19 @@ def _lead(answer: Answer) -> float | Drop:
 
 
 def rubric_score(answer: Answer, pattern: str | None, bounds: tuple[float, float]) -> float | Drop:
-    """Return the number that an answer ends with; a drop (`judge_unparseable`) keeps the text."""
-    found = _last_match(answer.text, pattern or _SCORE)
+    """Return the number that an answer ends with; a drop (`judge_unparseable`) keeps the text.
+
+    An answer that was cut says none: `Score: 1` may have been on its way to 10.
+    """
+    if answer.is_cut:
+        return _unparseable(answer, _CUT)
+    found = _last_match(answer.text, (pattern,) if pattern else _SCORES)
     try:
         score = float(found or "")
     except ValueError:
-        return _unparseable(answer, "no score")
+        return _unparseable(answer, "no score in")
     if not bounds[0] <= score <= bounds[1]:
-        return _unparseable(answer, f"a score of {score:g}, not {bounds[0]:g} to {bounds[1]:g},")
+        return _unparseable(answer, f"a score of {score:g}, not {bounds[0]:g} to {bounds[1]:g}, in")
     return score
 
 
@@ -66,15 +85,19 @@ def text_verdict(answer: Answer, pattern: str | None) -> float | Drop:
 
     What the pattern finds must be A, B, C or tie (the last two are the same), in any case.
     """
-    found = _last_match(answer.text, pattern or _VERDICT)
+    if answer.is_cut:
+        return _unparseable(answer, _CUT)
+    found = _last_match(answer.text, (pattern or _VERDICT,))
     side = _SIDES.get(" ".join((found or "").split()).casefold())
-    return _unparseable(answer, "no verdict") if side is None else side
+    return _unparseable(answer, "no verdict in") if side is None else side
 
 
-def _last_match(text: str, pattern: str) -> str | None:
-    """Return what the last match captured, all of it where there are no groups."""
-    found = list(re.finditer(pattern, _said(text)))
-    if not found:
+def _last_match(text: str, patterns: Sequence[str]) -> str | None:
+    """Return what the last match of the first pattern that is found captured, all of it where there
+    are no groups."""
+    said = _said(text)
+    found = next((some for one in patterns if (some := list(re.finditer(one, said)))), None)
+    if found is None:
         return None
     groups = [group for group in found[-1].groups() if group is not None]
     return groups[0] if groups else found[-1][0]
@@ -88,4 +111,4 @@ def _said(text: str) -> str:
 
 def _unparseable(answer: Answer, what: str) -> Drop:
     shown = answer.text.strip()[:_MAX_CHARS_KEPT]
-    return Drop("judge_unparseable", f"{what} in the judge's answer: {shown!r}")
+    return Drop("judge_unparseable", f"{what} the judge's answer: {shown!r}")

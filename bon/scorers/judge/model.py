@@ -32,6 +32,8 @@ class Answer:
     text: str = ""
     logprobs: tuple[float, float] | None = None
     """Of the two words, in nats; -inf for one that is not among the likeliest."""
+    is_cut: bool = False
+    """Whether max_tokens ended it, not the judge."""
 
 
 class JudgeModel(Protocol):

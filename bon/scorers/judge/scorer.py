@@ -23,7 +23,7 @@ _SMALL_SHARE = 0.5
 class JudgeScorer:
     """`Scorer` whose scores a language model gives."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     """Goes up when the same answers come to give other scores."""
 
     options: JudgeOptions

@@ -88,7 +88,7 @@ class ServerJudge:
         words = self.asking.words
         said = _Completion.read(body, has_logprobs=words is not None)
         if words is None:
-            return Answer(said.num_tokens, said.text)
+            return Answer(said.num_tokens, said.text, is_cut=said.is_cut)
         first, second = (
             log_sum([logprob for token, logprob in said.likeliest if token.strip() == word])
             for word in words
@@ -109,6 +109,7 @@ class _Completion:
     text: str
     likeliest: tuple[tuple[str, float], ...]
     """Tokens for the answer's first place with their log-probabilities."""
+    is_cut: bool
 
     @classmethod
     def read(cls, body: Any, *, has_logprobs: bool) -> _Completion:
@@ -119,7 +120,8 @@ class _Completion:
             raise TypeError("content is no text")
         likeliest = cls._likeliest(choice) if has_logprobs else ()
         num_tokens = dict(dict(body).get("usage") or {}).get("prompt_tokens")
-        return cls(int(num_tokens or 0), text or "", likeliest)
+        is_cut = choice.get("finish_reason") == "length"
+        return cls(int(num_tokens or 0), text or "", likeliest, is_cut)
 
     @staticmethod
     def _likeliest(choice: dict[str, Any]) -> tuple[tuple[str, float], ...]:

@@ -175,7 +175,8 @@ class VllmJudge:
         self.num_tokens_computed += num_tokens - (output.num_cached_tokens or 0)
         self.num_tokens_computed += len(completion.token_ids)
         if self._words is None:
-            return Answer(num_tokens, completion.text)
+            is_cut = completion.finish_reason == "length"
+            return Answer(num_tokens, completion.text, is_cut=is_cut)
         found = completion.logprobs[0]
         first, second = (log_sum([found[token].logprob for token in one]) for one in self._words)
         return Answer(num_tokens, completion.text, (first, second))

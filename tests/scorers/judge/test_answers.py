@@ -60,6 +60,24 @@ def test_what_is_no_number_is_no_score(read: object) -> None:
         ("The score is 3", 3.0),
         ("SCORE - 10", 10.0),
         ("<think>Score: 9? Score: 1?</think>\nScore: 5", 5.0),
+        ("Fine.\nScore (1-10): 7", 7.0),
+        ("Fine.\nScore (1–10): 7", 7.0),
+        ("Fine.\n**Score (out of 10):** 8", 8.0),
+        ("Score [1-10]: 7", 7.0),
+        ("Score: [8]", 8.0),
+        ("Score: 9/10 (score 1 = useless)", 9.0),
+        ("On this scale score 1 = useless, score 10 = perfect. My score: 9", 9.0),
+        ("Score: 8\n\nScore breakdown:\n- 1 point lost", 8.0),
+        ("Final score: 8. A score of 1 would be unfair.", 8.0),
+        ("Score: 10 out of 10", 10.0),
+        ("Score: 7.5/10", 7.5),
+        ("Score: 7 - solid", 7.0),
+        ("Score 1-10", None),
+        ("Score: 7-8", None),
+        ("Score 1 = useless", None),
+        ("Score 10 = perfect", None),
+        ("Score, one of 5 faults", None),
+        ("The underscore 3", None),
         ("It is 7 because of two faults", None),
         ("Score: none", None),
         ("Score: 11", None),
@@ -103,6 +121,19 @@ def test_only_the_first_200_characters_of_an_answer_are_kept() -> None:
         ("I find [[C]]", 0.5),
         ("Verdict: A, as answer B is wrong", 1.0),
         ("<think>Verdict: A</think>Verdict: B", 0.0),
+        ("Verdict (A or B): B", 0.0),
+        ("Verdict: [[A]]", 1.0),
+        ("Verdict: B is much better", 0.0),
+        ("Verdict: B.", 0.0),
+        ("Verdict: A and B are equally good", None),
+        ("Verdict: A or B", None),
+        ("Verdict: Answer A and Answer B tie", None),
+        ("Verdict: A/B", None),
+        ("Verdict: A = B", None),
+        ("Verdict: A is worse than B", None),
+        ("Verdict: A close call", None),
+        ("Verdict: A. No, verdict: A and B are equal", None),
+        ("A and B", None),
         ("A good answer, I think", None),
         ("Verdict: neither", None),
         ("", None),
@@ -111,6 +142,24 @@ def test_only_the_first_200_characters_of_an_answer_are_kept() -> None:
 def test_the_last_verdict_counts(text: str, verdict: float | None) -> None:
     found = text_verdict(Answer(1, text), None)
     assert (None if isinstance(found, Drop) else found) == verdict
+
+
+@pytest.mark.parametrize(
+    "text", ["Strong, clear.\nScore: 1", "I could give Score: 3 but", "7", "A"]
+)
+def test_an_answer_that_was_cut_is_not_read(text: str) -> None:
+    """`Score: 1` may have been on its way to 10; thinking that never ended says nothing."""
+    answer = Answer(1, text, is_cut=True)
+    for found in (
+        rubric_score(answer, None, BOUNDS),
+        rubric_score(answer, r"\d", BOUNDS),
+        text_verdict(answer, None),
+        text_verdict(answer, "A"),
+    ):
+        assert isinstance(found, Drop)
+        assert found.reason == "judge_unparseable"
+        assert "cut at max_tokens" in found.detail
+        assert repr(text) in found.detail
 
 
 def test_a_pattern_for_verdicts() -> None:

@@ -80,6 +80,19 @@ def test_a_question_that_the_server_refuses_is_null_and_others_are_not() -> None
     assert "maximum context length" in result.reasons[1].detail
 
 
+def test_a_rubric_that_was_cut_has_no_score() -> None:
+    def cut(asked: Asked) -> Answer | None:
+        message = {"role": "assistant", "content": "Very good.\nScore: 1"}
+        choice = {"index": 0, "finish_reason": "length", "message": message}
+        return Answer({"choices": [choice]}) if asked.number else None
+
+    result = score(ChatServer(lambda question: "", fault=cut))
+    assert result.scores == (None,)
+    assert result.reasons[0].reason == "judge_unparseable"
+    assert "cut at max_tokens" in result.reasons[0].detail
+    assert "Very good." in result.reasons[0].detail
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -86,6 +86,14 @@ def test_a_number_is_the_score(score: Any, plain: Plain) -> None:
     assert result.scores == (float(plain.says(ASKS[0], 16)),)
 
 
+def test_a_number_that_was_cut_is_no_score(score: Any, plain: Plain) -> None:
+    """Its first token alone would be another number."""
+    assert plain.says(ASKS[0], 1) != plain.says(ASKS[0], 16)
+    (result,), _ = score(group(ASKS[0]), options="&mode=rubric&max_tokens=1&scale=0-999")
+    assert result.scores == (None,)
+    assert "cut at max_tokens" in result.reasons[0].detail
+
+
 def test_pairs_are_compared_by_the_likelier_word(score: Any, plain: Plain) -> None:
     responses = ("1", "22", "3 3", "no")
     (result,), _ = score(
