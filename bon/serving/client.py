@@ -104,14 +104,15 @@ class ServerClient:
         return reply
 
     def stream(
-        self, requests: Iterable[ServerRequest], check: Check | None = None
+        self, requests: Iterable[ServerRequest | ServerReply], check: Check | None = None
     ) -> Iterator[ServerReply]:
         """Pull requests lazily and yield their replies in any order.
 
         So many are in flight as `concurrency` allows for each URL. `check` sees each body. A reply
         is a drop where the request itself is at fault: `server_refused` (400, 413, 422, …), or,
         where the server still answers others, `server_error`, `server_timeout`, `server_lost`,
-        `server_garbage`, `server_busy`. Leaving early cancels what is in flight.
+        `server_garbage`, `server_busy`. A reply among the requests needs no server, and is passed
+        on at once. Leaving early cancels what is in flight.
 
         Raises:
             ServerGoneError: nothing was answered for too long.
@@ -128,6 +129,9 @@ class ServerClient:
                     if request is None:
                         more = False
                         break
+                    if isinstance(request, ServerReply):
+                        yield request
+                        continue
                     future = self._submit(Tried(request, request.check or check))
                     in_flight.add(future)
                     future.add_done_callback(ended.put)

@@ -95,6 +95,13 @@ def test_servers_that_can_truncate_are_told_all_of_it(owner: str) -> None:
     assert ("return_token_ids" in server.posts[0].body) == (owner == "vllm")
 
 
+def test_llamacpp_gives_logprobs_where_others_are_asked_for() -> None:
+    with FakeServer(OpenAI(owner="llamacpp")) as server:
+        result = sample(server, request(0))["p0"]
+    for candidate in result.candidates:
+        assert candidate.logprob == pytest.approx(sum(logprobs_of(candidate.response)))
+
+
 def test_raw_prompts_are_completions() -> None:
     two = GenerationRequest(
         "p1", ({"role": "system", "content": "s"}, request(1).messages[0]), 1, 0
@@ -107,6 +114,27 @@ def test_raw_prompts_are_completions() -> None:
     first = found["p0"].candidates[0]
     assert first.logprob == pytest.approx(sum(logprobs_of(first.response)))
     assert drop_of(found["p1"])[0] == "not_raw"
+
+
+def test_prompts_that_cannot_be_sent_are_answered_as_they_come() -> None:
+    pulled = 0
+
+    def prompts() -> Iterator[GenerationRequest]:
+        nonlocal pulled
+        for number in range(1000):
+            pulled += 1
+            yield request(number, n=1) if number == 3 else GenerationRequest("none", (), 1, 0)
+
+    with FakeServer(OpenAI()) as server:
+        settings = GenerateSettings(model=f"server:{server.url}", raw=True, num_candidates=1)
+        with server_plan(settings).generator as generator:
+            stream = generator.stream(prompts())
+            for number in range(3):
+                assert drop_of(next(stream))[0] == "not_raw"
+                assert pulled == number + 1
+            rest = list(stream)
+    assert sum(one.drop is None for one in rest) == 1
+    assert len(rest) == pulled - 3 == 997
 
 
 @pytest.mark.parametrize("most", [1, 3])
@@ -132,8 +160,26 @@ def test_a_server_that_refuses_several_is_asked_one_by_one() -> None:
     reason, detail = drop_of(found["p1"])
     assert reason == "server_refused"
     assert "cannot do" in detail
-    refused = [post for post in server.posts if post.body["n"] > 1]
-    assert len(refused) == 1
+    assert [post.body["n"] for post in server.posts[:3]] == [N, 1, N // 2]
+    assert {post.body["n"] for post in server.posts[3:]} == {1}
+
+
+@pytest.mark.parametrize("concurrency", [1, 32])
+@pytest.mark.parametrize(("limit", "n"), [(16, 130), (16, 100), (64, 130), (1, 9), (3, 4)])
+def test_a_server_that_refuses_many_is_asked_for_as_many_as_it_gives(
+    limit: int, n: int, concurrency: int
+) -> None:
+    with FakeServer(OpenAI(limit_of_choices=limit)) as server:
+        asked = [request(number, n=n) for number in range(6)]
+        asked.insert(1, request(9, "refuse me", n=n))
+        found = sample(server, *asked, options=f"?concurrency={concurrency}", num_candidates=n)
+    assert drop_of(found["p9"])[0] == "server_refused"
+    for number in range(6):
+        assert responses(found[f"p{number}"]) == wanted(number, n)
+    if concurrency == 1:  # halved until it fits: no more than half of what it would give is lost
+        found_out = {post.body["n"] for post in server.posts[-math.ceil(n / limit) :]}
+        assert found_out <= set(range(1, limit + 1))
+        assert max(found_out) > limit // 2
 
 
 def test_a_refused_prompt_costs_only_itself_and_is_asked_once_more_at_most() -> None:

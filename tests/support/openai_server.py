@@ -30,6 +30,8 @@ class OpenAI:
     """It gives no more, whatever is asked."""
     refuses_several: bool = False
     """It answers 400 where n is more than 1."""
+    limit_of_choices: int = 1000
+    """It answers 400 where n is more."""
     refuses: str = "refuse me"
     """It answers 400 to prompts with this text."""
     busy_every: int = 0
@@ -52,7 +54,8 @@ class OpenAI:
 
     def _completion(self, body: dict[str, Any]) -> Answer:
         prompt = body["prompt"] if "prompt" in body else json.dumps(body["messages"])
-        if self.refuses in prompt or (self.refuses_several and body["n"] > 1):
+        most = 1 if self.refuses_several else self.limit_of_choices
+        if self.refuses in prompt or body["n"] > most:
             return Answer({"error": {"message": f"cannot do {prompt[:40]}"}}, status=400)
         if self.answer is not None:
             return Answer(self.answer)
@@ -72,8 +75,11 @@ class OpenAI:
         found = logprobs_of(text)
         choice: dict[str, Any] = {"index": number, "finish_reason": "stop"}
         choice |= {"message": {"role": "assistant", "content": text}} if is_chat else {"text": text}
-        if self.has_logprobs and "logprobs" in body:
-            content = [{"token": "x", "logprob": one} for one in found]
+        # llama.cpp gives none where no others are asked for
+        has_none = self.owner == "llamacpp" and body.get("top_logprobs") == 0
+        if self.has_logprobs and "logprobs" in body and not has_none:
+            others = [{"token": "y", "logprob": -0.01}] * body.get("top_logprobs", 0)
+            content = [{"token": "x", "logprob": one, "top_logprobs": others} for one in found]
             choice["logprobs"] = {"content": content} if is_chat else {"token_logprobs": found}
         for name, value in self.changes.items():
             choice[name] = {**choice[name], **value} if isinstance(value, dict) else value

@@ -9,12 +9,12 @@ from bon.config import GenerateSettings
 from bon.generators.prompting import conversation, raw_text
 from bon.records import Drop, GenerationRequest
 from bon.serving.models import ServedModel
+from bon.serving.sampling import truncation
 
-__all__ = ["TRUNCATES", "Asker"]
+__all__ = ["Asker"]
 
-TRUNCATES = frozenset({"vllm", "sglang", "llamacpp"})
-"""Servers, as they call themselves, that take top_k and min_p."""
 _KEEPS_SEEDS = "vllm"
+_LOGPROBS_NEED_ANOTHER = "llamacpp"
 _SEEDS_ELSEWHERE = 1 << 31
 
 
@@ -55,7 +55,7 @@ class Asker:
             self._limit_name: min(settings.max_tokens, self.model.max_length or 1 << 62),
             **({"stop": list(settings.stop)} if settings.stop else {}),
             **self._logprobs(),
-            **self._truncation(),
+            **truncation(self.model.owner, top_k=settings.top_k, min_p=settings.min_p),
             **({"return_token_ids": True} if is_vllm else {}),
         }
 
@@ -67,13 +67,8 @@ class Asker:
     def _logprobs(self) -> dict[str, Any]:
         if not self.with_logprobs:
             return {}
-        return {"logprobs": 1} if self.settings.raw else {"logprobs": True, "top_logprobs": 0}
-
-    def _truncation(self) -> dict[str, Any]:
-        if self.model.owner not in TRUNCATES:
-            return {}
-        return {
-            "top_k": self.settings.top_k or -1,
-            "min_p": self.settings.min_p,
-            "repetition_penalty": 1.0,
-        }
+        if self.settings.raw:
+            return {"logprobs": 1}
+        # llama.cpp takes 0 as none at all; of those it gives only the sampled token's is read
+        num_others = 1 if self.model.owner == _LOGPROBS_NEED_ANOTHER else 0
+        return {"logprobs": True, "top_logprobs": num_others}

@@ -53,7 +53,7 @@ class _Piece:
     start: int
     count: int
     is_probe_of: int = 0
-    """So many were refused together: perhaps the server gives only one at a time."""
+    """So many were refused together: perhaps the server gives no more than some at a time."""
 
 
 @dataclass
@@ -88,7 +88,7 @@ class ServerGenerator:
         ).__enter__()
         self.retries = self._client.retries
         self._most_choices = _MOST_CHOICES
-        self._gives_several = False
+        self._most_given = 1
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -98,46 +98,49 @@ class ServerGenerator:
         """Sample every request; pulls as many as keep the servers busy."""
         waiting = iter(requests)
         pieces = deque[_Piece]()
-        dropped = deque[GenerationResult]()
         while True:
-            asked = self._asked(waiting, pieces, dropped)
-            for reply in self._client.stream(asked, read_answer):
+            for reply in self._client.stream(self._asked(waiting, pieces), read_answer):
                 yield from self._take(reply, pieces)
-                while dropped:
-                    yield dropped.popleft()
-            yield from dropped
-            dropped.clear()
             if not pieces:  # else they came after the last prompt had been pulled
                 return
 
     def _asked(
-        self,
-        waiting: Iterator[GenerationRequest],
-        pieces: deque[_Piece],
-        dropped: deque[GenerationResult],
-    ) -> Iterator[ServerRequest]:
-        """Yield what is to be asked next: what is left of prompts, then new prompts."""
+        self, waiting: Iterator[GenerationRequest], pieces: deque[_Piece]
+    ) -> Iterator[ServerRequest | ServerReply]:
+        """Yield what is to be asked next: what is left of prompts, then new prompts.
+
+        A prompt that cannot be sent is a reply already.
+        """
         while True:
             while pieces:
                 piece = pieces.popleft()
-                if not piece.prompt.is_over:
-                    yield self._request(piece)
+                if piece.prompt.is_over:
+                    continue
+                if piece.count > self._most_choices:  # that has been found out since
+                    pieces.extendleft(reversed(self._again(piece)))
+                    continue
+                yield self._request(piece)
             request = next(waiting, None)
             if request is None:
                 return
+            num_wanted = 1 if is_greedy(self.settings) else request.num_candidates
             prompt = self.asker.prompt(request)
             if isinstance(prompt, Drop):
-                dropped.append(GenerationResult(request.prompt_id, (), drop=prompt))
+                opened = _Open(request, {}, num_wanted)
+                yield ServerReply(_Piece(opened, 0, num_wanted), drop=prompt)
                 continue
-            num_wanted = 1 if is_greedy(self.settings) else request.num_candidates
             pieces.extend(self._split(_Open(request, prompt, num_wanted), 0, num_wanted))
 
-    def _split(self, prompt: _Open, start: int, stop: int) -> list[_Piece]:
+    def _split(self, prompt: _Open, start: int, stop: int, most: int = 0) -> list[_Piece]:
         """Return a prompt's candidates in pieces of what the server gives at once."""
-        most = self._most_choices
+        most = min(most or self._most_choices, self._most_choices)
         return [
             _Piece(prompt, first, min(most, stop - first)) for first in range(start, stop, most)
         ]
+
+    def _again(self, piece: _Piece, most: int = 0) -> list[_Piece]:
+        """Return smaller pieces in place of one."""
+        return self._split(piece.prompt, piece.start, piece.start + piece.count, most)
 
     def _request(self, piece: _Piece) -> ServerRequest:
         seed = piece.prompt.request.seed + piece.start
@@ -150,14 +153,33 @@ class ServerGenerator:
             return
         if reply.drop is None:
             yield from self._found(piece, read_answer(reply.body), pieces)
-        elif self._may_be_the_number(piece, reply.drop):
-            pieces.append(_Piece(piece.prompt, piece.start, 1, is_probe_of=piece.count))
+        elif reply.drop.reason == "server_refused" and piece.count > 1:
+            yield from self._refused(piece, reply.drop, pieces)
         else:
             yield piece.prompt.drop(reply.drop)
 
-    def _may_be_the_number(self, piece: _Piece, drop: Drop) -> bool:
-        """Tell whether a request may be refused because it asks for several candidates."""
-        return drop.reason == "server_refused" and piece.count > 1 and not self._gives_several
+    def _refused(
+        self, piece: _Piece, drop: Drop, pieces: deque[_Piece]
+    ) -> Iterator[GenerationResult]:
+        """Find out whether a request was refused for its prompt or for its many candidates.
+
+        Where the server has answered the prompt, it was for the number, which is halved. A number
+        that was never given is tried with one candidate; one that was given is not at fault.
+        """
+        if piece.count > self._most_choices:
+            pieces.extend(self._again(piece))
+        elif piece.prompt.found:
+            pieces.extend(self._again(piece, self._halved(piece.count)))
+        elif piece.count > self._most_given:
+            pieces.append(_Piece(piece.prompt, piece.start, 1, is_probe_of=piece.count))
+        else:
+            yield piece.prompt.drop(drop)
+
+    def _halved(self, count: int) -> int:
+        """Return what to ask for after so many were refused; of all, if it was never given."""
+        if count > self._most_given:
+            self._most_choices = min(self._most_choices, max(count // 2, self._most_given))
+        return count // 2
 
     def _found(
         self, piece: _Piece, answered: Answered, pieces: deque[_Piece]
@@ -169,11 +191,11 @@ class ServerGenerator:
         given = answered.candidates[: piece.count]
         prompt.found |= {piece.start + place: one for place, one in enumerate(given)}
         prompt.num_prompt_tokens = prompt.num_prompt_tokens or answered.num_prompt_tokens
-        self._gives_several |= len(given) > 1
-        wanted = piece.is_probe_of or piece.count
-        if len(given) < wanted:
-            if not (piece.is_probe_of and self._gives_several):
-                self._most_choices = min(self._most_choices, len(given))
-            pieces.extend(self._split(prompt, piece.start + len(given), piece.start + wanted))
-        elif len(prompt.found) == prompt.num_wanted:
+        self._most_given = max(self._most_given, len(given))
+        if len(given) < piece.count:
+            self._most_choices = min(self._most_choices, len(given))
+        most = self._halved(piece.is_probe_of) if piece.is_probe_of else 0
+        start, stop = piece.start + len(given), piece.start + (piece.is_probe_of or piece.count)
+        pieces.extend(self._split(prompt, start, stop, most))
+        if len(prompt.found) == prompt.num_wanted:
             yield prompt.result()
