@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from bon.errors import SettingsError
 
-__all__ = ["API_KEY", "OPENAI_KEY", "find_api_key", "parse_urls"]
+__all__ = ["API_KEY", "OPENAI_KEY", "find_api_key", "is_openai", "parse_urls"]
 
 API_KEY = "BON_SERVER_API_KEY"
 """Environment variable whose value is sent to every server that is named."""
@@ -32,18 +32,17 @@ def parse_urls(text: str) -> tuple[str, ...]:
 
 
 def _checked(said: str) -> str:
+    if "@" in said:  # nothing of it is shown: anything before or after may be of the password
+        raise SettingsError(
+            "a server URL may not hold a user or a password",
+            why="URLs are shown in messages",
+            next_step=f"set {API_KEY} in the environment",
+        )
     try:
         parts = urlsplit(said)
         _ = parts.port  # raises where it is no number
     except ValueError as error:
         raise SettingsError("bad server URL", why=str(error), next_step=_ADVICE) from None
-    if "@" in parts.netloc:  # never shown: it may be a password
-        raise SettingsError(
-            "a server URL may not hold a user or a password",
-            where=parts.hostname or "",
-            why="URLs are shown in messages",
-            next_step=f"set {API_KEY} in the environment",
-        )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError(f"{said!r} is no http or https URL", next_step=_ADVICE)
     if parts.query or parts.fragment:
@@ -65,7 +64,7 @@ def find_api_key(urls: Sequence[str], environment: Mapping[str, str] = os.enviro
     """
     name = API_KEY
     key = environment.get(API_KEY, "").strip()
-    if not key and all(_is_openai(url) for url in urls):
+    if not key and all(is_openai(url) for url in urls):
         name = OPENAI_KEY
         key = environment.get(OPENAI_KEY, "").strip()
     if not all(33 <= ord(letter) <= 126 for letter in key):
@@ -76,7 +75,8 @@ def find_api_key(urls: Sequence[str], environment: Mapping[str, str] = os.enviro
     return key or None
 
 
-def _is_openai(url: str) -> bool:
+def is_openai(url: str) -> bool:
+    """Tell whether a server is one of OpenAI's own."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     return parts.scheme == "https" and (host == _OPENAI_HOST or host.endswith(f".{_OPENAI_HOST}"))

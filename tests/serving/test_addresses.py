@@ -34,9 +34,16 @@ def test_what_is_no_server(said: str) -> None:
     assert "server:http://HOST:PORT" in caught.value.next_step
 
 
-def test_a_password_is_refused_and_not_shown() -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        *["http://me:hunter2@host:1", "me:hunter2@host:1", "http://me:a/hunter2@host"],
+        *["http://me:hunter2@host/?key=1", "http://me:hunter2@host:port", "http://[hunter2@x"],
+    ],
+)
+def test_a_password_is_refused_and_not_shown(said: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        parse_urls("http://me:hunter2@host:1")
+        parse_urls(said)
     assert "hunter2" not in str(caught.value)
     assert "BON_SERVER_API_KEY" in caught.value.next_step
 

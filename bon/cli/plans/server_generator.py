@@ -11,17 +11,17 @@ from bon.config.base import Settings
 from bon.config.scorer_spec import parse_options, parse_scorer_spec
 from bon.errors import ServerGoneError, SettingsError
 from bon.generators.server import PREFIX, ServerGenerator
-from bon.generators.server.bodies import TRUNCATES, Asker
+from bon.generators.server.bodies import Asker
 from bon.pipeline.run import GenerationPlan
-from bon.serving.addresses import find_api_key, parse_urls
+from bon.serving.addresses import find_api_key, is_openai, parse_urls
 from bon.serving.client import ServerClient
 from bon.serving.models import ServedModel, find_served_model
+from bon.serving.sampling import TRUNCATES
 
 __all__ = ["ServerOptions", "server_plan"]
 
 _FIRST_PATIENCE_S = 10.0
 """Before the first answer a wrong URL is likelier than a server that is on its way."""
-_OPENAI = "api.openai.com"
 _OF_ENGINES_HERE = (
     *("model_revision", "chat_template", "lora", "generator_engine", "dtype", "max_model_len"),
     *("tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager"),
@@ -58,9 +58,8 @@ def server_plan(settings: GenerateSettings) -> GenerationPlan:
     urls = parse_urls(said.spec.removeprefix(PREFIX))
     model = _find(urls, options)
     _refuse_truncation(settings, model)
-    is_openai = any(url.startswith(f"https://{_OPENAI}") for url in urls)
     generator = ServerGenerator(
-        Asker(settings, model, options.logprobs, is_openai),
+        Asker(settings, model, options.logprobs, any(map(is_openai, urls))),
         urls,
         options.concurrency,
         options.timeout_s,
