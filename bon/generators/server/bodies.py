@@ -14,6 +14,7 @@ from bon.serving.sampling import truncation
 __all__ = ["Asker"]
 
 _KEEPS_SEEDS = "vllm"
+_LOGPROBS_NEED_ANOTHER = "llamacpp"
 _SEEDS_ELSEWHERE = 1 << 31
 
 
@@ -66,4 +67,8 @@ class Asker:
     def _logprobs(self) -> dict[str, Any]:
         if not self.with_logprobs:
             return {}
-        return {"logprobs": 1} if self.settings.raw else {"logprobs": True, "top_logprobs": 0}
+        if self.settings.raw:
+            return {"logprobs": 1}
+        # llama.cpp takes 0 as none at all; of those it gives only the sampled token's is read
+        num_others = 1 if self.model.owner == _LOGPROBS_NEED_ANOTHER else 0
+        return {"logprobs": True, "top_logprobs": num_others}
