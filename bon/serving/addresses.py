@@ -41,8 +41,10 @@ def _checked(said: str) -> str:
     try:
         parts = urlsplit(said)
         _ = parts.port  # raises where it is no number
-    except ValueError as error:
-        raise SettingsError("bad server URL", why=str(error), next_step=_ADVICE) from None
+    except ValueError:  # it tells what it cannot read, which may be of a password
+        raise SettingsError(
+            "bad server URL", why="its host or its port cannot be read", next_step=_ADVICE
+        ) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError(f"{said!r} is no http or https URL", next_step=_ADVICE)
     if parts.query or parts.fragment:

@@ -377,6 +377,14 @@ def test_a_spec_that_cannot_be_is_refused(spec: str) -> None:
         server_plan(GenerateSettings(model=spec))
 
 
+@pytest.mark.parametrize("rest", ["", "/?foo=1", "/?foo", "?timeout_s=x", "?a=1&a=1", ":port"])
+@pytest.mark.parametrize("user_info", ["bob:hunter2", "hunter2", "bob:hunter2?x"])
+def test_a_password_in_a_url_is_never_shown(user_info: str, rest: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        server_plan(GenerateSettings(model=f"server:http://{user_info}@127.0.0.1:9{rest}"))
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_server_that_is_not_there_is_a_plain_error() -> None:
     with FakeServer(OpenAI()) as server:
         url = server.url

@@ -52,10 +52,11 @@ def server_plan(settings: GenerateSettings) -> GenerationPlan:
         SettingsError: settings that a server cannot read, or a URL or an option that cannot be.
         ServerError: none is reached, or it has no such model.
     """
+    # first of all: messages show what was said, and a URL may hold a password
+    urls = parse_urls(settings.model.removeprefix(PREFIX).partition("?")[0])
     _refuse_idle(settings)
     said = parse_scorer_spec(settings.model, kinds=(PREFIX,), flag="-m")
     options = parse_options(ServerOptions, said.options, f"-m {said.spec}")
-    urls = parse_urls(said.spec.removeprefix(PREFIX))
     model = _find(urls, options)
     _refuse_truncation(settings, model)
     generator = ServerGenerator(
