@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from bon.errors import ServerError
 from bon.serving.client import ServerClient
 
-__all__ = ["ServedModel", "find_served_model"]
+__all__ = ["ServedModel", "find_served_model", "is_one_model", "listed_models"]
 
 _PATH = "/v1/models"
 
@@ -52,9 +53,9 @@ def find_served_model(client: ServerClient, wanted: str | None) -> ServedModel:
 
 
 def _choose(body: Any, wanted: str | None, url: str) -> ServedModel:
-    listed = _listed(body)
+    listed = listed_models(body)
     for row in listed:
-        if row["id"] == wanted or (wanted is None and _is_one_model(listed)):
+        if row["id"] == wanted or (wanted is None and is_one_model(listed)):
             length = row.get("max_model_len")
             return ServedModel(
                 row["id"],
@@ -76,13 +77,17 @@ def _choose(body: Any, wanted: str | None, url: str) -> ServedModel:
     )
 
 
-def _listed(body: Any) -> list[dict[str, Any]]:
+def listed_models(body: Any) -> list[dict[str, Any]]:
+    """Return the models that `/v1/models` lists, none where it lists none."""
     rows = body.get("data") if isinstance(body, dict) else None
     rows = rows if isinstance(rows, list) else []
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
 
 
-def _is_one_model(listed: list[dict[str, Any]]) -> bool:
-    """Tell whether there is only one, be it under several names."""
+def is_one_model(listed: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether there is only one, be it under several names.
+
+    Names are known to be of one model where all have the same `root`.
+    """
     roots = {str(row.get("root")) for row in listed if row.get("root")}
     return len(listed) == 1 or (len(roots) == 1 and all(row.get("root") for row in listed))

@@ -112,6 +112,14 @@ def test_several_names_of_one_model_are_one() -> None:
     assert find(paths(v1__models=listed("a", "b", root="org/rm"))).root == "org/rm"
 
 
+@pytest.mark.parametrize("root", [None, "", "org/rm"])
+def test_several_models_of_which_one_has_no_root_are_several(root: str | None) -> None:
+    rows = [{"id": "a", "owned_by": "vllm", "root": root}, {"id": "b", "owned_by": "vllm"}]
+    said = refused(paths(v1__models={"data": rows}))
+    assert "several models" in said.what
+    assert "a, b" in said.why
+
+
 def test_a_server_that_names_nothing_needs_a_name() -> None:
     reply = paths(version={"version": "0.32.0"})
     assert "?model=" in refused(reply).next_step

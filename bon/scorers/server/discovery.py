@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from bon.errors import ServerError, ServerGoneError
 from bon.serving.client import ServerClient
+from bon.serving.models import is_one_model, listed_models
 
 __all__ = ["FoundServer", "ServerKind", "find_servers"]
 
@@ -75,7 +76,7 @@ def _narrowest(found: Sequence[FoundServer]) -> FoundServer:
 def _find(
     client: ServerClient, url: str, model: str | None, kind: ServerKind | None
 ) -> FoundServer:
-    listed = _models(client.find(_MODELS, url))
+    listed = listed_models(client.find(_MODELS, url))
     info = None if kind == "vllm" or "vllm" in _owners(listed) else _info(client, url)
     if kind is None:
         kind = _kind(client, url, listed, info)
@@ -103,13 +104,6 @@ def _find(
         str(info.get("tokenizer_path") or root),
         length if isinstance(length, int) and length > 0 else None,
     )
-
-
-def _models(body: Any) -> list[dict[str, Any]]:
-    """Return the models that `/v1/models` lists, none where it lists none."""
-    rows = body.get("data") if isinstance(body, dict) else None
-    rows = rows if isinstance(rows, list) else []
-    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
 
 
 def _owners(listed: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -146,10 +140,8 @@ def _kind(
 def _choose(listed: Sequence[Mapping[str, Any]], wanted: str | None, url: str) -> Mapping[str, Any]:
     """Return the model that is wanted; of several names for one model, any."""
     for row in listed:
-        if row["id"] == wanted or (wanted is None and len(listed) == 1):
+        if row["id"] == wanted or (wanted is None and is_one_model(listed)):
             return row
-    if wanted is None and len({row.get("root") for row in listed}) == 1:
-        return listed[0]
     raise ServerError(
         f"the server has no model {wanted!r}" if wanted else "the server has several models",
         where=url + _MODELS,
