@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from bon.config import GenerateSettings
 from bon.errors import ModelError
@@ -56,13 +56,20 @@ class Decoder:
     def __post_init__(self) -> None:
         taken = set(inspect.signature(self.model.forward).parameters)
         if "past_key_values" not in taken:
-            raise ModelError(
-                "transformers' engine cannot sample from this kind of model",
-                where=self.path,
-                why=f"{type(self.model).__name__} keeps its state in a form of its own",
-                next_step="give --generator-engine vllm",
-            )
+            self._refuse("keeps its state in a form of its own")
+        if any(hasattr(module, "_setup_cache") for module in self.model.modules()):
+            # RecurrentGemma: rows that are taken out or padded would go on with others' states
+            self._refuse("keeps a state in its layers, where it cannot follow the rows of a batch")
         self._optional = taken & {"position_ids", "logits_to_keep"}
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise ModelError(
+            "transformers' engine cannot sample from this kind of model",
+            where=self.path,
+            why=f"{type(self.model).__name__} {why}",
+            next_step="give --generator-engine vllm if vLLM has this kind, or "
+            "-m server:URL of a server that has it",
+        )
 
     def run(self, rows: Sequence[Row]) -> Iterator[Row]:
         """Decode the rows and yield each as it ends; those of one prompt are neighbours."""

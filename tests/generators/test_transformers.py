@@ -390,10 +390,19 @@ def test_a_broken_model_is_refused(damage: Callable[[Path], object], tmp_path: P
     refused(folder)
 
 
-def test_a_model_with_a_state_of_its_own_is_refused(tmp_path: Path) -> None:
-    transformers.AutoModelForCausalLM.from_config(config("mamba")).save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [("mamba", {}), ("recurrent_gemma", {"lru_width": 64, "attention_window_size": 16})],
+)
+def test_a_model_with_a_state_of_its_own_is_refused(
+    kind: str, changes: Any, tmp_path: Path
+) -> None:
+    made = transformers.AutoModelForCausalLM.from_config(config(kind, **changes))
+    made.save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
-    assert "--generator-engine vllm" in refused(tmp_path).next_step
+    error = refused(tmp_path)
+    assert "state" in error.why
+    assert "--generator-engine vllm" in error.next_step
 
 
 @pytest.mark.parametrize("damage", ["no config", "weights", "weight", "other layers"])
