@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from support.commands import REWARD, bon, bon_json, bon_stopped, pool_files
-from support.judges import ChatServer, Said
+from support.judges import ChatServer, Said, chats
 from support.servers import Answer, Asked, FakeServer
 
 
@@ -64,11 +64,11 @@ def test_both_ways_to_ask_end_in_one_pool(server: FakeServer, tmp_path: Path) ->
     assert manifest["scorers"]["yes"]["model"] == "the-judge"
     assert "127.0.0.1" not in (pool / "pool.json").read_text()
 
-    asked = len(server.posts)
+    asked = len(chats(server))
     done = bon("score", "in.pool", "-r", f"yes={judge}", "--verify", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "yes is a judge: there is nothing to verify" in done.stderr
-    assert len(server.posts) == asked
+    assert len(chats(server)) == asked
 
 
 def test_a_pool_is_not_mixed_from_two_templates(server: FakeServer, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_single_candidates_are_not_compared(server: FakeServer, tmp_path: Path) 
     judge = f"judge:server:{server.url}?mode=pairwise"
     bon_json("score", "in.jsonl", "-r", f"j={judge}", "--source-kind=responses", cwd=tmp_path)
     assert scores(tmp_path / "in.pool", "j") == [0.0, 0.0]
-    assert server.posts == []
+    assert chats(server) == []
 
 
 def test_no_rows_left_to_judge(server: FakeServer, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_no_rows_left_to_judge(server: FakeServer, tmp_path: Path) -> None:
     judge = f"judge:server:{server.url}"
     bon_json("score", "in.jsonl", "-r", f"j={judge}", "--limit=0", cwd=tmp_path)
     assert scores(tmp_path / "in.pool", "j") == []
-    assert server.posts == []
+    assert chats(server) == []
 
 
 def test_killed_and_started_again_the_pool_is_the_same(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from bon.config import ScorerSettings
 from bon.config.scorer_spec import parse_scorer_spec
 from bon.records import CandidateGroup
 from bon.scorers.judge import JudgeScorer
-from support.servers import Answer, Asked
+from support.servers import Answer, Asked, FakeServer
 
-__all__ = ["ChatServer", "group", "judge_of", "settings_of"]
+__all__ = ["ChatServer", "chats", "group", "judge_of", "settings_of"]
 
 Said = str | Mapping[str, float] | None
 """A text; or tokens with their probabilities, for the first place; or null."""
@@ -41,6 +41,11 @@ def group(*responses: str, prompt_id: str = "p", ask: str = "Ask", **extra: Any)
     return CandidateGroup(prompt_id, ({"role": "user", "content": ask},), responses, extra)
 
 
+def chats(server: FakeServer) -> list[Asked]:
+    """Return what was asked of the judge itself."""
+    return [one for one in server.posts if one.path == "/v1/chat/completions"]
+
+
 @dataclass
 class ChatServer:
     """Chat completions as OpenAI documents them, said by `say` from the question."""
@@ -49,6 +54,8 @@ class ChatServer:
     models: tuple[str, ...] = ("the-judge",)
     owned_by: str = "vllm"
     fault: Callable[[Asked], Answer | None] = lambda asked: None
+    num_tokens: Callable[[str], int] | None = None
+    """Of a text, as /tokenize says it; none: there is no such path."""
     questions: list[str] = field(default_factory=list)
 
     def __call__(self, asked: Asked) -> Answer:
@@ -60,6 +67,8 @@ class ChatServer:
                 {"id": one, "object": "model", "owned_by": self.owned_by} for one in self.models
             ]
             return Answer({"object": "list", "data": rows})
+        if asked.path == "/tokenize" and self.num_tokens:
+            return Answer({"tokens": [7] * self.num_tokens(asked.body["prompt"])})
         if asked.path != "/v1/chat/completions":
             return Answer({"detail": "Not Found"}, status=404)
         (message,) = asked.body["messages"]

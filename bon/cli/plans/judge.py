@@ -9,7 +9,7 @@ from bon.cli.plans.kinds import ScorerKind
 from bon.cli.plans.language_models import refuse_others
 from bon.config import ScorerSettings
 from bon.config.scorer_spec import parse_options
-from bon.errors import SettingsError
+from bon.errors import ServerGoneError, SettingsError
 from bon.pipeline.models import read_config, resolve_model
 from bon.pipeline.run import ScoringPlan
 from bon.scorers.judge import (
@@ -21,11 +21,13 @@ from bon.scorers.judge import (
     is_server,
     read_question,
 )
-from bon.scorers.judge.discovery import find_served_model
 from bon.scorers.judge.model import Asking
 from bon.scorers.judge.server import ServerJudge
+from bon.scorers.judge.server_words import check_served_words
 from bon.scorers.judge.vllm import VllmJudge
-from bon.serving.addresses import parse_urls
+from bon.serving.addresses import find_api_key, parse_urls
+from bon.serving.client import ServerClient
+from bon.serving.models import ServedModel, find_served_model
 
 __all__ = ["JUDGE"]
 
@@ -33,6 +35,8 @@ _READS = dict.fromkeys(
     ("server_concurrency", "server_timeout_s", "server_patience_s"), "judge:server:URL"
 )
 
+_FIRST_PATIENCE_S = 10.0
+"""Before the first answer a wrong URL is likelier than a server that is on its way."""
 _ASKED = {
     "yes-no": "the probability of yes, read in one step",
     "rubric": "a score parsed from its answer",
@@ -42,10 +46,11 @@ _ASKED = {
 
 def check(settings: ScorerSettings) -> None:
     """Raise where options or the template cannot be used; asks no server, loads no model."""
-    _read(settings)
     what = settings.spec.removeprefix(PREFIX)
+    if is_server(settings.spec):  # the URLs first: other messages may then show them
+        find_api_key(parse_urls(what.removeprefix(SERVER)))
+    _read(settings)
     if is_server(settings.spec):
-        parse_urls(what.removeprefix(SERVER))
         _refuse_idle(settings, JudgeOptions.local_fields, "the server runs the model")
     else:
         _refuse_idle(settings, {"model"}, "it names a model on a server")
@@ -132,14 +137,57 @@ def _server(
     settings: ScorerSettings, options: JudgeOptions, asking: Asking
 ) -> tuple[ServerJudge, dict[str, Any]]:
     urls = parse_urls(settings.spec.removeprefix(PREFIX).removeprefix(SERVER))
-    client: dict[str, Any] = {
-        "concurrency": settings.server_concurrency,
-        "timeout_s": settings.server_timeout_s,
-        "patience_s": settings.server_patience_s,
+    served, words_are_tokens = _find(settings, options, urls, asking.words)
+    judge = ServerJudge(
+        asking,
+        served,
+        urls,
+        settings.server_concurrency,
+        settings.server_timeout_s,
+        settings.server_patience_s,
+        words_are_tokens,
+    )
+    if "thinking" in settings.options and not judge.sends_variables:
+        raise SettingsError(
+            "the option 'thinking' does nothing here",
+            where=_where(settings),
+            why="of the servers that bon knows, only vLLM, SGLang and llama.cpp hand it to the "
+            f"chat template; this one calls itself {served.owner!r}",
+            next_step="leave it out; give a model that thinks room for it by max_tokens",
+        )
+    identity = {
+        "spec": f"{PREFIX}{SERVER.rstrip(':')}",
+        "model": served.name,
+        "sends_variables": judge.sends_variables,
     }
-    served = find_served_model(urls, options.model, **client)
-    judge = ServerJudge(asking, served.name, served.takes_variables, urls, **client)
-    return judge, {"spec": f"{PREFIX}{SERVER.rstrip(':')}", "model": served.name}
+    return judge, identity
+
+
+def _find(
+    settings: ScorerSettings,
+    options: JudgeOptions,
+    urls: tuple[str, ...],
+    words: tuple[str, str] | None,
+) -> tuple[ServedModel, bool]:
+    """Return the judge, and whether its words are known to be tokens."""
+    client = ServerClient(
+        urls,
+        concurrency=1,
+        timeout_s=min(settings.server_timeout_s, 3 * _FIRST_PATIENCE_S),
+        patience_s=min(settings.server_patience_s, _FIRST_PATIENCE_S),
+        api_key=find_api_key(urls),
+    )
+    try:
+        with client:
+            served = find_served_model(client, options.model)
+            return served, words is not None and check_served_words(client, served, words)
+    except ServerGoneError as error:
+        raise ServerGoneError(
+            "the judge's server is not reached",
+            where=error.where,
+            why=error.why,
+            next_step="start it, or check the URL; then run the same command again",
+        ) from error
 
 
 def _reading(options: JudgeOptions, question: Question) -> dict[str, Any]:

@@ -100,6 +100,8 @@ class JudgeOptions(Settings):
         words = [] if value is None else [word.strip() for word in value.split(",")]
         if value is not None and (len(words) != 2 or not all(words) or words[0] == words[1]):
             raise ValueError("give two words with a comma between them, as in Yes,No")
+        if any(len(word.split()) > 1 for word in words):
+            raise ValueError("each of the words is one token: give them without spaces in them")
         return value
 
     @field_validator("pattern")

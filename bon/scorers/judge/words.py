@@ -8,7 +8,7 @@ from typing import Any
 
 from bon.errors import ModelError
 
-__all__ = ["find_word_tokens", "log_sum", "spellings"]
+__all__ = ["find_word_tokens", "log_sum", "no_token", "spellings"]
 
 
 def spellings(word: str) -> tuple[str, str]:
@@ -27,17 +27,22 @@ def find_word_tokens(
     first, second = (_tokens(tokenizer, word) for word in words)
     for word, tokens in zip(words, (first, second), strict=True):
         if not tokens:
-            raise ModelError(
-                f"{word!r} is not one token of the judge's vocabulary",
-                where=where,
-                why="its probability is read in one step, so the word must be one token, with or "
-                "without a space before it",
-                next_step="give two words that are, as in ?words=Y,N (the template must ask "
-                "for them), or ask for a number instead: ?mode=rubric",
-            )
+            raise no_token(word, where)
         said = ", ".join(f"{token} {tokenizer.decode([token])!r}" for token in tokens)
         print(f"judge: {word!r} is read as the token(s) {said}")
     return first, second
+
+
+def no_token(word: str, where: str) -> ModelError:
+    """Return the error of a word that is not a token of its own."""
+    return ModelError(
+        f"{word!r} is not one token of the judge's vocabulary",
+        where=where,
+        why="its probability is read in one step, so the word must be one token, with or "
+        "without a space before it",
+        next_step="give two words that are, as in ?words=Y,N (the template must ask "
+        "for them), or ask for a number instead: ?mode=rubric",
+    )
 
 
 def _tokens(tokenizer: Any, word: str) -> tuple[int, ...]:

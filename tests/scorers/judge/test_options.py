@@ -16,6 +16,7 @@ from bon.scorers.judge import JudgeOptions
         ("words=Yes", "two words"),
         ("words=Yes,Yes", "two words"),
         ("words=Yes,", "two words"),
+        ("words=That is,It", "without spaces"),
         ("mode=rubric&words=Yes,No", "words does nothing with mode=rubric"),
         ("max_tokens=5", "max_tokens does nothing with mode=yes-no"),
         ("mode=rubric&max_pairs=5", "max_pairs does nothing with mode=rubric"),
@@ -47,6 +48,16 @@ def test_a_server_runs_the_model_itself(name: str) -> None:
 def test_an_unknown_option_has_a_near_one() -> None:
     with pytest.raises(UnknownChoiceError, match="did you mean 'template'"):
         settings_of("judge:some/model?templat=x")
+
+
+@pytest.mark.parametrize(
+    "options", ["?foo=1", "?mode=x", "?template=missing", "?dtype=float16", "?thinking=maybe"]
+)
+def test_a_password_is_never_shown(options: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings_of(f"judge:server:http://bob:hunter2@127.0.0.1:9{options}")
+    assert "hunter2" not in str(caught.value)
+    assert "may not hold a user or a password" in caught.value.what
 
 
 @pytest.mark.parametrize("spec", ["judge:", "judge:server:", "judge:server:ftp://x"])

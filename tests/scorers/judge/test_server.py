@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.judges import ChatServer, group, judge_of
+from support.judges import ChatServer, chats, group, judge_of
 from support.servers import Answer, Asked, FakeServer
 
-from bon.errors import ServerError
+from bon.errors import ModelError, ServerError
 from bon.protocols import retries_of
 from bon.records import Scores
+from bon.scorers.judge.model import Asking
+from bon.scorers.judge.server import ServerJudge
+from bon.serving.models import ServedModel
+
+OPENAI = "https://api.openai.com"
 
 
 def score(chat: ChatServer, options: str = "?mode=rubric", *responses: str) -> Scores:
@@ -22,7 +27,7 @@ def score(chat: ChatServer, options: str = "?mode=rubric", *responses: str) -> S
 def bodies(chat: ChatServer, options: str) -> list[Any]:
     with FakeServer(chat) as server, judge_of(f"judge:server:{server.url}{options}") as judge:
         judge.score([group("r")])
-        return [one.body for one in server.posts]
+        return [one.body for one in chats(server)]
 
 
 def test_what_is_asked_of_a_vllm_server() -> None:
@@ -33,6 +38,10 @@ def test_what_is_asked_of_a_vllm_server() -> None:
         "model": "the-judge",
         "temperature": 0,
         "max_tokens": 1,
+        "top_p": 1.0,
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
         "logprobs": True,
         "top_logprobs": 20,
         "chat_template_kwargs": {"enable_thinking": False, "thinking": False},
@@ -51,6 +60,68 @@ def test_a_server_of_unknown_make_gets_nothing_that_openai_has_not() -> None:
     chat = ChatServer(lambda question: "Score: 3", owned_by="system")
     (body,) = bodies(chat, "?mode=rubric")
     assert set(body) == {"model", "messages", "temperature", "max_tokens"}
+
+
+def test_openai_is_told_the_longest_answer_by_its_new_name() -> None:
+    judge = ServerJudge(Asking(None, 9, False), ServedModel("o", ""), (OPENAI,), 1, 1.0, 1.0)
+    body = judge._body("q")
+    assert body["max_completion_tokens"] == 9
+    assert "max_tokens" not in body
+
+
+@pytest.mark.parametrize("options", ["", "?mode=rubric", "?mode=pairwise"])
+def test_a_server_that_refuses_whatever_is_asked_ends_the_run(options: str) -> None:
+    def refuse(asked: Asked) -> Answer | None:
+        why = "'max_tokens' is not supported with this model"
+        is_named = asked.number and "max_tokens" in asked.body
+        return Answer({"error": {"message": why}}, status=400) if is_named else None
+
+    with pytest.raises(ServerError, match="refuses the judge's questions") as caught:
+        score(ChatServer(lambda question: "", fault=refuse), options, "a", "b")
+    assert "is not supported with this model" in caught.value.why
+
+
+def test_the_first_question_may_be_refused_for_its_own_sake() -> None:
+    def refuse(asked: Asked) -> Answer | None:
+        is_long = bool(asked.number) and "long" in asked.body["messages"][0]["content"]
+        return Answer({"message": "too long"}, status=400) if is_long else None
+
+    chat = ChatServer(lambda question: "Score: 3", fault=refuse)
+    assert score(chat, "?mode=rubric", "long", "long 2").scores == (None, None)
+    assert chat.questions == ["Say Yes."]
+
+
+def one_token(*words: str) -> Any:
+    return lambda text: 1 if text in words else 2
+
+
+def test_words_that_are_no_tokens_of_the_server_end_the_run_before_any_question() -> None:
+    chat = ChatServer(lambda question: {"Yes": 0.9}, num_tokens=one_token("Yes"))
+    with pytest.raises(ModelError, match="'No' is not one token"):
+        score(chat, "")
+    assert chat.questions == []
+    chat = ChatServer(lambda question: {"Yes": 0.9}, num_tokens=one_token("Yes", " No"))
+    assert score(chat, "", *map(str, range(40))).scores == (1.0,) * 40
+
+
+@pytest.mark.parametrize("said", [{"Yes": 0.9}, {"No": 0.9}, {"Hm": 0.9}])
+def test_a_word_that_is_never_said_ends_the_run(said: dict[str, float]) -> None:
+    """Where the server does not say what its tokens are, 32 answers do."""
+    chat = ChatServer(lambda question: said)
+    with pytest.raises(ModelError, match="not among the likeliest tokens of any of 32") as caught:
+        score(chat, "", *map(str, range(40)))
+    assert all((repr(word) in caught.value.what) == (word not in said) for word in ("Yes", "No"))
+    assert repr(next(iter(said))) in caught.value.why
+
+
+def test_a_word_that_is_said_at_all_does_not_end_the_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    chat = ChatServer(lambda question: {"Yes": 0.9, "No": 0.1} if "ten" in question else {"Yes": 1})
+    assert score(chat, "", "ten", *map(str, range(80))).scores[1:] == (1.0,) * 80
+    assert capsys.readouterr().out == ""
+    assert score(chat, "", "a").scores == (1.0,)
+    assert "'No': not among the likeliest tokens of any of 1 answers" in capsys.readouterr().out
 
 
 def test_a_busy_server_is_asked_again_and_that_is_counted() -> None:
@@ -117,13 +188,13 @@ def test_a_server_that_never_says_what_it_should_ends_the_run(body: Any) -> None
 @pytest.mark.parametrize("status", [401, 404])
 def test_a_wrong_key_or_path_ends_the_run_at_once(status: int) -> None:
     def wrong(asked: Asked) -> Answer | None:
-        return Answer({}, status=status) if asked.number else None
+        return Answer({}, status=status) if asked.number else None  # /tokenize as well
 
     chat = ChatServer(lambda question: "", fault=wrong)
     with FakeServer(chat) as server, judge_of(f"judge:server:{server.url}") as judge:
         with pytest.raises(ServerError, match=str(status)):
             judge.score([group("r")])
-        assert len(server.posts) == 1
+        assert len(chats(server)) == 1
 
 
 def test_two_servers_share_the_questions() -> None:
