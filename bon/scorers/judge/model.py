@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -48,8 +48,8 @@ class JudgeModel(Protocol):
         """Tokens computed since it was entered; 0 where nobody counts."""
         ...
 
-    def answer(self, questions: Sequence[str]) -> list[Answer | Drop]:
-        """Answer each question, or say why not; in their order."""
+    def answer(self, questions: Iterable[str]) -> list[Answer | Drop]:
+        """Answer each question, or say why not; in their order. Pulls them as it needs them."""
         ...
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from itertools import combinations
 
-__all__ = ["chosen_pairs"]
+__all__ = ["chosen_pairs", "num_pairs"]
 
 _ALL_UP_TO = 8
 _PAIRS_A_PLAYER = 4
@@ -24,11 +24,8 @@ def chosen_pairs(
     texts are never compared in fewer than N − 1 pairs: they would fall apart into groups.
     """
     num_texts = len(texts)
-    every = num_texts * (num_texts - 1) // 2
-    if max_pairs is None:
-        max_pairs = every if num_texts <= _ALL_UP_TO else _PAIRS_A_PLAYER * num_texts
-    max_pairs = max(max_pairs, num_texts - 1)
-    if max_pairs >= every:
+    num_chosen = num_pairs(num_texts, max_pairs)
+    if num_chosen == _num_all(num_texts):
         return list(combinations(range(num_texts), 2))
     circle = sorted(range(num_texts), key=lambda place: _drawn(prompt_id, texts[place]))
     others = range(2, (num_texts + 1) // 2)
@@ -39,7 +36,19 @@ def chosen_pairs(
         for start in range(num_texts):
             left, right = circle[start], circle[(start + distance) % num_texts]
             pairs[(min(left, right), max(left, right))] = None
-    return list(pairs)[:max_pairs]
+    return list(pairs)[:num_chosen]
+
+
+def num_pairs(num_texts: int, max_pairs: int | None) -> int:
+    """Return how many pairs of so many texts are compared."""
+    every = _num_all(num_texts)
+    if max_pairs is None:
+        max_pairs = every if num_texts <= _ALL_UP_TO else _PAIRS_A_PLAYER * num_texts
+    return min(max(max_pairs, num_texts - 1), every)
+
+
+def _num_all(num_texts: int) -> int:
+    return num_texts * (num_texts - 1) // 2
 
 
 def _drawn(*parts: str) -> bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -18,7 +19,8 @@ __all__ = ["score_pairs"]
 _DECIMALS = 6
 """Equal records give strengths that differ in the fit's last bits: rounded, they are ties."""
 
-Ask = Callable[[Sequence[str | Drop]], list[Answer | Drop]]
+Ask = Callable[[Iterable[str | Drop]], list[Answer | Drop]]
+"""Pulls the questions as it needs them: all of them would be many gigabytes."""
 Verdict = Callable[[Answer], float | Drop]
 """1 where an answer prefers the response that stood first, 0 for the second, 0.5 for neither."""
 
@@ -38,13 +40,11 @@ class _Tournament:
     num_tokens: dict[int, int] = field(default_factory=dict)
     """Of the questions in which a text stood first."""
 
-    def questions(self, question: Question) -> list[str | Drop]:
-        """Return both orders of every pair."""
-        return [
-            question.fill(self.group, response_a=self.texts[a], response_b=self.texts[b])
-            for left, right in self.pairs
-            for a, b in ((left, right), (right, left))
-        ]
+    def questions(self, question: Question) -> Iterator[str | Drop]:
+        """Yield both orders of every pair."""
+        for left, right in self.pairs:
+            for a, b in ((left, right), (right, left)):
+                yield question.fill(self.group, response_a=self.texts[a], response_b=self.texts[b])
 
     def hear(self, answers: Sequence[Answer | Drop], verdict: Verdict) -> None:
         """Take the answers to `questions`."""
@@ -110,10 +110,9 @@ def score_pairs(
     both orders got a verdict.
     """
     tournaments = [_tournament(group, max_pairs) for group in groups]
-    questions = [one.questions(question) for one in tournaments]
-    answers = iter(ask([text for some in questions for text in some]))
-    for one, some in zip(tournaments, questions, strict=True):
-        one.hear([next(answers) for _ in some], verdict)
+    answers = iter(ask(text for one in tournaments for text in one.questions(question)))
+    for one in tournaments:
+        one.hear(list(islice(answers, 2 * len(one.pairs))), verdict)
     return [one.scores(ridge) for one in tournaments]
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
 from typing import ClassVar
 
 from bon.records import CandidateGroup, Drop, Scores
 from bon.scorers.judge.answers import rubric_score, text_verdict, word_verdict, yes_probability
 from bon.scorers.judge.model import Answer, JudgeModel
 from bon.scorers.judge.options import JudgeOptions
+from bon.scorers.judge.pairing import num_pairs
 from bon.scorers.judge.pairwise import score_pairs
 from bon.scorers.judge.templates import Question
 
 __all__ = ["JudgeScorer"]
 
 _SMALL_SHARE = 0.5
+_QUESTIONS_A_SLICE = 16_384
+"""Many more than an engine runs at once, so that it seldom runs empty; few enough for their answers
+(some kilobytes each, where the judge thinks) to fit into memory."""
 
 
 @dataclass
@@ -51,17 +57,39 @@ class JudgeScorer:
 
     def score(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
         """Judge every response of every group; a failed one is none, with its reason."""
+        return [scores for some in self._slices(groups) for scores in self._judged(some)]
+
+    def _slices(self, groups: Sequence[CandidateGroup]) -> Iterator[list[CandidateGroup]]:
+        """Yield groups of so many questions as are asked before the engine runs empty."""
+        some: list[CandidateGroup] = []
+        num_asked = 0
+        for group in groups:
+            num = len(group.responses)
+            is_pairs = self.options.mode == "pairwise"
+            num_asked += 2 * num_pairs(num, self.options.max_pairs) if is_pairs else num
+            some.append(group)
+            if num_asked >= _QUESTIONS_A_SLICE:
+                yield some
+                some, num_asked = [], 0
+        if some:
+            yield some
+
+    def _judged(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
         if self.options.mode == "pairwise":
             return score_pairs(
                 groups, self.question, self._ask, self._verdict,
                 max_pairs=self.options.max_pairs, ridge=self.options.ridge,
             )  # fmt: skip
-        questions = [
-            [self.question.fill(group, response=response) for response in group.responses]
-            for group in groups
+        answers = iter(
+            self._ask(
+                self.question.fill(group, response=response)
+                for group in groups
+                for response in group.responses
+            )
+        )
+        return [
+            self._points(group, list(islice(answers, len(group.responses)))) for group in groups
         ]
-        answers = iter(self._ask([one for some in questions for one in some]))
-        return [self._points(group, [next(answers) for _ in group.responses]) for group in groups]
 
     def _points(self, group: CandidateGroup, answers: Sequence[Answer | Drop]) -> Scores:
         values = [one if isinstance(one, Drop) else self._point(one) for one in answers]
@@ -83,12 +111,25 @@ class JudgeScorer:
             return text_verdict(answer, self.options.pattern)
         return word_verdict(answer)
 
-    def _ask(self, questions: Sequence[str | Drop]) -> list[Answer | Drop]:
+    def _ask(self, questions: Iterable[str | Drop]) -> list[Answer | Drop]:
         """Ask each question once, however often it is there; a drop stays one."""
-        distinct = list(dict.fromkeys(one for one in questions if isinstance(one, str)))
-        answers = dict(zip(distinct, self.model.answer(distinct) if distinct else (), strict=True))
-        self._note_share(list(answers.values()))
-        return [one if isinstance(one, Drop) else answers[one] for one in questions]
+        asked: list[int | Drop] = []
+        numbers: dict[bytes, int] = {}  # by digest: the texts themselves would fill the memory
+
+        def distinct() -> Iterator[str]:
+            for one in questions:
+                if isinstance(one, Drop):
+                    asked.append(one)
+                    continue
+                digest = sha256(one.encode("utf-8", "surrogatepass")).digest()
+                is_new = digest not in numbers
+                asked.append(numbers.setdefault(digest, len(numbers)))
+                if is_new:
+                    yield one
+
+        answers = self.model.answer(distinct())
+        self._note_share(answers)
+        return [one if isinstance(one, Drop) else answers[one] for one in asked]
 
     def _note_share(self, answers: Sequence[Answer | Drop]) -> None:
         """Say in the log where a judge would rather have said something else than its two words."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ class VllmJudge:
         del self._llm
         free_accelerator()
 
-    def answer(self, questions: Sequence[str]) -> list[Answer | Drop]:
+    def answer(self, questions: Iterable[str]) -> list[Answer | Drop]:
         """Answer each question, or say why not; in their order.
 
         They are encoded as the engine takes them, a few more than it runs at once: a part of many
@@ -91,7 +91,7 @@ class VllmJudge:
         finally:  # an interrupted part must not go on running in the engine
             if in_flight:
                 engine.abort_request(list(in_flight))
-        return [found[number] for number in range(len(questions))]
+        return [found[number] for number in range(len(found))]
 
     def _failure(self, error: Exception) -> EngineError:
         return EngineError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from support.judges import ChatServer, Said, group, judge_of
 from support.servers import FakeServer
 
 from bon.bradley_terry import fit_bradley_terry
-from bon.records import CandidateGroup, Scores
+from bon.records import CandidateGroup, Drop, Scores
+from bon.scorers.judge import JudgeOptions, JudgeScorer, read_question
+from bon.scorers.judge.model import Answer
 
 POINT = "<{{ response }}>"
 PAIR = "<{{ response_a }}|{{ response_b }}>"
@@ -207,6 +210,54 @@ def test_words_that_a_judge_would_not_say_are_noted(
     assert "'Yes' and 'No' have 3.0% of the probability" in capsys.readouterr().out
     score(lambda response: {"Yes": 0.5, "No": 0.1}, group("a"))
     assert capsys.readouterr().out == ""
+
+
+class Pulling:
+    """Answers as the questions come, and knows how many it has seen, and of what length."""
+
+    num_tokens_computed = 0
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def answer(self, questions: Iterable[str]) -> list[Answer | Drop]:
+        tracemalloc.start()
+        first = tracemalloc.get_traced_memory()[0]
+        answers: list[Answer | Drop] = []
+        for question in questions:
+            answers.append(Answer(1, logprobs=(-0.1, -2.0)))
+            held = tracemalloc.get_traced_memory()[0] - first
+            assert held < 4 * len(question) + 100_000 + 1000 * len(answers)
+        tracemalloc.stop()
+        self.calls.append(len(answers))
+        return answers
+
+
+@pytest.mark.parametrize(("mode", "asked"), [("yes-no", 12), ("pairwise", 96)])
+def test_questions_are_pulled_one_by_one_not_held(mode: Any, asked: int) -> None:
+    """A part may have millions of questions: only what is asked right now lies in the memory."""
+    options = JudgeOptions(mode=mode)
+    model: Any = Pulling()
+    scorer = JudgeScorer(options, read_question(options), model)
+    texts = [f"{number} " + "x" * 50_000 for number in range(12)]
+    (result,) = scorer.score([group(*texts)])
+    assert model.calls == [asked]
+    assert len(result.scores) == 12
+
+
+@pytest.mark.parametrize(("mode", "calls"), [("yes-no", [6, 3]), ("pairwise", [12, 6])])
+def test_groups_are_judged_in_slices(
+    monkeypatch: pytest.MonkeyPatch, mode: Any, calls: list[int]
+) -> None:
+    monkeypatch.setattr("bon.scorers.judge.scorer._QUESTIONS_A_SLICE", calls[0])
+    options = JudgeOptions(mode=mode)
+    model: Any = Pulling()
+    scorer = JudgeScorer(options, read_question(options), model)
+    groups = [group(f"{name}1", f"{name}2", f"{name}3", prompt_id=name) for name in "abc"]
+    results = scorer.score([*groups, group(prompt_id="none")])
+    assert model.calls == [*calls, 0][: len(model.calls)]
+    assert [one.prompt_id for one in results] == ["a", "b", "c", "none"]
+    assert [len(one.scores) for one in results] == [3, 3, 3, 0]
 
 
 def test_it_can_be_sent_to_a_worker() -> None:
