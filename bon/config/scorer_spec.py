@@ -16,6 +16,8 @@ from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
 __all__ = ["ScorerSpec", "parse_options", "parse_scorer_spec"]
 
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
+_PASSWORD = re.compile(r"(?<=server:).*@", re.DOTALL)
+"""What of a URL is never shown."""
 _MARKS = {"%26": "&", "%25": "%"}
 _ESCAPED = re.compile("|".join(_MARKS))
 
@@ -51,9 +53,11 @@ def parse_scorer_spec(said: str, *, kinds: tuple[str, ...] = (), flag: str = "-r
         for item in text.split("&") if mark else ():
             key, equals, value = item.partition("=")
             if not key or not equals or key in options:
+                shown = _PASSWORD.sub("***@", said)
+                bad = f"bad option {item!r}" if item in shown else "bad option"
                 raise SettingsError(
-                    f"bad option {item!r}" if key not in options else f"{key!r} is there twice",
-                    where=f"{flag} {said}",
+                    f"{key!r} is there twice" if key in options else bad,
+                    where=f"{flag} {shown}",
                     next_step="give ?KEY=VALUE&KEY=VALUE, with %26 for & in a value, %25 for %",
                 )
             options[key] = _ESCAPED.sub(lambda mark: _MARKS[mark[0]], value)

@@ -62,6 +62,15 @@ def test_options_that_cannot_be_read(said: str) -> None:
     assert caught.value.where == f"-r {said}"
 
 
+@pytest.mark.parametrize("rest", ["@host?foo", "@host?a=1&a=2", "?x@host", "@host?=1"])
+@pytest.mark.parametrize("start", ["judge:server:http://", "server:https://", "a=server:"])
+def test_a_password_in_a_url_is_not_shown(start: str, rest: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_scorer_spec(f"{start}bob:hunter2{rest}", kinds=KINDS)
+    assert "hunter2" not in str(caught.value)
+    assert "x@host" not in str(caught.value)
+
+
 def test_options_become_settings() -> None:
     band = parse_options(Band, {"low": "-2", "high": "3.5", "unit": "words"}, "-r x")
     assert (band.low, band.high, band.unit) == (-2.0, 3.5, "words")
