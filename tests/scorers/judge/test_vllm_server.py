@@ -12,6 +12,7 @@ from support.judge_engine import QUESTION, Plain
 from support.judges import group, judge_of
 from support.servers import ServerProcess, vllm_process
 
+from bon.errors import ModelError
 from bon.records import Scores
 
 pytest.importorskip("torch")
@@ -52,10 +53,22 @@ def test_yes_is_the_softmax_over_the_words_logits(
     assert result.num_tokens == tuple(len(plain.tokens(one)) for one in ASKS)
 
 
-def test_words_that_it_would_never_say_are_null(server: ServerProcess, tmp_path: Path) -> None:
-    result = score(server, tmp_path, "", *ASKS)
-    assert result.scores == (None,) * 4
-    assert "neither 'Yes' nor 'No' is among" in result.reasons[0].detail
+def test_words_that_are_no_tokens_end_the_run_before_any_question(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="'Yes' is not one token"):
+        score(server, tmp_path, "", *ASKS)
+
+
+def test_a_number_that_was_cut_is_no_score(
+    server: ServerProcess, plain: Plain, tmp_path: Path
+) -> None:
+    assert plain.says(ASKS[0], 1) != plain.says(ASKS[0], 16)
+    options = "&mode=rubric&scale=0-999&max_tokens="
+    assert score(server, tmp_path, options + "16", ASKS[0]).scores[0] is not None
+    result = score(server, tmp_path, options + "1", ASKS[0])
+    assert result.scores == (None,)
+    assert "cut at max_tokens" in result.reasons[0].detail
 
 
 def test_text_is_the_greedy_answer(server: ServerProcess, plain: Plain, tmp_path: Path) -> None:
