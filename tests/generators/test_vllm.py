@@ -376,29 +376,6 @@ def test_the_engine_runs_as_the_settings_say(engine: Worker) -> None:
     }
 
 
-def test_a_lora_adapter_gives_what_the_merged_model_gives(
-    model: Path, sample: Sample, tmp_path: Path
-) -> None:
-    adapter = save_adapter(model, tmp_path / "adapter", rank=12)
-    peft = pytest.importorskip("peft")
-    merged = peft.PeftModel.from_pretrained(causal(model), adapter).merge_and_unload()
-    with Worker(tmp_path / "log") as worker:
-        worker.ask(vllm_worker.start, model, lora=adapter)
-        drawn = worker.ask(vllm_worker.sample, [request(0, n=4)])["p0"]
-        greedy = worker.ask(vllm_worker.sample, [request(0, n=1)], temperature=0.0)["p0"]
-    prompt = chatml_ids(model, request(0).messages)
-    for tokens, candidate in zip(drawn.tokens, drawn.result.candidates, strict=True):
-        want = logprobs(merged, prompt, tokens).sum().item()
-        assert candidate.logprob == pytest.approx(want, abs=LOGPROB_TOLERANCE)
-        base = logprobs(causal(model), prompt, tokens).sum().item()
-        assert abs(base - want) > 0.1
-    likeliest = merged.generate(
-        torch.tensor([prompt]), max_new_tokens=24, do_sample=False, pad_token_id=0
-    )
-    assert list(greedy.tokens[0]) == likeliest[0, len(prompt) :].tolist()
-    assert greedy.tokens != sample(request(0, n=1), temperature=0.0)["p0"].tokens
-
-
 def save_adapter(model: Path, folder: Path, *, rank: int) -> Path:
     """Save a LoRA adapter that changes what the model says."""
     peft = pytest.importorskip("peft")
@@ -478,3 +455,27 @@ def test_a_broken_adapter_is_refused_at_the_start(
     else:
         (adapter / "adapter_model.safetensors").write_bytes(b"<html>rate limited" * 100)
     refused(bare, model, lora=adapter)
+
+
+def test_a_lora_adapter_gives_what_the_merged_model_gives(
+    model: Path, engine: Worker, sample: Sample, tmp_path: Path
+) -> None:
+    adapter = save_adapter(model, tmp_path / "adapter", rank=12)
+    peft = pytest.importorskip("peft")
+    merged = peft.PeftModel.from_pretrained(causal(model), adapter).merge_and_unload()
+    plain = sample(request(0, n=1), temperature=0.0)["p0"]
+    # the last test of this file: its process has another engine from here on
+    engine.ask(vllm_worker.restart, model, lora=adapter)
+    drawn = sample(request(0, n=4))["p0"]
+    greedy = sample(request(0, n=1), temperature=0.0)["p0"]
+    prompt = chatml_ids(model, request(0).messages)
+    for tokens, candidate in zip(drawn.tokens, drawn.result.candidates, strict=True):
+        want = logprobs(merged, prompt, tokens).sum().item()
+        assert candidate.logprob == pytest.approx(want, abs=LOGPROB_TOLERANCE)
+        base = logprobs(causal(model), prompt, tokens).sum().item()
+        assert abs(base - want) > 0.1
+    likeliest = merged.generate(
+        torch.tensor([prompt]), max_new_tokens=24, do_sample=False, pad_token_id=0
+    )
+    assert list(greedy.tokens[0]) == likeliest[0, len(prompt) :].tolist()
+    assert greedy.tokens != plain.tokens
