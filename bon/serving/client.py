@@ -26,6 +26,8 @@ _IDLE_CONNECTION_S = 3.0
 """Shorter than servers keep one (vLLM: 5 s), or a request would meet one that is just closed."""
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 10.0
+_MOST_UNPROVEN = 8
+"""So many requests tell whether what answers none of them is a model server at all."""
 
 
 class ServerClient:
@@ -34,7 +36,8 @@ class ServerClient:
     A context manager. Its event loop runs in a thread of its own, so callers stay synchronous.
     Busy servers (429, 408), faults (5xx), timeouts, broken and refused connections, and bodies that
     are not what was promised are asked again, after what Retry-After says or a random, growing
-    time. Where nothing was answered for `patience_s`, the run ends with a ServerError.
+    time; a 429 halves how many are in flight, answers raise it again. Where nothing was answered
+    for `patience_s`, the run ends with a ServerError.
     """
 
     def __init__(
@@ -56,6 +59,9 @@ class ServerClient:
         self.retries.clear()
         self._patience = Patience(self._patience_s)
         self._answered: Tried | None = None  # what the server is known to answer
+        self._unanswered = set[Tried]()  # questions that have no answer yet
+        self._num_unproven = 0  # of those that got garbage before anything was answered
+        self._probes: dict[str | None, asyncio.Task[ServerReply]] = {}
         self._endpoints = Endpoints(self.urls, self._concurrency)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -111,20 +117,37 @@ class ServerClient:
         So many are in flight as `concurrency` allows for each URL. `check` sees each body. A reply
         is a drop where the request itself is at fault: `server_refused` (400, 413, 422, …), or,
         where the server still answers others, `server_error`, `server_timeout`, `server_lost`,
-        `server_garbage`, `server_busy`. A reply among the requests needs no server, and is passed
-        on at once. Leaving early cancels what is in flight.
+        `server_garbage`; `server_busy` where it is all that is left, and is sent away for
+        `patience_s`. A reply among the requests needs no server, and is passed on at once. Leaving
+        early cancels what is in flight.
 
         Raises:
             ServerGoneError: nothing was answered for too long.
             ServerPathError: there is no such path or model.
             ServerError: the key is refused, or what answers is no model server.
         """
+        unproven: list[ServerReply] = []
+        for reply in self._replies(requests, check):
+            if self._answered is not None:
+                yield from unproven
+                unproven.clear()
+            elif reply.drop and reply.drop.reason == "server_garbage":
+                unproven.append(reply)  # until something is answered
+                continue
+            yield reply
+        if unproven and self._answered is None:
+            raise self._no_model_server(str(unproven[0].drop and unproven[0].drop.detail))
+        yield from unproven
+
+    def _replies(
+        self, requests: Iterable[ServerRequest | ServerReply], check: Check | None
+    ) -> Iterator[ServerReply]:
         waiting, ended = iter(requests), queue.SimpleQueue[Future[ServerReply]]()
         in_flight: set[Future[ServerReply]] = set()
         more = True
         try:
             while more or in_flight:
-                while more and len(in_flight) < self._concurrency * len(self.urls):
+                while more and len(in_flight) < self._endpoints.num_at_once:
                     request = next(waiting, None)
                     if request is None:
                         more = False
@@ -192,13 +215,20 @@ class ServerClient:
             return 0.0 if is_away else growing(state)  # the endpoint itself is left alone
 
         retrying = AsyncRetrying(retry=retry_if_exception_type(Fault), wait=wait_s)
-        reply: ServerReply = await retrying(self._attempt, tried)
+        is_question = tried.request.body is not None
+        if is_question:
+            self._unanswered.add(tried)
+        try:
+            reply: ServerReply = await retrying(self._attempt, tried)
+        finally:
+            self._unanswered.discard(tried)
         return reply
 
     async def _attempt(self, tried: Tried) -> ServerReply:
         key = tried.request.key
+        url = await self._alive(tried) if tried.is_suspect else tried.url
         try:
-            return ServerReply(key, await self._ask(tried))
+            return ServerReply(key, await self._ask(tried, url))
         except Refused as refusal:
             self._patience.note_life()
             return ServerReply(key, drop=Drop("server_refused", str(refusal)))
@@ -209,26 +239,27 @@ class ServerClient:
             self.retries[fault.cause] += 1
             raise
 
-    async def _ask(self, tried: Tried) -> Any:
+    async def _ask(self, tried: Tried, url: str | None, *, is_probe: bool = False) -> Any:
         """Ask once.
 
         Raises:
             Fault, Refused, ServerError: there is no answer.
         """
-        endpoint = await self._endpoints.take(tried.url, avoid=tried.last_url)
-        tried.last_url = endpoint.url
+        endpoint = await self._endpoints.take(url, avoid=tried.last_url)
+        self._patience.note_attempt(tried, endpoint.url)
         try:
             body = await self._body(tried, endpoint.url)
         except Fault as fault:
-            endpoint.note(fault)
+            if fault.cause != "garbage" or self._answered is not None:
+                endpoint.note(fault, tried.asked_s)
             raise
         except Refused:
             endpoint.is_well()
             raise
         finally:
             self._endpoints.give_back(endpoint)
-        endpoint.is_well()
-        self._patience.note_answer()
+        endpoint.note_answer()
+        self._patience.note_answer(tried, is_probe=is_probe)
         if self._answered is None and tried.request.body is not None:
             self._answered = tried
         return body
@@ -264,34 +295,67 @@ class ServerClient:
         if fault.cause == "garbage" and not is_question:
             return Drop(fault.reason, fault.detail)  # a page for people, at a path that it has not
         may_be_at_fault = self._patience.note_fault(tried, fault)
-        if may_be_at_fault and await self._answers_others(tried):
-            return Drop(fault.reason or "server_busy", fault.detail)
         if fault.cause == "garbage" and self._answered is None:
-            what = "what answers is no model server that bon knows"
-            raise self._failure(ServerError, fault, what)
+            self._check_unproven(tried, fault)
+            return Drop(fault.reason, fault.detail) if may_be_at_fault else None
+        if may_be_at_fault:
+            if tried.is_suspect or self._patience.has_answered(tried.last_url, tried.asked_s):
+                return Drop(fault.reason, fault.detail)
+            # what is answered now may have been down when this one failed
+            tried.suspect(needs_all=not await self._answers_now(tried.last_url, tried))
+        is_stuck = fault.is_busy and self._patience.is_stuck(tried)
+        if is_stuck and await self._answers_now(tried.last_url, tried):
+            return Drop("server_busy", fault.detail)
         if self._patience.is_over():
             what = f"nothing was answered for {self._patience_s:g} s"
-            raise self._failure(ServerGoneError, fault, what)
+            raise self._failure(ServerGoneError, fault.detail, what)
         return None
 
-    async def _answers_others(self, tried: Tried) -> bool:
-        """Tell whether others got an answer since this request first failed; if need be, ask what
-        was answered before once more."""
-        if self._patience.has_answered_others(tried):
-            return True
+    def _check_unproven(self, tried: Tried, fault: Fault) -> None:
+        """Raise where several requests, and all that are open, got nothing but garbage."""
+        self._num_unproven += tried.num_faults[fault.reason] == 1
+        is_all = all(one.num_faults[fault.reason] for one in self._unanswered)
+        if (is_all and self._num_unproven >= _MOST_UNPROVEN) or self._patience.is_over():
+            raise self._no_model_server(fault.detail)
+
+    async def _answers_now(self, url: str | None, tried: Tried) -> bool:
+        """Tell whether a server that failed a request answers what was answered before."""
         if self._answered is None or self._answered.request is tried.request:
             return False
+        probe = Tried(self._answered.request, self._answered.check)
         try:
-            await self._ask(Tried(self._answered.request, self._answered.check, tried.url))
+            await self._ask(probe, url, is_probe=True)
         except (Fault, Refused):
             return False
         return True
 
-    def _failure(self, kind: type[ServerError], fault: Fault, what: str) -> ServerError:
+    async def _alive(self, tried: Tried) -> str | None:
+        """Wait until a server answers others again; returns which is to be asked.
+
+        One that a request brings down, and that is started again, is so told from one that is down.
+        """
+        known = self._answered
+        urls = self.urls if tried.url is None else (tried.url,)
+        for url in sorted(urls, key=lambda url: url == tried.last_url):
+            if self._patience.has_answered(url, tried.fault_s):
+                return url
+        if known is None or known.request is tried.request:
+            return tried.url
+        task = self._probes.get(tried.url)
+        if task is None or task.done():  # one for all that wait
+            probe = Tried(known.request, known.check, tried.url)
+            task = self._probes[tried.url] = asyncio.create_task(self._answer(probe))
+        await asyncio.shield(task)
+        return next((url for url in urls if self._patience.has_answered(url, tried.fault_s)), None)
+
+    def _no_model_server(self, why: str) -> ServerError:
+        return self._failure(ServerError, why, "what answers is no model server that bon knows")
+
+    def _failure(self, kind: type[ServerError], why: str, what: str) -> ServerError:
         return kind(
             what,
             where=", ".join(self.urls),
-            why=fault.detail,
+            why=why,
             next_step="see the server's own log; what is committed stays: start the server and run "
             "the same command again",
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bon.serving.faults import Fault
 
@@ -33,23 +34,39 @@ class Endpoint:
     """Faults since it last answered."""
     closed_until_s: float = 0.0
     """On the monotonic clock."""
+    limit: float = field(init=False)
+    """Most in flight: half as many after a 429, up to one more after as many answers."""
+    lowered_s: float = -math.inf
+
+    def __post_init__(self) -> None:
+        self.limit = self.concurrency
 
     def has_room(self, now_s: float) -> bool:
         """Tell whether it may be asked now."""
-        limit = 1 if self.num_failures else self.concurrency
+        limit = 1 if self.num_failures else int(self.limit)
         return self.num_in_flight < limit and self.closed_until_s <= now_s
 
     def is_well(self) -> None:
         """It answered, or said why it does not."""
         self.num_failures, self.num_faults, self.closed_until_s = 0, 0, 0.0
 
-    def note(self, fault: Fault) -> None:
+    def note_answer(self) -> None:
+        """It answered: it may be asked a little more at once."""
+        self.is_well()
+        self.limit = min(self.limit + 1 / self.limit, self.concurrency)
+
+    def note(self, fault: Fault, asked_s: float = math.inf) -> None:
         """Leave it alone for a while where it is not reached, or does nothing but fail.
 
-        One that fails at once would else be the least busy one, and draw all requests.
+        One that fails at once would else be the least busy one, and draw all requests. One that
+        wants to be asked less gets half as much; what was on its way by then (`asked_s`) had
+        not known.
         """
-        if not fault.reason and fault.cause != "connection":
-            self.is_well()  # busy
+        if fault.is_rate and asked_s > self.lowered_s:
+            self.limit = max(min(self.limit, self.num_in_flight) / 2, 1)
+            self.lowered_s = time.monotonic()
+        if fault.is_busy:
+            self.is_well()
             return
         self.num_faults += 1
         if fault.cause == "connection" or self.num_faults >= _MOST_FAULTS:
@@ -68,6 +85,11 @@ class Endpoints:
     def __init__(self, urls: Sequence[str], concurrency: int) -> None:
         self._all = [Endpoint(url, concurrency) for url in urls]
 
+    @property
+    def num_at_once(self) -> int:
+        """How many requests they take by now, at least one each."""
+        return sum(int(one.limit) for one in self._all)
+
     async def take(self, url: str | None = None, *, avoid: str | None = None) -> Endpoint:
         """Wait for one with room, the one with the fewest requests in flight; or for `url`.
 
@@ -83,7 +105,7 @@ class Endpoints:
                 chosen.num_in_flight += 1
                 chosen.num_taken += 1
                 return chosen
-            # only while one is down: callers never have more in flight than there is room for
+            # only while one is down or takes less: callers else never have more than there is room
             await asyncio.sleep(_POLL_S)
 
     def give_back(self, endpoint: Endpoint) -> None:

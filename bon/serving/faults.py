@@ -40,6 +40,16 @@ class Fault(Exception):
         self.wait_s = wait_s
         """How long to wait, where the server says so."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the server says: later."""
+        return not self.reason and self.cause != "connection"
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether more is asked at once than the server takes."""
+        return self.cause == "429"
+
 
 class Refused(Exception):
     """The server takes this request never: its status is 400, 413, 422, …"""

@@ -22,7 +22,9 @@ pytest.importorskip("httpx")
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bon.serving.client._FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr("bon.serving.client._LONGEST_WAIT_S", 0.5)
     monkeypatch.setattr("bon.serving.endpoints._FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr("bon.serving.endpoints._LONGEST_PAUSE_S", 0.5)
 
 
 def echo(asked: Asked) -> Answer:
@@ -126,7 +128,7 @@ def test_every_third_busy_is_complete_and_counted() -> None:
 )
 def test_a_fault_that_passes_is_asked_again(answer: Answer, cause: str) -> None:
     reply = unless(lambda asked: asked.number == 3, answer)
-    with FakeServer(reply) as server, client(server.url, timeout_s=0.5) as entered:
+    with FakeServer(reply) as server, client(server.url, timeout_s=1.5) as entered:
         assert bodies(list(entered.stream(requests(8)))) == expected(8)
         assert entered.retries == {cause: 1}
 
@@ -254,6 +256,106 @@ def test_the_last_one_left_is_a_drop_where_the_server_still_answers_what_it_did(
         (found,) = second
         assert found.drop is not None and found.drop.reason == "server_error"
         assert [one.body["row"] for one in server.posts].count(0) == 2
+
+
+def test_an_outage_behind_a_proxy_costs_nothing_though_what_was_on_its_way_is_answered() -> None:
+    started_s = time.monotonic()
+
+    def reply(asked: Asked) -> Answer:
+        if 0.4 < time.monotonic() - started_s < 3:
+            return Answer("Service Unavailable", status=503)
+        return Answer({"echo": asked.body}, delay_s=0.1 if asked.body["row"] % 4 else 1.2)
+
+    with FakeServer(reply) as server, client(server.url) as entered:
+        assert bodies(list(entered.stream(requests(40)))) == expected(40)
+        assert set(entered.retries) == {"503"}
+
+
+def test_one_that_brings_the_server_down_each_time_is_a_drop_and_no_other() -> None:
+    down_until_s = 0.0
+
+    def reply(asked: Asked) -> Answer:
+        nonlocal down_until_s
+        if asked.body["row"] == 3:
+            down_until_s = time.monotonic() + 0.15
+        is_down = time.monotonic() < down_until_s
+        return Answer(is_reset=True) if is_down else Answer({"echo": asked.body}, delay_s=0.02)
+
+    with FakeServer(reply) as server, client(server.url, patience_s=60) as entered:
+        replies = list(entered.stream(requests(12)))
+    assert {reply.key: reply.drop.reason for reply in replies if reply.drop} == {3: "server_lost"}
+    assert len(replies) == 12
+
+
+def test_a_rate_limit_costs_time_and_no_request(capsys: pytest.CaptureFixture[str]) -> None:
+    lock, last_s = threading.Lock(), 0.0
+
+    def reply(asked: Asked) -> Answer:
+        nonlocal last_s
+        with lock:
+            if time.monotonic() - last_s < 0.05:
+                return Answer("slow down", status=429)
+            last_s = time.monotonic()
+        return echo(asked)
+
+    with (
+        FakeServer(reply) as server,
+        client(server.url, concurrency=16, patience_s=0.3) as entered,
+    ):
+        assert bodies(list(entered.stream(requests(60)))) == expected(60)
+        assert entered.retries == {"429": len(server.posts) - 60}
+    assert capsys.readouterr().err.count("slow down") == 1
+
+
+def test_fewer_are_in_flight_where_the_server_takes_fewer() -> None:
+    def reply(asked: Asked) -> Answer:
+        if server.num_in_flight > 3:
+            return Answer("too many", status=429)
+        return Answer({"echo": asked.body}, delay_s=0.05)
+
+    with FakeServer(reply) as server, client(server.url, concurrency=32) as entered:
+        assert bodies(list(entered.stream(requests(100)))) == expected(100)
+        assert sum(entered.retries.values()) < 100
+
+
+def test_what_alone_is_left_and_sent_away_while_others_are_answered_is_a_drop() -> None:
+    reply = unless(lambda asked: asked.body["row"] in (1, 2), Answer("too large", status=429))
+    with FakeServer(reply) as server, client(server.url, patience_s=0.6) as entered:
+        started_s = time.monotonic()
+        replies = list(entered.stream(requests(12)))
+    dropped = {reply.key: reply.drop for reply in replies if reply.drop}
+    assert {key: drop.reason for key, drop in dropped.items()} == dict.fromkeys(
+        (1, 2), "server_busy"
+    )
+    assert "too large" in dropped[1].detail
+    assert 0.6 < time.monotonic() - started_s < 8
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_first_answer_that_is_none_is_that_request_s_own_fault(concurrency: int) -> None:
+    def reply(asked: Asked) -> Answer:
+        if asked.body["row"] == 0:
+            return Answer({"choices": None, "error": "moderated"})
+        return Answer({"echo": asked.body}, delay_s=0.5)
+
+    with FakeServer(reply) as server, client(server.url, concurrency=concurrency) as entered:
+        replies = list(entered.stream(requests(3), lambda body: body["echo"]["row"]))
+        assert 5 <= sum(one.body["row"] == 0 for one in server.posts) <= 6
+    (drop,) = [reply.drop for reply in replies if reply.drop]
+    assert drop.reason == "server_garbage"
+    assert "moderated" in drop.detail
+    assert sorted(reply.key for reply in replies) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 32])
+def test_where_nothing_is_what_was_promised_the_run_ends_soon(concurrency: int) -> None:
+    started_s = time.monotonic()
+    with FakeServer(echo) as server, client(server.url, concurrency=concurrency) as entered:
+        with pytest.raises(ServerError, match="no model server") as caught:
+            list(entered.stream(requests(100), lambda body: body["choices"]))
+        assert len(server.posts) <= 40
+    assert '{"echo": {"row": ' in caught.value.why
+    assert time.monotonic() - started_s < 12
 
 
 def test_a_server_that_comes_back_goes_on() -> None:

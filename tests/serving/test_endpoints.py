@@ -75,3 +75,35 @@ def test_another_than_the_one_that_failed_is_taken() -> None:
         return [(await endpoints.take(avoid="a")).url, (await endpoints.take(avoid="a")).url]
 
     assert asyncio.run(take()) == ["b", "a"]
+
+
+def test_a_429_halves_how_many_are_in_flight_and_answers_raise_it_slowly() -> None:
+    one, busy = Endpoint("a", 16), Fault("429", "slow down")
+    one.num_in_flight = 16
+    asked_s = time.monotonic()
+    one.note(busy, asked_s)
+    one.note(busy, asked_s)  # it was on its way when the first came back
+    assert one.limit == 8
+    one.num_in_flight = 7
+    assert one.has_room(time.monotonic())
+    one.num_in_flight = 8
+    assert not one.has_room(time.monotonic())
+    for _ in range(9):
+        one.note_answer()
+    assert 8.9 < one.limit < 9.1
+    for _ in range(500):
+        one.note_answer()
+    assert one.limit == 16
+
+
+def test_a_429_lowers_no_further_than_to_one_and_other_faults_do_not() -> None:
+    one = Endpoint("a", 4)
+    for fault in (Fault("408", "late"), Fault("500", "", reason="server_error")):
+        one.note(fault)
+        assert one.limit == 4
+    for _ in range(9):
+        one.num_in_flight = 1
+        one.note(Fault("429", ""))
+    assert one.limit == 1
+    endpoints = Endpoints(["a", "b"], 4)
+    assert endpoints.num_at_once == 8
