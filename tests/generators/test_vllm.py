@@ -47,10 +47,10 @@ def engine(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """A process for engines that do not start."""
-    with Worker(tmp_path_factory.mktemp("bare") / "log") as worker:
-        yield worker
+def bare(engine: Worker) -> Worker:
+    """The process without its engine, for those that do not start: no test after may need one."""
+    engine.ask(vllm_worker.stop)
+    return engine
 
 
 @pytest.fixture
@@ -376,6 +376,35 @@ def test_the_engine_runs_as_the_settings_say(engine: Worker) -> None:
     }
 
 
+def test_a_template_that_is_not_jinja_ends_the_run_at_its_start(engine: Worker) -> None:
+    with pytest.raises(ModelError, match="not valid Jinja"):
+        engine.ask(vllm_worker.sample, [request(0)], template="{% for m in messages %}{{ oops }")
+
+
+def test_a_lora_adapter_gives_what_the_merged_model_gives(
+    model: Path, engine: Worker, sample: Sample, tmp_path: Path
+) -> None:
+    adapter = save_adapter(model, tmp_path / "adapter", rank=12)
+    peft = pytest.importorskip("peft")
+    merged = peft.PeftModel.from_pretrained(causal(model), adapter).merge_and_unload()
+    plain = sample(request(0, n=1), temperature=0.0)["p0"]
+    engine.ask(vllm_worker.stop)  # its process has another engine from here on
+    engine.ask(vllm_worker.start, model, lora=adapter)
+    drawn = sample(request(0, n=4))["p0"]
+    greedy = sample(request(0, n=1), temperature=0.0)["p0"]
+    prompt = chatml_ids(model, request(0).messages)
+    for tokens, candidate in zip(drawn.tokens, drawn.result.candidates, strict=True):
+        want = logprobs(merged, prompt, tokens).sum().item()
+        assert candidate.logprob == pytest.approx(want, abs=LOGPROB_TOLERANCE)
+        base = logprobs(causal(model), prompt, tokens).sum().item()
+        assert abs(base - want) > 0.1
+    likeliest = merged.generate(
+        torch.tensor([prompt]), max_new_tokens=24, do_sample=False, pad_token_id=0
+    )
+    assert list(greedy.tokens[0]) == likeliest[0, len(prompt) :].tolist()
+    assert greedy.tokens != plain.tokens
+
+
 def save_adapter(model: Path, folder: Path, *, rank: int) -> Path:
     """Save a LoRA adapter that changes what the model says."""
     peft = pytest.importorskip("peft")
@@ -431,15 +460,10 @@ def test_a_tokenizer_is_not_made_up(bare: Worker, tmp_path: Path) -> None:
     assert "tokenizer" in refused(bare, folder).what
 
 
-def test_no_chat_template_is_refused(engine: Worker, bare: Worker, tmp_path: Path) -> None:
+def test_no_chat_template_is_refused(bare: Worker, tmp_path: Path) -> None:
     error = refused(bare, save_generator(tmp_path, template=None))
     assert "--chat-template" in error.next_step
     assert "--raw" in error.next_step
-
-
-def test_a_template_that_is_not_jinja_ends_the_run_at_its_start(engine: Worker) -> None:
-    with pytest.raises(ModelError, match="not valid Jinja"):
-        engine.ask(vllm_worker.sample, [request(0)], template="{% for m in messages %}{{ oops }")
 
 
 @pytest.mark.parametrize("damage", ["no config", "config", "weights"])
@@ -455,27 +479,3 @@ def test_a_broken_adapter_is_refused_at_the_start(
     else:
         (adapter / "adapter_model.safetensors").write_bytes(b"<html>rate limited" * 100)
     refused(bare, model, lora=adapter)
-
-
-def test_a_lora_adapter_gives_what_the_merged_model_gives(
-    model: Path, engine: Worker, sample: Sample, tmp_path: Path
-) -> None:
-    adapter = save_adapter(model, tmp_path / "adapter", rank=12)
-    peft = pytest.importorskip("peft")
-    merged = peft.PeftModel.from_pretrained(causal(model), adapter).merge_and_unload()
-    plain = sample(request(0, n=1), temperature=0.0)["p0"]
-    # the last test of this file: its process has another engine from here on
-    engine.ask(vllm_worker.restart, model, lora=adapter)
-    drawn = sample(request(0, n=4))["p0"]
-    greedy = sample(request(0, n=1), temperature=0.0)["p0"]
-    prompt = chatml_ids(model, request(0).messages)
-    for tokens, candidate in zip(drawn.tokens, drawn.result.candidates, strict=True):
-        want = logprobs(merged, prompt, tokens).sum().item()
-        assert candidate.logprob == pytest.approx(want, abs=LOGPROB_TOLERANCE)
-        base = logprobs(causal(model), prompt, tokens).sum().item()
-        assert abs(base - want) > 0.1
-    likeliest = merged.generate(
-        torch.tensor([prompt]), max_new_tokens=24, do_sample=False, pad_token_id=0
-    )
-    assert list(greedy.tokens[0]) == likeliest[0, len(prompt) :].tolist()
-    assert greedy.tokens != plain.tokens

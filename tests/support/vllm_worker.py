@@ -117,13 +117,11 @@ def start(model: Path, *, lora: Path | None = None, **settings: Any) -> None:
     _engine.update(llm=generator._llm, values=values, lora=lora)
 
 
-def restart(model: Path, **options: Any) -> None:
-    """Free the process's engine, as a run that goes on with another model does, and start one."""
-    old = _engine["values"]
-    generator = VllmGenerator(GenerateSettings(**old), old["model"])
+def stop() -> None:
+    """Free the process's engine, as a run does that goes on with another model."""
+    generator = VllmGenerator(GenerateSettings(**_engine["values"]), _engine["values"]["model"])
     generator._llm = _engine.pop("llm")
     generator.__exit__()
-    start(model, **options)
 
 
 def enter(template: str | None = None, **settings: Any) -> VllmGenerator:
