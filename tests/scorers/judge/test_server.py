@@ -177,7 +177,11 @@ def test_a_rubric_that_was_cut_has_no_score() -> None:
         {"choices": [{"message": {"content": "Yes"}, "logprobs": {"content": []}}], "usage": 3},
     ],
 )
-def test_a_server_that_never_says_what_it_should_ends_the_run(body: Any) -> None:
+def test_a_server_that_never_says_what_it_should_ends_the_run(
+    body: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bon.serving.client._FIRST_WAIT_S", 0.01)
+
     def garbage(asked: Asked) -> Answer | None:
         return Answer(body) if asked.number else None
 
