@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,16 @@ ASKS = ("What is 47 + 85?", "Sort 31542.", "Is it 3?", "x")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Serves the sample model with defaults of its own that would change each answer."""
     folder = tmp_path_factory.mktemp("server")
+    model = tmp_path_factory.mktemp("model")
+    for file in GENERATOR.iterdir():
+        (model / file.name).symlink_to(file)
+    (model / "generation_config.json").unlink()
+    own = json.loads((GENERATOR / "generation_config.json").read_text())
+    (model / "generation_config.json").write_text(json.dumps({**own, "repetition_penalty": 9.0}))
     flags = ("--max-model-len", "128", "--no-enable-chunked-prefill")
-    with vllm_process(folder, GENERATOR, *flags) as started:
+    with vllm_process(folder, model, *flags) as started:
         yield started
 
 
@@ -71,10 +79,23 @@ def test_a_number_that_was_cut_is_no_score(
     assert "cut at max_tokens" in result.reasons[0].detail
 
 
-def test_text_is_the_greedy_answer(server: ServerProcess, plain: Plain, tmp_path: Path) -> None:
+def test_text_is_the_greedy_answer_whatever_the_models_own_defaults(
+    server: ServerProcess, plain: Plain, tmp_path: Path
+) -> None:
     result = score(server, tmp_path, "&mode=rubric&max_tokens=8&pattern=never", *ASKS)
     for place, ask in enumerate(ASKS):
         assert repr(plain.says(ask, 8).strip()) in result.reasons[place].detail
+    assert [by_its_defaults(server, ask, 8) for ask in ASKS] != [plain.says(ask, 8) for ask in ASKS]
+
+
+def by_its_defaults(server: ServerProcess, ask: str, num_tokens: int) -> str:
+    import httpx
+
+    (model,) = httpx.get(f"{server.url}/v1/models").json()["data"]
+    messages = [{"role": "user", "content": ask}]
+    body = {"model": model["id"], "messages": messages, "temperature": 0, "max_tokens": num_tokens}
+    found = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60).json()
+    return str(found["choices"][0]["message"]["content"])
 
 
 def test_a_question_that_is_too_long_is_null(server: ServerProcess, tmp_path: Path) -> None:
