@@ -34,10 +34,10 @@ def test_the_engine_is_no_part_of_what_the_scores_are() -> None:
 
 
 def test_the_note_tells_how_a_body_of_another_type_is_run(tmp_path: Path) -> None:
-    """InternLM2's body is a Llama; Bert's is its own."""
+    """InternLM2's body is a Llama; DeBERTa's is its own."""
     Run(input_rows(2)).candidates(tmp_path / "in.pool")
     save_internlm2(tmp_path / "intern")
-    save_reward(tmp_path / "encoder", kind="bert")
+    save_reward(tmp_path / "encoder", kind="deberta-v2")
     done = bon("score", "in.pool", "-r", "./intern", "-r", "./encoder", cwd=tmp_path)
     assert "intern: transformers, token tries" in done.stderr
     assert "encoder: transformers, padded batches" in done.stderr

@@ -35,7 +35,8 @@ def choose(config: dict[str, Any], engine: str, **facts: Any) -> tuple[str, str]
     [
         ("qwen3", "auto", {"takes_tries": True}, "transformers", "token tries"),
         ("qwen3", "auto", {}, "transformers", "padded batches; vLLM's pooling is not known as"),
-        ("bert", "auto", {}, "transformers", "padded batches; vLLM's pooling is not known as"),
+        ("bert", "auto", {}, "vllm", "faster than padded batches"),
+        ("bert", "auto", {"has_vllm": False}, "transformers", "the faster vLLM is not installed"),
         ("deberta-v2", "auto", {}, "transformers", "padded batches; vLLM's pooling cannot run it"),
         ("gpt_neox", "auto", {"takes_tries": True}, "transformers", "token tries"),
         ("qwen3", "auto", {"is_adapter": True}, "transformers", "adapter"),
