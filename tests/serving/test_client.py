@@ -353,7 +353,8 @@ def test_where_nothing_is_what_was_promised_the_run_ends_soon(concurrency: int) 
     with FakeServer(echo) as server, client(server.url, concurrency=concurrency) as entered:
         with pytest.raises(ServerError, match="no model server") as caught:
             list(entered.stream(requests(100), lambda body: body["choices"]))
-        assert len(server.posts) <= 40
+        # five times each: eight of them, or all that are in flight; all hundred would be 500
+        assert len(server.posts) <= 5 * max(8, concurrency)
     assert '{"echo": {"row": ' in caught.value.why
     assert time.monotonic() - started_s < 12
 
