@@ -9,7 +9,7 @@ from bon.cli.plans.kinds import ScorerKind
 from bon.cli.plans.language_models import refuse_others
 from bon.config import ScorerSettings
 from bon.config.scorer_spec import parse_options
-from bon.errors import ServerGoneError, SettingsError
+from bon.errors import SettingsError
 from bon.pipeline.models import read_config, resolve_model
 from bon.pipeline.run import ScoringPlan
 from bon.scorers.judge import (
@@ -26,7 +26,7 @@ from bon.scorers.judge.server import ServerJudge
 from bon.scorers.judge.server_words import check_served_words
 from bon.scorers.judge.vllm import VllmJudge
 from bon.serving.addresses import find_api_key, parse_urls
-from bon.serving.client import ServerClient
+from bon.serving.contact import first_contact
 from bon.serving.models import ServedModel, find_served_model
 
 __all__ = ["JUDGE"]
@@ -35,8 +35,6 @@ _READS = dict.fromkeys(
     ("server_concurrency", "server_timeout_s", "server_patience_s"), "judge:server:URL"
 )
 
-_FIRST_PATIENCE_S = 10.0
-"""Before the first answer a wrong URL is likelier than a server that is on its way."""
 _ASKED = {
     "yes-no": "the probability of yes, read in one step",
     "rubric": "a score parsed from its answer",
@@ -170,24 +168,14 @@ def _find(
     words: tuple[str, str] | None,
 ) -> tuple[ServedModel, bool]:
     """Return the judge, and whether its words are known to be tokens."""
-    client = ServerClient(
+    with first_contact(
         urls,
-        concurrency=1,
-        timeout_s=min(settings.server_timeout_s, 3 * _FIRST_PATIENCE_S),
-        patience_s=min(settings.server_patience_s, _FIRST_PATIENCE_S),
-        api_key=find_api_key(urls),
-    )
-    try:
-        with client:
-            served = find_served_model(client, options.model)
-            return served, words is not None and check_served_words(client, served, words)
-    except ServerGoneError as error:
-        raise ServerGoneError(
-            "the judge's server is not reached",
-            where=error.where,
-            why=error.why,
-            next_step="start it, or check the URL; then run the same command again",
-        ) from error
+        timeout_s=settings.server_timeout_s,
+        patience_s=settings.server_patience_s,
+        otherwise="the judge's server is not reached",
+    ) as client:
+        served = find_served_model(client, options.model)
+        return served, words is not None and check_served_words(client, served, words)
 
 
 def _reading(options: JudgeOptions, question: Question) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from bon.cli.plans.kinds import ScorerKind
 from bon.config import ScorerSettings
 from bon.config.base import Settings
 from bon.config.scorer_spec import parse_options
-from bon.errors import ModelNotFoundError, ServerGoneError
+from bon.errors import ModelNotFoundError
 from bon.pipeline.models import ResolvedModel, local_folder, read_config, resolve_tokenizer
 from bon.pipeline.run import ScoringPlan
 from bon.scorers.encoding import ENCODER_VERSION
@@ -21,7 +21,7 @@ from bon.scorers.server import PREFIX, ServerScorer
 from bon.scorers.server.discovery import FoundServer, ServerKind, find_servers
 from bon.scorers.server.reading import family_of
 from bon.serving.addresses import find_api_key, parse_urls
-from bon.serving.client import ServerClient
+from bon.serving.contact import first_contact
 
 __all__ = ["SERVER"]
 
@@ -33,8 +33,6 @@ _READS = dict.fromkeys(
     ),
     "server:http://HOST:PORT",
 )
-_FIRST_PATIENCE_S = 10.0
-"""Before the first answer a wrong URL is likelier than a server that is on its way."""
 
 
 class ServerOptions(Settings):
@@ -99,23 +97,13 @@ def _options(settings: ScorerSettings) -> ServerOptions:
 
 
 def _find(settings: ScorerSettings, options: ServerOptions, urls: tuple[str, ...]) -> FoundServer:
-    patience_s = min(_FIRST_PATIENCE_S, settings.server_patience_s)
-    with ServerClient(
+    with first_contact(
         urls,
-        concurrency=1,
-        timeout_s=min(settings.server_timeout_s, 3 * _FIRST_PATIENCE_S),
-        patience_s=patience_s,
-        api_key=find_api_key(urls),
+        timeout_s=settings.server_timeout_s,
+        patience_s=settings.server_patience_s,
+        otherwise="the model server does not answer",
     ) as client:
-        try:
-            found, lost = find_servers(client, options.model, options.kind)
-        except ServerGoneError as error:
-            raise ServerGoneError(
-                "the model server does not answer",
-                where=error.where,
-                why=error.why,
-                next_step="start it, or check the URL; then run the same command again",
-            ) from error
+        found, lost = find_servers(client, options.model, options.kind)
     for url in lost:
         print(f"{url} is not reached: the others serve until it is", file=sys.stderr)
     return found

@@ -9,19 +9,17 @@ from pydantic import Field
 from bon.config import GenerateSettings
 from bon.config.base import Settings
 from bon.config.scorer_spec import parse_options, parse_scorer_spec
-from bon.errors import ServerGoneError, SettingsError
+from bon.errors import SettingsError
 from bon.generators.server import PREFIX, ServerGenerator
 from bon.generators.server.bodies import Asker
 from bon.pipeline.run import GenerationPlan
-from bon.serving.addresses import find_api_key, is_openai, parse_urls
-from bon.serving.client import ServerClient
+from bon.serving.addresses import is_openai, parse_urls
+from bon.serving.contact import first_contact
 from bon.serving.models import ServedModel, find_served_model
 from bon.serving.sampling import TRUNCATES
 
 __all__ = ["ServerOptions", "server_plan"]
 
-_FIRST_PATIENCE_S = 10.0
-"""Before the first answer a wrong URL is likelier than a server that is on its way."""
 _OF_ENGINES_HERE = (
     *("model_revision", "chat_template", "lora", "generator_engine", "dtype", "max_model_len"),
     *("tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager"),
@@ -80,23 +78,13 @@ def server_plan(settings: GenerateSettings) -> GenerationPlan:
 
 
 def _find(urls: tuple[str, ...], options: ServerOptions) -> ServedModel:
-    client = ServerClient(
+    with first_contact(
         urls,
-        concurrency=1,
-        timeout_s=min(options.timeout_s, 3 * _FIRST_PATIENCE_S),
-        patience_s=min(options.patience_s, _FIRST_PATIENCE_S),
-        api_key=find_api_key(urls),
-    )
-    try:
-        with client:
-            return find_served_model(client, options.model)
-    except ServerGoneError as error:
-        raise ServerGoneError(
-            "the model server is not reached",
-            where=error.where,
-            why=error.why,
-            next_step="start it, or check the URL; then run the same command again",
-        ) from error
+        timeout_s=options.timeout_s,
+        patience_s=options.patience_s,
+        otherwise="the model server is not reached",
+    ) as client:
+        return find_served_model(client, options.model)
 
 
 def _refuse_idle(settings: GenerateSettings) -> None:

@@ -55,7 +55,7 @@ def test_a_server_that_lists_no_models_is_believed() -> None:
 
 
 def test_a_wrong_url_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bon.cli.plans.judge._FIRST_PATIENCE_S", 0.3)
+    monkeypatch.setattr("bon.serving.contact._FIRST_PATIENCE_S", 0.3)
     start_s = time.monotonic()
     settings = settings_of("judge:server:http://127.0.0.1:9", server_patience_s=300.0)
     with pytest.raises(ServerError, match="not reached") as caught:
