@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "AGGREGATES",
     "LengthFit",
     "Moments",
     "fit_linear",
@@ -34,8 +33,6 @@ __all__ = [
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 
-AGGREGATES = ("sum", "mean", "min", "uwo", "lexicographic")
-"""The names of `--aggregate`."""
 _LOWESS_CANDIDATES = 20_000
 """Of more, so many stand for all: evenly spaced in the order of length, then score."""
 _LOWESS_POINTS = 200

@@ -30,7 +30,7 @@ class Recipe:
     scorers: tuple[str, ...]
     """Whose scores are put together, in order."""
     aggregate: str | None = None
-    """One of `bon.aggregation.AGGREGATES`; none where there is one scorer."""
+    """A value of `RankingSettings.aggregate`; none where there is one scorer."""
     weights: Mapping[str, float] = field(default_factory=dict)
     gates: Mapping[str, float] = field(default_factory=dict)
     normalize: Mapping[str, Normalize] = field(default_factory=dict)

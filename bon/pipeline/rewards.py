@@ -22,7 +22,6 @@ from bon.pool.pool import Pool
 __all__ = ["Ranking", "fit_ranking", "ranked_frames"]
 
 _Floats = NDArray[np.float64]
-_LENGTHS = ("response", "num_tokens")
 
 
 @dataclass
