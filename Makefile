@@ -41,7 +41,8 @@ demo: $(READY) ## Best-of-8 of sample_data/ with its own models, and a look at t
 	$(BIN)/bon inspect out/demo.best.parquet
 
 test: $(READY) ## Run the tests that need no GPU
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not consumers" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not consumers and not faults" \
+		$(PYTEST_ARGS)
 
 test-consumers: $(READY) ## Load our files in other trainers, each in an environment of its own
 	BON_CONSUMERS_REQUIRED=1 $(BIN)/python -m pytest -m consumers tests/consumers $(PYTEST_ARGS)
