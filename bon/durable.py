@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,24 +14,44 @@ from pathlib import Path
 
 from bon.errors import BonError, OutputError
 
-__all__ = ["PARQUET_OPTIONS", "replace_file", "scratch_folder"]
+__all__ = [
+    "PARQUET_OPTIONS",
+    "is_of_the_dead",
+    "process_tag",
+    "replace_file",
+    "scratch_folder",
+]
 
 PARQUET_OPTIONS = {"compression": "zstd", "write_page_checksum": True}
 """How every Parquet file of `bon` is written."""
+
+
+def process_tag(pid: int | None = None) -> str:
+    """Return what names a process of this machine, by default this one, in names of files."""
+    host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    return f"{host}-{os.getpid() if pid is None else pid}"
+
+
+def is_of_the_dead(tag: str) -> bool:
+    """Tell whether a tag's process has surely ended: of another machine's nobody knows."""
+    pid = tag.rpartition("-")[2]
+    if not pid.isdigit() or tag != process_tag(int(pid)):
+        return False
+    return not Path("/proc", pid).exists() and Path("/proc/self").exists()
 
 
 @contextmanager
 def replace_file(final: Path, staging: Path) -> Iterator[Path]:
     """Give a path to write to; when the block ends well, it becomes `final` at once and for good.
 
-    `staging` is a folder on the same file system. The name in it holds the process id, so two
-    processes that redo the same part never write to the same file; what a dead process left
-    behind is removed.
+    `staging` is a folder on the same file system. The name in it holds machine and process, so two
+    processes that redo the same part never write to the same file; what a dead process of this
+    machine left behind is removed.
 
     Raises:
         OutputError: the disk is full, the folder read-only, `final` is a folder, …
     """
-    temporary = staging / f".{final.name}.{os.getpid()}.tmp"
+    temporary = staging / f".{final.name}.{process_tag()}.tmp"
     try:
         staging.mkdir(parents=True, exist_ok=True)
         _remove_stale(final, staging)
@@ -67,7 +89,7 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
     final = beside.absolute()
     folder = _writable(final.parent)
     created = [path for path in (folder, *folder.parents) if not path.exists()]
-    scratch = folder / f".{final.name}.scratch.{os.getpid()}.tmp"
+    scratch = folder / f".{final.name}.scratch.{process_tag()}.tmp"
     try:
         try:
             _remove_stale(folder / f"{final.name}.scratch", folder)
@@ -96,8 +118,7 @@ def _writable(folder: Path) -> Path:
 
 def _remove_stale(final: Path, staging: Path) -> None:
     for path in staging.glob(f".{glob.escape(final.name)}.*.tmp"):
-        pid = path.name.split(".")[-2]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+        if is_of_the_dead(path.name.split(".")[-2]):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bon.durable import replace_file, scratch_folder
+from bon.durable import process_tag, replace_file, scratch_folder
 from bon.errors import OutputError, WorkerDiedError
 from bon.pool.files import write_table
 
@@ -147,10 +147,11 @@ def test_staging_of_the_dead_is_removed_and_that_of_the_living_kept(
     tmp_path: Path, staging: Path
 ) -> None:
     staging.mkdir()
-    stale = staging / f".part[1].parquet.{dead_pid()}.tmp"
-    other = staging / f".part1.parquet.{dead_pid()}.tmp"
-    living = staging / f".part[1].parquet.{os.getppid()}.tmp"
-    for path in (stale, other, living):
+    stale = staging / f".part[1].parquet.{process_tag(dead_pid())}.tmp"
+    other = staging / f".part1.parquet.{process_tag(dead_pid())}.tmp"
+    living = staging / f".part[1].parquet.{process_tag(os.getppid())}.tmp"
+    elsewhere = staging / f".part[1].parquet.0123abcd-{dead_pid()}.tmp"
+    for path in (stale, other, living, elsewhere):
         path.write_bytes(b"half")
 
     write_table(TABLE, tmp_path / "part[1].parquet", staging)
@@ -158,6 +159,7 @@ def test_staging_of_the_dead_is_removed_and_that_of_the_living_kept(
     assert not stale.exists()
     assert other.exists(), "the staging of another file"
     assert living.exists()
+    assert elsewhere.exists(), "on another machine nobody knows who is alive"
 
 
 @pytest.mark.parametrize("error", [None, ValueError("no"), KeyboardInterrupt()])
@@ -185,9 +187,9 @@ def test_scratch_is_gone_with_the_folders_made_for_it(
 
 
 def test_scratch_of_the_dead_is_removed_and_that_of_others_kept(tmp_path: Path) -> None:
-    stale = tmp_path / f".x.parquet.scratch.{dead_pid()}.tmp"
-    other = tmp_path / f".y.parquet.scratch.{dead_pid()}.tmp"
-    living = tmp_path / f".x.parquet.scratch.{os.getppid()}.tmp"
+    stale = tmp_path / f".x.parquet.scratch.{process_tag(dead_pid())}.tmp"
+    other = tmp_path / f".y.parquet.scratch.{process_tag(dead_pid())}.tmp"
+    living = tmp_path / f".x.parquet.scratch.{process_tag(os.getppid())}.tmp"
     for path in (stale, other, living):
         path.mkdir()
         (path / "part").touch()
@@ -200,7 +202,7 @@ def test_scratch_of_the_dead_is_removed_and_that_of_others_kept(tmp_path: Path) 
 
 def test_scratch_of_a_dead_process_with_the_same_id_is_in_no_ones_way(tmp_path: Path) -> None:
     """In a container `bon` has the same id at every start."""
-    stale = tmp_path / f".x.parquet.scratch.{os.getpid()}.tmp"
+    stale = tmp_path / f".x.parquet.scratch.{process_tag(os.getpid())}.tmp"
     (stale / "pool").mkdir(parents=True)
     with scratch_folder(tmp_path / "x.parquet") as scratch:
         assert list(scratch.iterdir()) == []

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bon.durable import replace_file
+from bon.durable import is_of_the_dead, process_tag, replace_file
 from bon.errors import BonError, OutputError
 
 __all__ = ["MARKER", "read_marker", "staged_folder"]
@@ -46,10 +46,10 @@ def staged_folder(folder: Path) -> Iterator[Path]:
         OutputError: the disk is full, the folder read-only, …
     """
     created = [path for path in (folder, *folder.parents) if not path.exists()]
-    staging = folder / f"{MARKER}.{os.getpid()}.staging"
+    staging = folder / f"{MARKER}.{process_tag()}.staging"
     try:
         for stale in folder.glob(f"{MARKER}.*.staging"):
-            if stale == staging or not _is_alive(stale):
+            if stale == staging or is_of_the_dead(stale.name.split(".")[-2]):
                 _undo(folder, stale)
                 shutil.rmtree(stale, ignore_errors=True)
         staging.mkdir(parents=True)
@@ -153,12 +153,6 @@ def _mark(folder: Path, made: Sequence[str], staging: Path, move: _Move | None =
         said["move"] = move._asdict()
     with replace_file(folder / MARKER, staging) as path:
         path.write_text(json.dumps(said) + "\n", encoding="utf-8")
-
-
-def _is_alive(staging: Path) -> bool:
-    """Tell whether the process that a staging folder is named after may still be there."""
-    process = Path("/proc", staging.name.split(".")[-2])
-    return process.exists() or not Path("/proc/self").exists()
 
 
 def _sync(path: Path) -> None:

@@ -24,6 +24,8 @@ from support.datasets import (
 )
 from support.fakes import FakeGenerator, Run, input_rows
 
+from bon.durable import process_tag
+
 LONG = "The river runs past the old mill and the children play on its green banks every summer."
 ALMOST = LONG.replace("every summer", "each summer")
 LOOPING = "I think so. " * 30
@@ -527,7 +529,7 @@ def test_interrupted_it_leaves_nothing(tmp_path: Path, how: signal.Signals, code
 def test_scratch_of_a_dead_run_is_removed(responses: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    names = {pid: f".kept.jsonl.scratch.{pid}.tmp" for pid in (dead.pid, os.getpid())}
+    names = {pid: f".kept.jsonl.scratch.{process_tag(pid)}.tmp" for pid in (dead.pid, os.getpid())}
     for name in names.values():
         (responses.parent / name / "pool").mkdir(parents=True)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bon.durable import process_tag
 from bon.errors import OutputError, PoolCorruptError
 from bon.exports.folder import MARKER, read_marker, staged_folder
 
@@ -200,7 +201,7 @@ def test_killed_at_any_rename_the_next_run_finds_one_whole_export(
 
 def test_two_runs_never_move_at_once(tmp_path: Path) -> None:
     with_an_export(tmp_path, is_first=False)
-    other = f"{MARKER}.{os.getppid()}.staging"
+    other = f"{MARKER}.{process_tag(os.getppid())}.staging"
     (tmp_path / other / ".old").mkdir(parents=True)
     move = {"staging": other, "before": ["data"], "new": ["data"]}
     (tmp_path / MARKER).write_text(json.dumps({"made": ["data"], "move": move}))
@@ -215,7 +216,7 @@ def test_two_runs_never_move_at_once(tmp_path: Path) -> None:
 
 
 def test_undoing_never_leaves_the_folder(tmp_path: Path) -> None:
-    folder, staging = tmp_path / "out", f"{MARKER}.{2**22 + 1}.staging"
+    folder, staging = tmp_path / "out", f"{MARKER}.{process_tag(2**22 + 1)}.staging"
     (tmp_path / "mine").write_text("mine")
     (folder / staging).mkdir(parents=True)
     move = {"staging": staging, "before": ["../mine"], "new": ["../mine", 3]}
@@ -225,7 +226,9 @@ def test_undoing_never_leaves_the_folder(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_export_left_is_swept(tmp_path: Path) -> None:
-    dead, alive = (tmp_path / f"{MARKER}.{pid}.staging" for pid in (2**22 + 1, os.getppid()))
+    dead, alive = (
+        tmp_path / f"{MARKER}.{process_tag(pid)}.staging" for pid in (2**22 + 1, os.getppid())
+    )
     dead.mkdir()
     alive.mkdir()
     export(tmp_path, data__x="1")
