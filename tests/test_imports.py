@@ -20,7 +20,8 @@ HEAVY = ("torch", "transformers", "vllm", "datasets", "ray", "trl", "peft", "hug
 HEAVY += ("datasketch", "py3langid", "math_verify", "scipy", "sympy", "pandas", "statsmodels")
 HEAVY += ("httpx", "tenacity")
 
-VOCABULARY = {"", "errors", "records", "config", "protocols", "durable", "redaction"}
+VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
+VOCABULARY |= {"redaction", "shown"}
 PURE = {"chat", "selection", "answers", "aggregation", "pairs", "guards", "filters"}
 PURE |= {"bradley_terry", "estimators", "kl", "margins", "repetition", "trie", "verification"}
 PURE |= {"vllm_engine"}
@@ -31,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(PURE, SHARED),
     **dict.fromkeys(STORAGE | {"serving"}, SHARED),
     **dict.fromkeys({"generators", "scorers"}, SHARED | {"serving"}),
-    "engines": {"errors", "records", "protocols", "redaction"},
+    "engines": {"errors", "records", "protocols", "redaction", "shown"},
     "pipeline": SHARED | STORAGE,
     "report": SHARED | STORAGE,
 }

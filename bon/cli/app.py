@@ -14,6 +14,7 @@ import typer
 
 from bon import __version__
 from bon.errors import BonError
+from bon.shown import shown
 
 __all__ = ["app", "guarded", "main"]
 
@@ -79,7 +80,7 @@ def guarded(body: Callable[[], None], debug: bool) -> None:
         body()
     except BonError as error:
         if debug:
-            traceback.print_exc()
+            _print_trace()
         print(f"error: {_shown(error)}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
     except (KeyboardInterrupt, _Terminated) as stop:
@@ -92,7 +93,7 @@ def guarded(body: Callable[[], None], debug: bool) -> None:
         raise typer.Exit(1) from None
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            _print_trace()
         print(
             f"error: {type(error).__name__}: {_shown(error)}\n  why:   this is a bug in bon\n"
             "  next:  run again with --debug and report the trace",
@@ -102,10 +103,13 @@ def guarded(body: Callable[[], None], debug: bool) -> None:
 
 
 def _shown(error: BaseException) -> str:
-    """An error may quote a row; no text of the input reaches the terminal as it is."""
-    from bon.report.text import printable
+    """An error may quote a row or a URL: neither escapes nor secrets reach the terminal."""
+    return shown(str(error), keep_lines=True)
 
-    return printable(str(error), keep_lines=True)
+
+def _print_trace() -> None:
+    """Print the trace of the error that is being handled, safe to show as well."""
+    print(shown(traceback.format_exc(), keep_lines=True), file=sys.stderr)
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:

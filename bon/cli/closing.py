@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import typer
 
 from bon.cli.build import scorer_settings
-from bon.cli.console import note
+from bon.cli.console import note, print_path
 from bon.cli.flags import Invocation
 from bon.cli.stages import Made
 from bon.config import (
@@ -25,7 +24,9 @@ from bon.config import (
 from bon.pipeline.accounting import Accounting, drops_allowed
 from bon.pipeline.ranked import count_sampled, open_books
 from bon.pool.layout import PoolLayout
+from bon.redaction import redacted
 from bon.report.tables import closing_table
+from bon.shown import json_text, shown
 
 __all__ = ["describe", "finish", "finish_pool", "making_steps"]
 
@@ -56,14 +57,14 @@ def describe(
     settings["pool"] = None if root is None else str(root)
     state = {} if root is None else _parts_of(PoolLayout(root))
     if call.as_json:
-        print(json.dumps({"steps": steps, "settings": settings, "parts": state}, indent=2))
+        print(redacted(json_text({"steps": steps, "settings": settings, "parts": state})))
         return
     print("Would do:")
-    print("\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1)))
+    print("\n".join(f"  {number}. {shown(step)}" for number, step in enumerate(steps, 1)))
     if state:
-        print("Parts there already: " + ", ".join(f"{k} {v}" for k, v in state.items()))
+        print(shown("Parts there already: " + ", ".join(f"{k} {v}" for k, v in state.items())))
     print("Settings:")
-    print("\n".join(f"  {key} = {json.dumps(value)}" for key, value in settings.items()))
+    print("\n".join(shown(f"  {key} = {json.dumps(value)}") for key, value in settings.items()))
 
 
 def _parts_of(layout: PoolLayout) -> dict[str, int]:
@@ -98,8 +99,10 @@ def finish(
         result["verified"] = {name: one.as_json() for name, one in made.verified.items()}
     if not call.quiet:
         closing_table(title, result)
-    print(json.dumps(result, indent=2) if call.as_json else result.get("output", result["pool"]))
-    sys.stdout.flush()
+    if call.as_json:
+        print(json_text(result), flush=True)
+    else:
+        print_path(result.get("output", result["pool"]))
     allowed = drops_allowed(call.settings(RunSettings).max_drops, books.input_rows)
     if books.num_drops > allowed:
         note(f"{books.num_drops} rows dropped, more than --max-drops allows")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
 
 from bon.protocols import Event, PartDone, Progress, Ready
-from bon.report.text import printable
+from bon.shown import printable, shown
 
-__all__ = ["StageProgress", "note"]
+__all__ = ["StageProgress", "note", "print_path"]
 
 _LINE_EVERY_S = 30.0
 
@@ -17,7 +18,18 @@ _LINE_EVERY_S = 30.0
 def note(text: str, *, quiet: bool = False) -> None:
     """Print one line for a person."""
     if not quiet:
-        print(printable(text), file=sys.stderr, flush=True)
+        print(shown(text), file=sys.stderr, flush=True)
+
+
+def print_path(path: str | None) -> None:
+    """Print where a result is, on stdout: for a program as it is, on a terminal printable."""
+    if sys.stdout.isatty():
+        print(printable(str(path)), flush=True)
+        return
+    sys.stdout.flush()
+    # bytes: a path need not be text in the locale's encoding
+    sys.stdout.buffer.write(os.fsencode(str(path)) + os.linesep.encode())
+    sys.stdout.flush()
 
 
 class StageProgress:
@@ -39,11 +51,11 @@ class StageProgress:
             from rich.progress import Progress as Bar
 
             self._bar = Bar(
-                TextColumn("{task.description:<24}"),
+                TextColumn("{task.description:<24}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("parts"),
-                TextColumn("{task.fields[rate]}"),
+                TextColumn("{task.fields[rate]}", markup=False),
                 TimeElapsedColumn(),
                 console=Console(stderr=True),
             )
@@ -97,4 +109,4 @@ class StageProgress:
             parts = "1 part" if num_parts == 1 else f"{num_parts} parts"
             note(f"{stage}: {parts} to do", quiet=self._quiet)
         else:
-            self._task = self._bar.add_task(stage, total=num_parts, rate="getting ready")
+            self._task = self._bar.add_task(shown(stage), total=num_parts, rate="getting ready")

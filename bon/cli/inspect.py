@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +32,7 @@ def inspect(
         from bon.errors import InputNotFoundError
         from bon.pipeline import inspection
         from bon.report.inspection import show
+        from bon.shown import json_text
 
         path = Path(source)
         if path.is_dir():
@@ -47,7 +47,7 @@ def inspect(
                 next_step="give a pool or a .parquet file",
             )
         if as_json:
-            print(json.dumps(facts, indent=2, ensure_ascii=False, default=str))
+            print(json_text(facts, is_ascii=False))
         else:
             show(facts)
 

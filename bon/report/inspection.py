@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bon.report.text import printable
+from bon.shown import printable
 
 __all__ = ["show"]
 

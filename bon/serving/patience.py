@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from bon.serving.faults import Fault
 from bon.serving.messages import Check, ServerRequest
+from bon.shown import shown
 
 __all__ = ["Patience", "Tried"]
 
@@ -118,4 +119,4 @@ class Patience:
 
 
 def _log(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+    print(shown(f"{time.strftime('%H:%M:%S')} {text}"), file=sys.stderr, flush=True)

@@ -22,6 +22,7 @@ from bon.scorers.server.discovery import FoundServer, ServerKind, find_servers
 from bon.scorers.server.reading import family_of
 from bon.serving.addresses import find_api_key, parse_urls
 from bon.serving.contact import first_contact
+from bon.shown import shown
 
 __all__ = ["SERVER"]
 
@@ -105,7 +106,7 @@ def _find(settings: ScorerSettings, options: ServerOptions, urls: tuple[str, ...
     ) as client:
         found, lost = find_servers(client, options.model, options.kind)
     for url in lost:
-        print(f"{url} is not reached: the others serve until it is", file=sys.stderr)
+        print(shown(f"{url} is not reached: the others serve until it is"), file=sys.stderr)
     return found
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bon.report.text import printable
+from bon.shown import printable
 
 
 @pytest.mark.parametrize(
