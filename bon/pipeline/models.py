@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,13 @@ from typing import Any
 
 from bon.config import INSTALL_ADVICE
 from bon.errors import ModelError, ModelNotFoundError, first_line
+from bon.pipeline.weights import (
+    TRAINING_STATE,
+    WEIGHTS,
+    damaged_weights,
+    missing_shards,
+    weight_files,
+)
 
 __all__ = [
     "ResolvedModel",
@@ -25,13 +32,9 @@ __all__ = [
 ]
 
 _CACHED_ABOVE_BYTES = 16 << 20
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
-_TRAINING_STATE = (
-    *("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt"),
-    "trainer_state.json",
-)
-_CONTENT = (*_WEIGHTS, ".json", ".jinja", ".model", ".txt")
+_CONTENT = (*WEIGHTS, ".json", ".jinja", ".model", ".txt")
 _ADVICE = "give the folder of a model saved with save_pretrained, or a hub id such as org/name"
+_AGAIN = "copy or download the whole folder again"
 _ADAPTER = "adapter_config.json"
 _PLACE_OF_BASE = ("base_model_name_or_path", "revision")
 _TEXTS = ("*.json", "*.jinja", "*.model", "*.txt")
@@ -215,11 +218,8 @@ def _check_files(folder: Path, config: str, stem: str = "") -> None:
             why=f"it has no {config}",
             next_step=_ADVICE,
         )
-    missing = list(_missing_shards(folder))
-    has_weights = any(
-        path.suffix in _WEIGHTS and path.name not in _TRAINING_STATE and path.name.startswith(stem)
-        for path in folder.iterdir()
-    )
+    missing = list(missing_shards(folder))
+    has_weights = bool(weight_files(folder, stem))
     if missing or not has_weights:
         raise ModelError(
             "the model has no weights" if not missing else "the model's weights are incomplete",
@@ -227,26 +227,20 @@ def _check_files(folder: Path, config: str, stem: str = "") -> None:
             why=f"missing: {', '.join(missing)}"
             if missing
             else f"no {stem or '*'}.safetensors or .bin",
-            next_step="copy or download the whole folder again",
+            next_step=_AGAIN,
         )
-
-
-def _missing_shards(folder: Path) -> Iterator[str]:
-    # what loads the model reads one kind, and a download may have left the other kinds' files out
-    kind = "safetensors" if any(folder.glob("*.safetensors*")) else "bin"
-    for index in sorted(folder.glob(f"*.{kind}.index.json")):
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError):
-            continue
-        yield from sorted(name for name in names if not (folder / name).is_file())
+    damage = damaged_weights(folder, stem)
+    if damage:
+        raise ModelError(
+            "the model's weights are damaged", where=str(folder), why=damage, next_step=_AGAIN
+        )
 
 
 def _digest(folder: Path) -> str:
     """Hash the names and contents of a model's files, those of its training alone left out."""
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.suffix in _CONTENT and path.name not in _TRAINING_STATE and path.is_file():
+        if path.suffix in _CONTENT and path.name not in TRAINING_STATE and path.is_file():
             digest = _adapter_digest(path) if path.name == _ADAPTER else _file_digest(path)
             total.update(f"{path.name}\0{digest}\0".encode())
     return total.hexdigest()

@@ -18,6 +18,8 @@ from bon.generators.vllm import VllmGenerator
 from bon.pipeline.models import ResolvedModel, read_config, resolve_adapter, resolve_model
 
 MIB = 1 << 20
+HEADER = 96
+"""Bytes of the header of the weights made here."""
 INSTALL = (
     "install an engine: pip install 'bon-cli[vllm]' on a GPU machine, 'bon-cli[cpu]' on Linux "
     "without one, 'bon-cli[transformers]' elsewhere"
@@ -31,13 +33,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "bon" / "digests.json"
 
 
+def weights(num_bytes: int) -> bytes:
+    """A safetensors file of so many bytes: one tensor of zeros."""
+    size = num_bytes - 8 - HEADER
+    said = {"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
+    return HEADER.to_bytes(8, "little") + json.dumps(said).encode().ljust(HEADER) + bytes(size)
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A folder with the files of a model whose weights are 3 MiB and a bit."""
     folder = tmp_path / "my-model"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "x"}')
-    (folder / "model.safetensors").write_bytes(bytes(3 * MIB + 5))
+    (folder / "model.safetensors").write_bytes(weights(3 * MIB + 5))
     (folder / "README.md").write_text("about")
     return folder
 
@@ -63,7 +72,7 @@ def test_folder(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_model("my-model", None) == resolve_model("./my-model/", None) == found
 
 
-@pytest.mark.parametrize("at", [0, MIB - 1, MIB, 3 * MIB // 2, 2 * MIB, -1])
+@pytest.mark.parametrize("at", [8 + HEADER, MIB - 1, MIB, 3 * MIB // 2, 2 * MIB, -1])
 def test_digest_changes_with_any_byte_of_the_weights(model: Path, at: int) -> None:
     before = digest(model)
     change_byte(model / "model.safetensors", at)
@@ -73,14 +82,14 @@ def test_digest_changes_with_any_byte_of_the_weights(model: Path, at: int) -> No
 @pytest.fixture
 def large(model: Path) -> Path:
     """The weights of a model that are large enough for their digest to be kept."""
-    weights = model / "model.safetensors"
-    weights.write_bytes(bytes(16 * MIB + 1))
-    return weights
+    file = model / "model.safetensors"
+    file.write_bytes(weights(16 * MIB + 1))
+    return file
 
 
 def test_only_large_files_are_kept_in_the_cache(model: Path, cache: Path) -> None:
     digest(model)
-    (model / "model.safetensors").write_bytes(bytes(16 * MIB))
+    (model / "model.safetensors").write_bytes(weights(16 * MIB))
     digest(model)
     assert not cache.exists()
 
@@ -146,8 +155,7 @@ def test_digest_changes_with_config_size_and_files_but_not_with_name_or_readme(
     with_template = digest(renamed)
     change_byte(renamed / "config.json", 3)
     with_config = digest(renamed)
-    with (renamed / "model.safetensors").open("ab") as file:
-        file.write(b"\0")
+    (renamed / "model.safetensors").write_bytes(weights(MIB))
     assert len({before, with_template, with_config, digest(renamed)}) == 4
 
 
@@ -253,9 +261,13 @@ class Hub:
                 continue
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            index = {"weight_map": {"a": name.removesuffix(".index.json")}}
-            path.write_text(json.dumps(index if name.endswith(".index.json") else {}))
+            path.write_bytes(self._content(name))
         return str(self.folder)
+
+    def _content(self, name: str) -> bytes:
+        if name.endswith(".index.json"):
+            return json.dumps({"weight_map": {"w": name.removesuffix(".index.json")}}).encode()
+        return {".safetensors": weights(1000), ".bin": b"\x80\x02"}.get(Path(name).suffix, b"{}")
 
     def fetched(self) -> set[str]:
         found = (path for path in self.folder.rglob("*") if path.is_file())
