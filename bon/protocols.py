@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self, runtime_checkable
 
-from bon.records import CandidateGroup, GenerationRequest, GenerationResult, Rescored, Scores
+from bon.records import CandidateGroup, Drop, GenerationRequest, GenerationResult, Rescored, Scores
 
 __all__ = [
     "AsksAgain",
@@ -17,6 +17,8 @@ __all__ = [
     "PartWork",
     "Progress",
     "Ready",
+    "Restarted",
+    "Scope",
     "Scorer",
     "Verified",
     "retries_of",
@@ -108,13 +110,52 @@ class PartDone:
     """A part is committed, or needs nothing more."""
 
     part: int
+    drops: Mapping[str, int] = field(default_factory=dict)
+    """What was dropped while it was made, by reason."""
 
 
-Event = Ready | Progress | Verified | PartDone
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """A worker was lost, and another one goes on with what it has not committed."""
+
+    cause: str
+    """How it was lost: `killed by SIGKILL`, `no sign of progress for 600 s`, …"""
+    doing: str
+    """What is done about it."""
+
+
+Event = Ready | Progress | Verified | PartDone | Restarted
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which prompts of its parts a work computes: all of them, as a rule."""
+
+    only: frozenset[str] | None = None
+    """Ids of the prompts that are tried; then nothing is committed."""
+    dropped: Mapping[str, Drop] = field(default_factory=dict)
+    """By id, why a prompt is not computed: given to a model, it ended the worker."""
+
+    def takes(self, prompt_id: str) -> bool:
+        """Tell whether a prompt is tried, or all are."""
+        return self.only is None or prompt_id in self.only
 
 
 class PartWork(Protocol):
     """What an engine runs: picklable, loads its model in `run`, commits parts one by one."""
+
+    @property
+    def scope(self) -> Scope:
+        """The prompts that it computes."""
+        ...
+
+    def within(self, scope: Scope) -> Self:
+        """Return the same work for other prompts."""
+        ...
+
+    def prompt_ids(self, part: int) -> list[str]:
+        """List the prompts of a part that `run` would compute."""
+        ...
 
     def run(self, parts: Iterable[int]) -> Iterator[Event]:
         """Do the parts in any order; doing one twice is harmless."""

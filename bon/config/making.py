@@ -246,6 +246,11 @@ class RunSettings(Settings):
     """Drops above this count or share (`20`, `1.5%`) end the run with exit code 3."""
     engine: Literal["local"] = "local"
     """Where the models run."""
+    stall_timeout: float = Field(default=600.0, gt=0.0)
+    """Seconds without any sign of life after which a model's process is taken for hung; it is ended
+    and started again."""
+    load_timeout: float = Field(default=3600.0, gt=0.0)
+    """Seconds that a model may take to load."""
 
     @field_validator("max_drops", mode="before")
     @classmethod

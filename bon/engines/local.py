@@ -1,212 +1,205 @@
 """Runs a stage's work in one worker process, so that a model's death is not the run's.
 
 The worker is started fresh (spawned), owns the accelerator, and commits parts itself; the parent
-only watches. When the worker dies it is started again and the uncommitted parts are redone.
+only watches. When the worker dies, fails or hangs, `recovery` decides how to go on.
 """
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from bon.errors import BonError, EngineError, WorkerDiedError
-from bon.protocols import Event, PartDone, PartWork
+from bon.engines.recovery import Lost, Recovery
+from bon.engines.worker import Failed, Finished, work_alone
+from bon.errors import BonError, WorkerDiedError
+from bon.protocols import Event, PartWork, Ready
 
 __all__ = ["LocalEngine"]
 
 _LOG_TAIL_LINES = 15
 _STOP_TIMEOUT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """The worker's last word: an error of ours, or the text of any other."""
-
-    error: BonError
-
-
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    """The worker did all it was given."""
+_LONGEST_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class LocalEngine:
     """Run work on this machine.
 
-    `log` receives what the worker prints (none: it goes to stderr). A worker that dies is started
-    again as long as it commits at least one part between two deaths.
+    `log` receives what the worker prints (none: it goes to stderr).
     """
 
     log: Path | None = None
-    max_restarts: int = 1
-    """Deaths in a row without a committed part after which the run ends."""
+    max_restarts: int = 2
+    """Workers in a row that may be lost while they load a model."""
+    stall_timeout_s: float = 600.0
+    """Seconds without a sign of life after which a worker is taken for hung."""
+    load_timeout_s: float = 3600.0
+    """The same while it loads its model, which gives no signs."""
 
     def run(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event]:
         """Do all parts and yield events as they come.
 
         Raises:
             BonError: what the work raised.
-            WorkerDiedError: the process died and starting it again did not help.
+            WorkerDiedError: the process died or hung, and starting it again did not help.
         """
-        left = list(parts)
-        deaths = 0
-        while left:
-            died = None
-            for event in self._run_once(work, left):
-                if isinstance(event, WorkerDiedError):
-                    died = event
-                    break
-                if isinstance(event, PartDone):
-                    left.remove(event.part)
-                    deaths = 0
-                yield event
-            if died is None:
-                return
-            deaths += 1
-            if deaths > self.max_restarts:
-                raise died
-            print(f"{died.what}; starting it again", file=sys.stderr)
+        yield from Recovery(self._attempt, self.max_restarts).run(work, parts)
 
-    def _run_once(self, work: PartWork, parts: list[int]) -> Iterator[Event | WorkerDiedError]:
+    def _attempt(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
-        alive_receiver, alive_sender = context.Pipe(duplex=False)
+        alive, alive_there = context.Pipe()
         process = context.Process(
-            target=_work, args=(work, parts, sender, alive_receiver, self.log, os.getpid())
+            target=work_alone, args=(work, list(parts), sender, alive_there, self.log, os.getpid())
         )
         process.start()
         sender.close()
-        alive_receiver.close()
+        alive_there.close()
+        is_wanted = True
         try:
-            while True:
-                multiprocessing.connection.wait([receiver, process.sentinel])
-                try:
-                    # a dead worker's grandchildren may hold the pipe open: do not wait on it
-                    message = receiver.recv() if receiver.poll() else None
-                except (EOFError, ConnectionResetError):
-                    message = None
-                if message is None:
-                    process.join()
-                    yield self._death(process)
-                    return
-                if isinstance(message, _Finished):
-                    process.join(_STOP_TIMEOUT_S)  # its own clean-up, before it is made to go
-                    return
-                if isinstance(message, _Failed):
-                    raise message.error
-                yield message
+            for event in self._events(process, receiver, alive):
+                is_wanted = not isinstance(event, Lost)
+                yield event
         finally:
-            alive_sender.close()
-            _stop(process)
+            alive.close()
+            _stop(process, wait=is_wanted)
             receiver.close()
 
-    def _death(self, process: BaseProcess) -> WorkerDiedError:
+    def _events(
+        self, process: BaseProcess, receiver: Connection, alive: Connection
+    ) -> Iterator[Event | Lost]:
+        is_ready = False
+        watch = _Watch()
+        while True:
+            limit_s = self.stall_timeout_s if is_ready else self.load_timeout_s
+            message = self._message(process, receiver, alive, watch, limit_s)
+            if message is None:
+                yield (
+                    self._hung(limit_s, is_ready)
+                    if process.is_alive()
+                    else self._died(process, is_ready)
+                )
+                return
+            if isinstance(message, Finished):
+                process.join(_STOP_TIMEOUT_S)  # its own clean-up, before it is made to go
+                return
+            if isinstance(message, Failed) and not message.is_models:
+                raise message.error
+            if isinstance(message, Failed):
+                cause = message.error.what.removeprefix("the worker failed: ")
+                yield Lost("worker_failed", f"failed with {cause}", message.error, is_ready)
+                return
+            is_ready = is_ready or isinstance(message, Ready)
+            yield message
+
+    def _message(
+        self,
+        process: BaseProcess,
+        receiver: Connection,
+        alive: Connection,
+        watch: _Watch,
+        limit_s: float,
+    ) -> Event | Failed | Finished | None:
+        """Wait for the worker's next word; none where it is dead, or silent for too long."""
+        watch.sees_life()
+        look_s = min(_LONGEST_LOOK_S, limit_s / 4)
+        is_heard = True  # until the pipe of its signs breaks
+        while True:
+            there = multiprocessing.connection.wait(
+                [receiver, process.sentinel, *([alive] if is_heard else [])], look_s
+            )
+            try:
+                # a dead worker's grandchildren may hold the pipe open: do not wait on it
+                if receiver.poll():
+                    message: Event | Failed | Finished = receiver.recv()
+                    return message
+            except (EOFError, ConnectionResetError):
+                process.join()
+                return None
+            if process.sentinel in there:
+                process.join()
+                return None
+            if alive in there:
+                is_heard = _drained(alive)
+                watch.sees_life()
+            elif watch.silent_s(2 * look_s) > limit_s:
+                return None
+
+    def _died(self, process: BaseProcess, was_ready: bool) -> Lost:
         code = process.exitcode or 0
         if code < 0:
-            how = f"killed by {signal.Signals(-code).name}"
+            cause = f"killed by {signal.Signals(-code).name}"
             if code == -signal.SIGKILL:
-                how += " (often the system's answer to a machine out of memory)"
+                cause += " (often the system's answer to a machine out of memory)"
         else:
-            how = f"exit code {code}"
+            cause = f"exit code {code}"
+        error = self._error("the model's process died", cause)
+        return Lost("worker_killed", cause, error, was_ready)
+
+    def _hung(self, limit_s: float, was_ready: bool) -> Lost:
+        cause = f"no sign of life for {limit_s:g} s"
+        error = self._error("the model's process hangs", cause)
+        if not was_ready:
+            error.next_step += "; --load-timeout allows more time for loading"
+        return Lost("worker_hung", cause, error, was_ready)
+
+    def _error(self, what: str, cause: str) -> BonError:
         return WorkerDiedError(
-            "the model's process died",
+            what,
             where=str(self.log or "stderr"),
-            why=how + _tail(self.log),
+            why=cause + _tail(self.log),
             next_step="what is committed stays; the same command goes on from there",
         )
 
 
-def _stop(process: BaseProcess) -> None:
-    """Make a worker go that has not gone by itself at the end of `alive`."""
-    process.join(_STOP_TIMEOUT_S)
+@dataclass
+class _Watch:
+    """How long nothing was heard, not counting time in which this process itself was stopped."""
+
+    _silent_s: float = 0.0
+    _looked_s: float = 0.0
+
+    def sees_life(self) -> None:
+        self._silent_s, self._looked_s = 0.0, time.monotonic()
+
+    def silent_s(self, longest_look_s: float) -> float:
+        now_s = time.monotonic()
+        self._silent_s += min(now_s - self._looked_s, longest_look_s)
+        self._looked_s = now_s
+        return self._silent_s
+
+
+def _drained(alive: Connection) -> bool:
+    """Take the signs of life that are there; tell whether more can come."""
+    try:
+        while alive.poll():
+            alive.recv_bytes()
+    except (EOFError, OSError):
+        return False
+    return True
+
+
+def _stop(process: BaseProcess, *, wait: bool) -> None:
+    """Make a worker go; unless it was given up, it may go by itself, at the end of `alive`."""
+    if wait:
+        process.join(_STOP_TIMEOUT_S)
     if process.is_alive():
         process.kill()
-        process.join()
+    process.join()
 
 
 def _tail(log: Path | None) -> str:
-    if log is None or not log.exists():
-        return ""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:]
-    return "; its last words:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
-
-
-def _work(
-    work: PartWork,
-    parts: list[int],
-    sender: Connection,
-    alive: Connection,
-    log: Path | None,
-    parent: int,
-) -> None:
-    """Body of the worker process."""
-    _die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    threading.Thread(target=_exit_at_end_of, args=(alive,), daemon=True).start()
-    _redirect_output(log)
     try:
-        for event in work.run(parts):
-            sender.send(event)
-        sender.send(_Finished())
-    except BonError as error:
-        traceback.print_exc()
-        sender.send(_Failed(error))
-    except Exception as error:
-        traceback.print_exc()
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        sender.send(
-            _Failed(
-                EngineError(
-                    f"the worker failed: {type(error).__name__}: {error}",
-                    where=f"{last.filename}:{last.lineno}",
-                    next_step=f"its full trace is in {log or 'the output above'}; what is "
-                    "committed stays",
-                )
-            )
-        )
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        sender.close()
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, where it can (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-
-def _exit_at_end_of(alive: Connection) -> None:
-    """End the process when the parent is gone or wants no more."""
-    while True:
-        try:
-            alive.recv()
-        except (EOFError, OSError):
-            os._exit(1)
-
-
-def _redirect_output(log: Path | None) -> None:
-    """Send what models print to the log, or to stderr: stdout carries only results."""
-    if log is None:
-        os.dup2(2, 1)
-        return
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab", buffering=0) as file:
-        file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} pid {os.getpid()}\n".encode())
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+        text = log.read_text(encoding="utf-8", errors="replace") if log else ""
+    except OSError:
+        return ""
+    lines = text.splitlines()[-_LOG_TAIL_LINES:]
+    return "; its last words:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""

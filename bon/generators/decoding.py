@@ -15,6 +15,7 @@ from bon.config import GenerateSettings
 from bon.errors import ModelError
 from bon.generators.rows import Row
 from bon.generators.sampling import draw
+from bon.heartbeat import beat
 
 __all__ = ["Decoder"]
 
@@ -80,6 +81,7 @@ class Decoder:
         with torch.inference_mode():
             logits, state = self._read(going)
         while going:
+            beat()
             with torch.inference_mode():
                 drawn = draw(logits, self.settings, [row.uniform() for row in going])
             for row, token, logprob in zip(going, *drawn, strict=True):

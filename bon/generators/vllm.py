@@ -13,6 +13,7 @@ from bon.chat import ChatTemplate
 from bon.config import INSTALL_ADVICE, GenerateSettings
 from bon.errors import ModelError, first_line
 from bon.generators.prompting import PromptEncoder, is_greedy, numbered
+from bon.heartbeat import beat
 from bon.records import Candidate, Drop, GenerationRequest, GenerationResult
 from bon.vllm_engine import checkpoint_dtype, device_arguments, free_accelerator, import_llm
 
@@ -90,6 +91,7 @@ class VllmGenerator:
                     key, number = str(number), number + 1
                     self._submit(key, tokens, request)
                     in_flight[key] = request
+                beat()
                 for output in engine.step() if in_flight else ():
                     if output.finished:
                         yield _result(in_flight.pop(output.request_id), output)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bon.errors import AccountingError, SettingsError
 from bon.records import Drop
 
-__all__ = ["Accounting", "drops_allowed"]
+__all__ = ["Accounting", "count_reasons", "drops_allowed"]
 
 _MAX_EXAMPLES = 5
 
@@ -76,6 +77,11 @@ class Accounting:
             "candidate_drops": dict(sorted(self.candidate_drops.items())),
             "drop_examples": [asdict(drop) for drop in self.examples],
         }
+
+
+def count_reasons(drops: Iterable[Drop]) -> dict[str, int]:
+    """Count drops by reason."""
+    return dict(Counter(drop.reason for drop in drops))
 
 
 def _reason(drop: Drop) -> tuple[str, bool]:

@@ -12,12 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from bon.errors import EngineError
+from bon.errors import AccountingError
+from bon.pipeline.accounting import count_reasons
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
-from bon.protocols import Event, Generator, PartDone, Progress, Ready, retries_of
+from bon.protocols import Event, Generator, PartDone, Progress, Ready, Scope, retries_of
 from bon.records import (
     CANDIDATES_SCHEMA,
     Candidate,
+    Drop,
     GenerationRequest,
     GenerationResult,
     Prompt,
@@ -57,6 +59,16 @@ class GenerateParts:
     generator: Generator
     num_candidates: int
     run_seed: int
+    scope: Scope = field(default_factory=Scope)
+
+    def within(self, scope: Scope) -> GenerateParts:
+        """Return the same work for other prompts."""
+        return replace(self, scope=scope)
+
+    def prompt_ids(self, part: int) -> list[str]:
+        """List the prompts of a part that have no candidates yet."""
+        opened = self._opened(Pool.open(self.pool_root), part)
+        return [prompt.prompt_id for prompt in opened.missing]
 
     def run(self, parts: Iterable[int]) -> Iterator[Event]:
         """Sample and commit the parts."""
@@ -77,10 +89,10 @@ class GenerateParts:
                 yield Progress(
                     1, len(result.candidates), num_tokens, retries=dict(retries - before)
                 )
-                yield from _commit_all(pool, complete)
-            yield from _commit_all(pool, complete)
+                yield from self._commit_all(pool, complete)
+            yield from self._commit_all(pool, complete)
             if owners:
-                raise EngineError(
+                raise AccountingError(
                     f"the generator gave no result for {len(owners)} prompts",
                     where=f"the first is id={next(iter(owners))}",
                     why="this is a bug in bon",
@@ -94,7 +106,7 @@ class GenerateParts:
         complete: deque[_OpenPart],
     ) -> Iterator[GenerationRequest]:
         for number in parts:
-            part = _OpenPart(number, pool.prompts(number), _sampled_before(pool, number))
+            part = self._opened(pool, number)
             if part.complete:
                 complete.append(part)
             missing = part.missing
@@ -104,6 +116,22 @@ class GenerateParts:
                 yield GenerationRequest(
                     prompt.prompt_id, prompt.messages, self.num_candidates, seed
                 )
+
+    def _opened(self, pool: Pool, number: int) -> _OpenPart:
+        """Return a part with what is known of it: sampled before, or not to be sampled."""
+        part = _OpenPart(number, pool.prompts(number), _sampled_before(pool, number))
+        for prompt in part.missing:
+            drop = self.scope.dropped.get(prompt.prompt_id)
+            if drop is not None:
+                part.results[prompt.prompt_id] = GenerationResult(prompt.prompt_id, (), drop=drop)
+        part.prompts = [one for one in part.prompts if self.scope.takes(one.prompt_id)]
+        return part
+
+    def _commit_all(self, pool: Pool, complete: deque[_OpenPart]) -> Iterator[PartDone]:
+        while complete:
+            part = complete.popleft()
+            drops = [] if self.scope.only is not None else _commit(pool, part)
+            yield PartDone(part.number, count_reasons(drops))
 
 
 def _sampled_before(pool: Pool, number: int) -> dict[str, GenerationResult]:
@@ -121,24 +149,22 @@ def _sampled_before(pool: Pool, number: int) -> dict[str, GenerationResult]:
     return results
 
 
-def _commit_all(pool: Pool, complete: deque[_OpenPart]) -> Iterator[PartDone]:
-    while complete:
-        part = complete.popleft()
-        candidates = [
-            (prompt.prompt_id, candidate)
-            for prompt in part.prompts
-            for candidate in part.results[prompt.prompt_id].candidates
-        ]
-        drops = [
-            replace(drop, where=prompt.where, id=prompt.prompt_id, row=prompt.row)
-            for prompt in part.prompts
-            if (drop := part.results[prompt.prompt_id].drop) is not None
-        ]
-        for name in pool.layout.scorer_names():
-            # on a GPU a part done again may hold other responses: its old scores are not theirs
-            pool.layout.part(scores_kind(name), part.number).unlink(missing_ok=True)
-        pool.commit(CANDIDATES, part.number, _table(candidates), drops, covers=len(part.prompts))
-        yield PartDone(part.number)
+def _commit(pool: Pool, part: _OpenPart) -> list[Drop]:
+    candidates = [
+        (prompt.prompt_id, candidate)
+        for prompt in part.prompts
+        for candidate in part.results[prompt.prompt_id].candidates
+    ]
+    drops = [
+        replace(drop, where=prompt.where, id=prompt.prompt_id, row=prompt.row)
+        for prompt in part.prompts
+        if (drop := part.results[prompt.prompt_id].drop) is not None
+    ]
+    for name in pool.layout.scorer_names():
+        # on a GPU a part done again may hold other responses: its old scores are not theirs
+        pool.layout.part(scores_kind(name), part.number).unlink(missing_ok=True)
+    pool.commit(CANDIDATES, part.number, _table(candidates), drops, covers=len(part.prompts))
+    return drops
 
 
 def _table(rows: list[tuple[str, Candidate]]) -> pa.Table:

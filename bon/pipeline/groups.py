@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from bon.records import CANDIDATES_SCHEMA, Candidate, CandidateGroup, Prompt
+from bon.protocols import Scope, Scorer
+from bon.records import CANDIDATES_SCHEMA, Candidate, CandidateGroup, Drop, Prompt, Scores
 
-__all__ = ["candidate_groups", "group_columns", "token_ids"]
+__all__ = ["candidate_groups", "group_columns", "score_within", "token_ids"]
 
 _KEYS = ["prompt_id", "candidate"]
 
@@ -52,6 +53,27 @@ def candidate_groups(
         for prompt in prompts
         if prompt.prompt_id in places
     ]
+
+
+def score_within(scorer: Scorer, groups: Sequence[CandidateGroup], scope: Scope) -> list[Scores]:
+    """Score all groups but those that end a worker, which get none and the reason."""
+    given = iter(scorer.score(taken) if (taken := _taken(groups, scope)) else [])
+    return [
+        _no_scores(group, scope.dropped[group.prompt_id])
+        if group.prompt_id in scope.dropped
+        else next(given)
+        for group in groups
+    ]
+
+
+def _taken(groups: Sequence[CandidateGroup], scope: Scope) -> list[CandidateGroup]:
+    return [group for group in groups if group.prompt_id not in scope.dropped]
+
+
+def _no_scores(group: CandidateGroup, drop: Drop) -> Scores:
+    num = len(group.responses)
+    reasons = dict.fromkeys(range(num), drop)
+    return Scores(group.prompt_id, (None,) * num, (0,) * num, (False,) * num, reasons)
 
 
 def token_ids(rows: pa.Table) -> list[tuple[int, ...] | None]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
 
-from bon.pipeline.groups import candidate_groups, group_columns
+from bon.pipeline.accounting import count_reasons
+from bon.pipeline.groups import candidate_groups, group_columns, score_within
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
-from bon.protocols import Event, PartDone, Progress, Ready, Scorer, retries_of
-from bon.records import SCORES_SCHEMA, Drop, Prompt, Scores
+from bon.protocols import Event, PartDone, Progress, Ready, Scope, Scorer, retries_of
+from bon.records import SCORES_SCHEMA, CandidateGroup, Drop, Prompt, Scores
 
 __all__ = ["ScoreParts"]
 
@@ -31,6 +32,16 @@ class ScoreParts:
     name: str
     reads_candidates: bool = False
     """The scorer asks for all that the pool knows of its candidates."""
+    scope: Scope = field(default_factory=Scope)
+
+    def within(self, scope: Scope) -> ScoreParts:
+        """Return the same work for other prompts."""
+        return replace(self, scope=scope)
+
+    def prompt_ids(self, part: int) -> list[str]:
+        """List the prompts of a part that have candidates to score."""
+        groups = self._groups(Pool.open(self.pool_root), part)[1]
+        return [one.prompt_id for one in groups if one.prompt_id not in self.scope.dropped]
 
     def run(self, parts: Iterable[int]) -> Iterator[Event]:
         """Score and commit the parts."""
@@ -40,20 +51,13 @@ class ScoreParts:
             yield Ready(time.monotonic() - started_s)
             retries = Counter[str]()
             for number in parts:
-                prompts = pool.prompts(number)
-                columns = group_columns(with_candidates=self.reads_candidates)
-                rows = pool.read(CANDIDATES, number, columns)
-                groups = candidate_groups(prompts, rows, pool.manifest.generation)
+                prompts, groups = self._groups(pool, number)
                 computed_before = scorer.num_tokens_computed
-                results = scorer.score(groups) if groups else []
-                by_id = {prompt.prompt_id: prompt for prompt in prompts}
-                pool.commit(
-                    scores_kind(self.name),
-                    number,
-                    _table(results),
-                    _drops(results, by_id),
-                    covers=len(prompts),
-                )
+                results = score_within(scorer, groups, self.scope)
+                drops = _drops(results, {prompt.prompt_id: prompt for prompt in prompts})
+                if self.scope.only is None:
+                    kind = scores_kind(self.name)
+                    pool.commit(kind, number, _table(results), drops, covers=len(prompts))
                 before, retries = retries, Counter(retries_of(scorer))
                 # only now: a part that dies before is done again, and would count twice
                 yield Progress(
@@ -64,7 +68,14 @@ class ScoreParts:
                     scorer.halved_batch_tokens,
                     dict(retries - before),
                 )
-                yield PartDone(number)
+                yield PartDone(number, count_reasons(drops))
+
+    def _groups(self, pool: Pool, number: int) -> tuple[list[Prompt], list[CandidateGroup]]:
+        prompts = pool.prompts(number)
+        columns = group_columns(with_candidates=self.reads_candidates)
+        rows = pool.read(CANDIDATES, number, columns)
+        groups = candidate_groups(prompts, rows, pool.manifest.generation)
+        return prompts, [one for one in groups if self.scope.takes(one.prompt_id)]
 
 
 def _table(results: list[Scores]) -> pa.Table:

@@ -7,7 +7,7 @@ import random
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bon.pipeline.groups import candidate_groups, group_columns
+from bon.pipeline.groups import candidate_groups, group_columns, score_within
 from bon.pipeline.run import Observer
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
-from bon.protocols import Engine, Event, PartDone, Progress, Ready, Scorer, Verified
+from bon.protocols import Engine, Event, PartDone, Progress, Ready, Scope, Scorer, Verified
 from bon.records import CandidateGroup, Drop, Rescored, Scores
 from bon.verification import compare
 
@@ -78,6 +78,16 @@ class VerifyScores:
     """Rows of each part, ascending."""
     reads_candidates: bool = False
     """The reference asks for all that the pool knows of its candidates."""
+    scope: Scope = field(default_factory=Scope)
+
+    def within(self, scope: Scope) -> VerifyScores:
+        """Return the same work for other prompts."""
+        return replace(self, scope=scope)
+
+    def prompt_ids(self, part: int) -> list[str]:
+        """List the prompts of a part whose candidates are scored again."""
+        groups = self._read(Pool.open(self.pool_root), part)[1]
+        return [one.prompt_id for one in groups if one.prompt_id not in self.scope.dropped]
 
     def run(self, parts: Iterable[int]) -> Iterator[Event]:
         """Score the chosen rows of the parts again."""
@@ -88,7 +98,7 @@ class VerifyScores:
             for part in parts:
                 stored, groups, numbers = self._read(pool, part)
                 computed_before = reference.num_tokens_computed
-                results = reference.score(groups)
+                results = score_within(reference, groups, self.scope)
                 yield Progress(
                     len(groups),
                     sum(map(len, numbers)),
@@ -114,7 +124,8 @@ class VerifyScores:
             stored.setdefault(row["prompt_id"], []).append(row["score"])
         columns = group_columns(with_candidates=self.reads_candidates)
         rows = pool.read(CANDIDATES, part, columns).take(list(self.chosen[part]))
-        groups = candidate_groups(pool.prompts(part), rows, pool.manifest.generation)
+        prompts = [one for one in pool.prompts(part) if self.scope.takes(one.prompt_id)]
+        groups = candidate_groups(prompts, rows, pool.manifest.generation)
         chosen: dict[str, list[int]] = {}
         for prompt_id, number in zip(
             rows.column("prompt_id").to_pylist(), rows.column("candidate").to_pylist(), strict=True

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from bon.chat import ChatTemplate
 from bon.config import ScorerSettings
+from bon.heartbeat import beat
 from bon.records import CandidateGroup, Drop, Scores
 from bon.scorers.encoding import ConversationEncoder, Encoded
 from bon.scorers.families.base import Family, RewardModel
@@ -87,7 +88,10 @@ def score_conversations(
     `rewards` gives one raw reward, or why there is none, for each of the conversations that it is
     given. Equal conversations are computed once, so equal responses get equal scores to the bit.
     """
-    encoded = [encoder.encode(group) for group in groups]
+    encoded = []
+    for group in groups:
+        beat()
+        encoded.append(encoder.encode(group))
     flat = [item for items in encoded for item in items]
     distinct = list(dict.fromkeys(item for item in flat if isinstance(item, Encoded)))
     values = dict(zip(distinct, rewards(distinct) if distinct else (), strict=True))

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from bon.errors import ModelError, first_line
+from bon.heartbeat import beat
 from bon.records import Drop
 from bon.scorers.batching import length_sorted_batches
 from bon.scorers.encoding import Encoded
@@ -171,6 +172,7 @@ class ForwardRunner:
         """
         if num_tokens > self._tokens and not is_single:
             return None  # it was made before the budget was halved
+        beat()
         try:
             rewards: list[float] = forward().float().tolist()
         except (RuntimeError, MemoryError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bon.config import INSTALL_ADVICE, ScorerSettings
 from bon.errors import EngineError, ModelError, first_line
+from bon.heartbeat import beat
 from bon.records import CandidateGroup, Drop, Scores
 from bon.scorers.conversations import make_encoder, score_conversations
 from bon.scorers.encoding import Encoded
@@ -145,6 +146,7 @@ class VllmRewardScorer:
         return None
 
     def _step(self) -> list[Any]:
+        beat()
         try:
             return list(self._llm.llm_engine.step())
         except Exception as error:  # the model's own kernels raise many kinds

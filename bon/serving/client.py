@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from bon.errors import ServerError, ServerGoneError, ServerPathError
+from bon.heartbeat import beat
 from bon.records import Drop
 from bon.serving.endpoints import Endpoints
 from bon.serving.faults import Fault, Refused, check_status, fault_of, not_promised, parsed
@@ -26,6 +27,7 @@ _IDLE_CONNECTION_S = 3.0
 """Shorter than servers keep one (vLLM: 5 s), or a request would meet one that is just closed."""
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 10.0
+_BEAT_S = 1.0
 _MOST_UNPROVEN = 8
 """So many requests tell whether what answers none of them is a model server at all."""
 
@@ -159,7 +161,7 @@ class ServerClient:
                     in_flight.add(future)
                     future.add_done_callback(ended.put)
                 if in_flight:
-                    future = ended.get()
+                    future = _first_of(ended)
                     in_flight.discard(future)
                     yield future.result()
         finally:
@@ -359,3 +361,11 @@ class ServerClient:
             next_step="see the server's own log; what is committed stays: start the server and run "
             "the same command again",
         )
+
+
+def _first_of(ended: queue.SimpleQueue[Future[ServerReply]]) -> Future[ServerReply]:
+    """Wait for a reply; how long that may take is bounded by the client's own limits."""
+    while True:
+        beat()
+        with suppress(queue.Empty):
+            return ended.get(timeout=_BEAT_S)

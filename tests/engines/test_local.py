@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.works import DiesAfterEachPart, Work
+from support.works import PROMPTS, Deadly, DiesAfterEachPart, HangsWhileLoading, Work
 
 from bon.engines.local import LocalEngine
 from bon.errors import EngineError, PoolCorruptError, WorkerDiedError
-from bon.protocols import PartDone, Progress, Ready
+from bon.protocols import PartDone, Progress, Ready, Restarted
 
 TESTS = Path(__file__).parent.parent
 
@@ -97,9 +97,8 @@ def test_our_error_crosses_with_its_type_and_words(tmp_path: Path, engine: Local
 def test_any_other_error_becomes_an_engine_error(
     tmp_path: Path, engine: LocalEngine, trouble: str, text: str
 ) -> None:
-    events = []
     with pytest.raises(EngineError) as caught:
-        events += list(engine.run(Work(tmp_path, trouble), [0, 1]))
+        list(engine.run(Work(tmp_path, trouble), [1]))
     assert text in caught.value.what
     assert "works.py:" in caught.value.where
     assert str(engine.log) in caught.value.next_step
@@ -116,21 +115,20 @@ def test_killed_once_is_restarted_and_only_uncommitted_parts_are_redone(
     assert sum(e.num_candidates for e in events if isinstance(e, Progress)) == 3 * 2
     assert [(tmp_path / f"part-{n}").read_text() for n in range(3)] == ["x", "x", "x"]
     assert sum(isinstance(e, Ready) for e in events) == len(set(pids(tmp_path))) == 2
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert "starting it again" in err
+    (restarted,) = [e for e in events if isinstance(e, Restarted)]
+    assert restarted.cause.startswith("killed by SIGKILL")
+    assert capfd.readouterr() == ("", "")
 
 
-def test_killed_twice_without_progress_ends_the_run_with_its_last_words(
+def test_prompts_that_live_nowhere_end_the_run_with_the_workers_last_words(
     tmp_path: Path, engine: LocalEngine
 ) -> None:
     done: list[int] = []
     with pytest.raises(WorkerDiedError) as caught:
-        for event in engine.run(Work(tmp_path, "die"), [0, 1, 2]):
+        for event in engine.run(Work(tmp_path, "die"), [0, 1]):
             done += [event.part] if isinstance(event, PartDone) else []
     assert done == [0]
     assert (tmp_path / "part-0").read_text() == "x", "it is not done twice"
-    assert len(pids(tmp_path)) == 2
     assert "SIGKILL" in caught.value.why
     assert "out of memory, said the model" in caught.value.why
     assert caught.value.where == str(engine.log)
@@ -143,6 +141,62 @@ def test_deaths_with_progress_between_them_do_not_end_the_run(
 ) -> None:
     events = list(engine.run(DiesAfterEachPart(tmp_path), [0, 1, 2]))
     assert [e.part for e in events if isinstance(e, PartDone)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("die", "worker_killed"), ("other_error", "worker_failed"), ("loses_worker", "worker_failed")],
+)
+def test_the_prompt_that_ends_the_worker_is_found(
+    tmp_path: Path, engine: LocalEngine, how: str, reason: str
+) -> None:
+    events = list(engine.run(Deadly(tmp_path, frozenset({"1-6"}), how), [0, 1, 2]))
+    assert [e.part for e in events if isinstance(e, PartDone)] == [0, 1, 2]
+    texts = [(tmp_path / f"part-{part}").read_text().split() for part in range(3)]
+    assert [len(text) for text in texts] == [PROMPTS, PROMPTS - 1, PROMPTS]
+    assert "1-6" not in texts[1]
+    assert (tmp_path / "workers").stat().st_size < 12
+
+
+def test_a_worker_that_hangs_is_given_up(tmp_path: Path) -> None:
+    engine = LocalEngine(tmp_path / "log", stall_timeout_s=0.5)
+    work = Deadly(tmp_path, frozenset({"1-6"}), "hang")
+    events = list(engine.run(work, [0, 1]))
+    assert [e.part for e in events if isinstance(e, PartDone)] == [0, 1]
+    assert len((tmp_path / "part-1").read_text().split()) == PROMPTS - 1
+    causes = {e.cause for e in events if isinstance(e, Restarted)}
+    assert causes == {"no sign of life for 0.5 s"}
+
+
+def test_a_worker_that_gives_signs_of_life_is_waited_for(tmp_path: Path) -> None:
+    engine = LocalEngine(tmp_path / "log", stall_timeout_s=1.5)
+    events = list(engine.run(Work(tmp_path, "beats"), [0, 1, 2]))  # 3 s for one part
+    assert [e.part for e in events if isinstance(e, PartDone)] == [0, 1, 2]
+    assert not [e for e in events if isinstance(e, Restarted)]
+
+
+def test_a_hang_while_loading_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    engine = LocalEngine(tmp_path / "log", 0, stall_timeout_s=600.0, load_timeout_s=0.5)
+    with pytest.raises(WorkerDiedError) as caught:
+        list(engine.run(HangsWhileLoading(), [0]))
+    assert "no sign of life for 0.5 s" in caught.value.why
+    assert "--load-timeout" in caught.value.next_step
+
+
+def test_time_in_which_the_parent_was_stopped_is_not_the_workers(tmp_path: Path) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "support.works", tmp_path, "beats"],
+        env={**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"},
+    )  # fmt: skip
+    assert within(30, lambda: (tmp_path / "part-0").exists())
+    parent.send_signal(signal.SIGSTOP)
+    (pid,) = pids(tmp_path)
+    os.kill(pid, signal.SIGSTOP)  # as Ctrl-Z does
+    time.sleep(4)
+    os.kill(pid, signal.SIGCONT)
+    parent.send_signal(signal.SIGCONT)
+    assert parent.wait(30) == 0
+    assert len(pids(tmp_path)) == 1
 
 
 def test_exit_of_the_worker_is_a_death_with_its_code(tmp_path: Path) -> None:

@@ -7,20 +7,38 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
-from bon.errors import PoolCorruptError
-from bon.protocols import Event, PartDone, Progress, Ready
+from bon.errors import EngineError, PoolCorruptError
+from bon.heartbeat import beat
+from bon.protocols import Event, PartDone, Progress, Ready, Scope
+
+PROMPTS = 8
+
+
+class Scoped:
+    """What every work has: prompts `PART-NUMBER`, and a scope."""
+
+    scope: Scope
+
+    def within(self, scope: Scope) -> Self:
+        return replace(self, scope=scope)  # type: ignore[type-var]
+
+    def prompt_ids(self, part: int) -> list[str]:
+        ids = [f"{part}-{number}" for number in range(PROMPTS)]
+        return [one for one in ids if self.scope.takes(one) and one not in self.scope.dropped]
 
 
 @dataclass(frozen=True)
-class Work:
+class Work(Scoped):
     """Commits each part by a file; what else it does is said by `trouble`."""
 
     folder: Path
     trouble: str = ""
     at: int = 1
+    scope: Scope = field(default_factory=Scope)
 
     def run(self, parts: Iterable[int]) -> Iterator[Event]:
         with (self.folder / "pids").open("a") as file:
@@ -35,6 +53,14 @@ class Work:
                 file.write("x")
             yield Progress(1, 2, 3)
             yield PartDone(part)
+
+    def _loses_worker(self) -> None:
+        raise EngineError("the model fell over", where="model.py:1")
+
+    def _beats(self) -> None:
+        for _ in range(10):
+            time.sleep(0.3)
+            beat()
 
     def _bon_error(self) -> None:
         raise PoolCorruptError("bad part", where="here", why="bits", next_step="delete it")
@@ -62,10 +88,46 @@ class Work:
 
 
 @dataclass(frozen=True)
-class DiesAfterEachPart:
+class Deadly(Scoped):
+    """Prompts in `deadly` end the worker, by `how`; the file of a part lists what it computed."""
+
+    folder: Path
+    deadly: frozenset[str]
+    how: str = "die"
+    scope: Scope = field(default_factory=Scope)
+
+    def run(self, parts: Iterable[int]) -> Iterator[Event]:
+        work = Work(self.folder)
+        with (self.folder / "workers").open("a") as file:
+            file.write("x")
+        yield Ready(0.0)
+        for part in parts:
+            for prompt_id in self.prompt_ids(part):
+                if prompt_id in self.deadly:
+                    getattr(work, f"_{self.how}")()
+            if self.scope.only is None:
+                text = " ".join(self.prompt_ids(part))
+                (self.folder / f"part-{part}").write_text(text)
+            yield PartDone(part)
+
+
+@dataclass(frozen=True)
+class HangsWhileLoading(Scoped):
+    """Never gets ready."""
+
+    scope: Scope = field(default_factory=Scope)
+
+    def run(self, parts: Iterable[int]) -> Iterator[Event]:
+        time.sleep(600)
+        yield Ready(600.0)
+
+
+@dataclass(frozen=True)
+class DiesAfterEachPart(Scoped):
     """Commits one part, then dies: it needs a fresh worker for every part."""
 
     folder: Path
+    scope: Scope = field(default_factory=Scope)
 
     def run(self, parts: Iterable[int]) -> Iterator[Event]:
         for part in parts:
@@ -75,13 +137,13 @@ class DiesAfterEachPart:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(folder: Path) -> None:
-    """Run a work that hangs, as a parent that will be killed."""
+def main(folder: Path, trouble: str = "hang") -> None:
+    """Run a work, as a parent that will be killed or stopped."""
     from bon.engines.local import LocalEngine
 
-    for _ in LocalEngine(folder / "log").run(Work(folder, "hang"), [0, 1]):
+    for _ in LocalEngine(folder / "log", stall_timeout_s=3.0).run(Work(folder, trouble), [0, 1]):
         print("event", flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -9,6 +9,7 @@ from typing import Any
 from bon.chat import ChatTemplate, check_vocabulary
 from bon.config import INSTALL_ADVICE
 from bon.errors import EngineError, ModelError, first_line
+from bon.heartbeat import beat
 from bon.records import Drop
 from bon.scorers.judge.model import Answer, Asking, thinking_variables
 from bon.scorers.judge.options import JudgeOptions
@@ -83,6 +84,7 @@ class VllmJudge:
                     key, self._num_requests = str(self._num_requests), self._num_requests + 1
                     engine.add_request(key, {"prompt_token_ids": tokens}, self._sampling)
                     in_flight[key] = number
+                beat()
                 for output in engine.step() if in_flight else ():
                     if output.finished:
                         found[in_flight.pop(output.request_id)] = self._answer(output)

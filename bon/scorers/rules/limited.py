@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bon.errors import EngineError
+from bon.heartbeat import beat
 from bon.records import Drop
 
 __all__ = ["LimitedProcess"]
@@ -73,6 +74,7 @@ class LimitedProcess:
 
     def ask(self, request: Any) -> Any:
         """Return the answer, or a drop where there was none: `rule_timeout` or `rule_crashed`."""
+        beat()
         if self._process is None or self._process.poll() is not None:
             self.stop()
             self.start()

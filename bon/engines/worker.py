@@ -1,0 +1,130 @@
+"""The body of a worker process: does its work, says what happens, and goes when nobody listens."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from bon.errors import BonError, EngineError
+from bon.heartbeat import send_beats_to
+from bon.protocols import PartWork, Ready
+
+__all__ = ["Failed", "Finished", "work_alone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The worker's last word: an error of ours, or the text of any other."""
+
+    error: BonError
+    is_models: bool
+    """It came out of the model's work; another worker, or other prompts, may have better luck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The worker did all it was given."""
+
+
+def work_alone(
+    work: PartWork,
+    parts: list[int],
+    sender: Connection,
+    alive: Connection,
+    log: Path | None,
+    parent: int,
+) -> None:
+    """Do the work in this process and send its events.
+
+    `alive` carries signs of life to the parent, and ends when the parent does.
+    """
+    _die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    threading.Thread(target=_exit_at_end_of, args=(alive,), daemon=True).start()
+    _redirect_output(log)
+    send_beats_to(lambda: _send_beat(alive))
+    is_ready = False
+    try:
+        for event in work.run(parts):
+            is_ready = is_ready or isinstance(event, Ready)
+            sender.send(event)
+        sender.send(Finished())
+    except Exception as error:
+        _print_trace()
+        sender.send(Failed(_as_ours(error, log), is_ready and _is_models(error)))
+    finally:
+        with suppress(OSError):  # a log on a full disk
+            sys.stdout.flush()
+            sys.stderr.flush()
+        sender.close()
+
+
+def _is_models(error: Exception) -> bool:
+    """Tell whether an error came out of the model's work, not of its settings, files or servers."""
+    return type(error) is EngineError or not isinstance(error, BonError)
+
+
+def _as_ours(error: Exception, log: Path | None) -> BonError:
+    if isinstance(error, BonError):
+        return error
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return EngineError(
+        f"the worker failed: {type(error).__name__}: {error}",
+        where=f"{last.filename}:{last.lineno}",
+        next_step=f"its full trace is in {log or 'the output above'}; what is committed stays",
+    )
+
+
+def _print_trace() -> None:
+    with suppress(OSError):
+        traceback.print_exc()
+
+
+def _send_beat(alive: Connection) -> None:
+    with suppress(OSError):  # the parent is gone, and this process soon
+        alive.send_bytes(b".")
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, where it can (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _exit_at_end_of(alive: Connection) -> None:
+    """End the process when the parent is gone or wants no more."""
+    while True:
+        try:
+            alive.recv()
+        except (EOFError, OSError):
+            os._exit(1)
+
+
+def _redirect_output(log: Path | None) -> None:
+    """Send what models print to the log, or to stderr: stdout carries only results.
+
+    Where the log cannot be opened (a full disk, a read-only folder), it goes to stderr too.
+    """
+    if log is None:
+        os.dup2(2, 1)
+        return
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab", buffering=0) as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            with suppress(OSError):
+                file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} pid {os.getpid()}\n".encode())
+    except OSError:
+        os.dup2(2, 1)

@@ -1,0 +1,177 @@
+"""How lost workers are made up for, and how the prompts that lose them are found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.works import PROMPTS, Scoped
+
+from bon.engines.recovery import Lost, Recovery
+from bon.errors import PoolCorruptError, WorkerDiedError
+from bon.protocols import Event, PartDone, PartWork, Ready, Restarted, Scope
+from bon.records import Drop
+
+
+@dataclass(frozen=True)
+class Names(Scoped):
+    """A work that only knows its prompts."""
+
+    scope: Scope = field(default_factory=Scope)
+
+    def run(self, parts: object) -> Iterator[Event]:
+        raise NotImplementedError
+
+
+def lost(*, was_ready: bool = True) -> Lost:
+    return Lost("worker_killed", "killed by SIGSEGV", WorkerDiedError("it died"), was_ready)
+
+
+@dataclass
+class Workers:
+    """Attempts that end where `ends` says so of a prompt; remembers what they were given."""
+
+    ends: Callable[[str], bool] = lambda prompt_id: False
+    attempts: list[tuple[list[int], int]] = field(default_factory=list)
+    """Parts, and how many prompts of each were tried."""
+    computed: list[str] = field(default_factory=list)
+
+    def __call__(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
+        tried = -1 if work.scope.only is None else len(work.scope.only)
+        self.attempts.append((list(parts), tried))
+        yield Ready(0.0)
+        for part in parts:
+            ids = work.prompt_ids(part)
+            if any(map(self.ends, ids)):
+                yield lost()
+                return
+            if work.scope.only is None:
+                self.computed += ids
+            yield PartDone(part)
+
+
+def ids_of(*parts: int) -> list[str]:
+    return [one for part in parts for one in Names().prompt_ids(part)]
+
+
+def dropped(work: PartWork) -> list[tuple[str, Drop]]:
+    return list(work.scope.dropped.items())
+
+
+def done(events: list[Event]) -> list[int]:
+    return [event.part for event in events if isinstance(event, PartDone)]
+
+
+def test_without_a_death_there_is_one_worker() -> None:
+    workers = Workers()
+    events = list(Recovery(workers).run(Names(), [0, 1, 2]))
+    assert done(events) == [0, 1, 2]
+    assert workers.attempts == [([0, 1, 2], -1)]
+
+
+def test_a_death_by_chance_costs_one_worker_and_drops_nothing() -> None:
+    once = iter([True])
+    workers = Workers(lambda prompt_id: prompt_id == "1-0" and next(once, False))
+    events = list(Recovery(workers).run(Names(), [0, 1, 2]))
+    assert done(events) == [0, 1, 2]
+    assert workers.computed == ids_of(0, 1, 2)
+    assert workers.attempts == [([0, 1, 2], -1), ([1, 2], -1)]
+    assert [e.doing for e in events if isinstance(e, Restarted)] == ["starting it again"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.sampled_from(ids_of(0, 1, 2, 3)), max_size=10), st.integers(1, 4))
+def test_exactly_the_prompts_that_kill_are_dropped(killers: set[str], num_parts: int) -> None:
+    parts = list(range(num_parts))
+    killers = {one for one in killers if one in ids_of(*parts)}
+    if any(set(ids_of(part)) <= killers for part in parts):
+        return  # that is the next test
+    workers = Workers(lambda prompt_id: prompt_id in killers)
+    events = list(Recovery(workers).run(Names(), parts))
+    assert done(events) == parts, "in order, each once"
+    assert workers.computed == [one for one in ids_of(*parts) if one not in killers]
+
+
+def test_one_killer_among_many_parts_takes_few_workers() -> None:
+    workers = Workers(lambda prompt_id: prompt_id == "5-3")
+    list(Recovery(workers).run(Names(), list(range(100))))
+    # all, again, alone, 3 halvings, a confirmation; then the rest by doubling
+    assert len(workers.attempts) <= 3 + 2 * 3 + 1 + 8
+    assert len(workers.computed) == 100 * PROMPTS - 1
+
+
+def test_drops_say_what_happened() -> None:
+    found: dict[str, str] = {}
+
+    def attempt(work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
+        found.update(
+            {key: f"{one.reason}: {one.detail}" for key, one in work.scope.dropped.items()}
+        )
+        yield from Workers(lambda prompt_id: prompt_id == "0-7")(work, parts)
+
+    list(Recovery(attempt).run(Names(), [0]))
+    assert list(found) == ["0-7"]
+    assert found["0-7"].startswith("worker_killed: ")
+    assert "killed by SIGSEGV" in found["0-7"]
+
+
+def test_a_machine_that_breaks_in_the_middle_ends_the_run_and_drops_nothing() -> None:
+    committed: list[int] = []
+    workers = Workers(lambda prompt_id: prompt_id.startswith(("2-", "3-")))
+    with pytest.raises(WorkerDiedError):
+        for event in Recovery(workers).run(Names(), [0, 1, 2, 3]):
+            committed += done([event])
+    assert committed == [0, 1]
+
+
+def test_a_part_that_kills_whole_is_dropped_where_another_part_lives() -> None:
+    workers = Workers(lambda prompt_id: prompt_id.startswith("1-"))
+    events = list(Recovery(workers).run(Names(), [0, 1, 2]))
+    assert done(events) == [0, 1, 2]
+    assert workers.computed == ids_of(0, 2)
+
+
+def test_prompts_that_kill_only_together_end_the_run() -> None:
+    class Together(Workers):
+        def __call__(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
+            yield Ready(0.0)
+            if {"0-0", "0-7"} <= set(work.prompt_ids(0)):
+                yield lost()
+            else:
+                yield PartDone(0)
+
+    with pytest.raises(WorkerDiedError):
+        list(Recovery(Together()).run(Names(), [0]))
+
+
+def test_deaths_while_loading_are_not_blamed_on_prompts() -> None:
+    attempts: list[Sequence[int]] = []
+
+    def attempt(work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
+        attempts.append(parts)
+        yield lost(was_ready=False)
+
+    with pytest.raises(WorkerDiedError):
+        list(Recovery(attempt, max_restarts=2).run(Names(), [0, 1]))
+    assert attempts == [[0, 1]] * 3
+
+
+def test_an_error_of_the_work_ends_the_run() -> None:
+    def attempt(work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
+        yield PartDone(0)
+        raise PoolCorruptError("bad part")
+
+    with pytest.raises(PoolCorruptError):
+        list(Recovery(attempt).run(Names(), [0, 1]))
+
+
+def test_dying_after_the_last_part_is_no_trouble() -> None:
+    def attempt(work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
+        yield Ready(0.0)
+        yield PartDone(0)
+        yield lost()
+
+    assert done(list(Recovery(attempt).run(Names(), [0]))) == [0]
