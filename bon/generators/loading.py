@@ -24,9 +24,15 @@ def best_device() -> Any:
 
 
 def load_model(
-    settings: GenerateSettings, path: str, lora_path: str | None, device: Any
+    settings: GenerateSettings,
+    path: str,
+    lora_path: str | None,
+    device: Any,
+    device_map: str | None = None,
 ) -> tuple[Any, Any]:
     """Load a model in evaluation mode, and its tokenizer.
+
+    With `meta` as device and device map, the model is made and checked, but no weight is read.
 
     Raises:
         ModelError: transformers or peft is not installed, files are damaged, weights are missing,
@@ -46,6 +52,7 @@ def load_model(
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             path, config=config, dtype=settings.dtype, attn_implementation=_attention(config),
             output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False,
+            device_map=device_map,
         )  # fmt: skip
     except Exception as error:  # damaged files raise kinds of their own (SafetensorError)
         raise ModelError(

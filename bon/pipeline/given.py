@@ -25,7 +25,15 @@ from bon.pool.manifest import Manifest, read_manifest, refuse_differences
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.records import Drop, GivenResponses
 
-__all__ = ["GIVEN_SCORER", "LABEL_SCORER", "GivenPlan", "import_responses"]
+__all__ = [
+    "GIVEN_SCORER",
+    "LABEL_SCORER",
+    "GivenPlan",
+    "existing_pool",
+    "has_paid_scores",
+    "import_responses",
+    "refuse_other_responses",
+]
 
 DEFAULT_PART_SIZE = 8192
 _ENGINE = "given"
@@ -79,7 +87,7 @@ def import_responses(root: Path, plan: GivenPlan) -> Pool:
             settings or other rows.
         PoolError: the folder holds something else.
     """
-    pool = _existing(root, plan)
+    pool = existing_pool(root, plan)
     if pool is not None and _is_complete(pool, plan):
         return pool
     if pool is None or not _paid_scorers(pool):
@@ -110,7 +118,32 @@ def import_responses(root: Path, plan: GivenPlan) -> Pool:
     return pool.save(pool.manifest.model_copy(update=update))
 
 
-def _existing(root: Path, plan: GivenPlan) -> Pool | None:
+def refuse_other_responses(pool: Pool, plan: GivenPlan) -> None:
+    """Compare an input, row by row, with the pool that was made and scored from it.
+
+    Nothing is written; an interrupted import of what grew is not undone, but passed over.
+
+    Raises:
+        SettingsMismatchError: a row differs.
+    """
+    finished, num_rows = set(pool.layout.numbers(PROMPTS)), 0
+    for part in given_parts(plan.rows, pool.manifest.part_size):
+        num_rows += part.num_rows
+        if part.number in finished:
+            _grew(pool, part, plan.limit is not None and num_rows >= plan.limit)
+    whole = plan.limit is None or num_rows < plan.limit
+    if whole and num_rows < _num_rows(pool):
+        raise _changed(
+            pool, f"the input ends after {num_rows} rows; the pool has {_num_rows(pool)}"
+        )
+
+
+def has_paid_scores(pool: Pool) -> bool:
+    """Tell whether a scorer that costs something has scored: its rows may not change any more."""
+    return bool(_paid_scorers(pool))
+
+
+def existing_pool(root: Path, plan: GivenPlan) -> Pool | None:
     """Open the pool that is there, if this input may be its own."""
     layout = PoolLayout(root)
     if not layout.manifest.exists():

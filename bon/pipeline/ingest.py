@@ -16,8 +16,12 @@ from bon.records import PROMPTS_SCHEMA, Drop, Prompt
 __all__ = ["ingest"]
 
 
-def ingest(pool: Pool, rows: Iterable[Prompt | Drop], limit: int | None) -> int:
+def ingest(
+    pool: Pool, rows: Iterable[Prompt | Drop], limit: int | None, *, writes: bool = True
+) -> int:
     """Write the parts that are missing and return the number of input rows read.
+
+    Without `writes`, rows are only compared with those that are there.
 
     An input that grew at its end extends the last part; any other change is refused, row by row,
     because candidates that were paid for belong to the old rows.
@@ -35,7 +39,8 @@ def ingest(pool: Pool, rows: Iterable[Prompt | Drop], limit: int | None) -> int:
             break
         num_rows += len(chunk)
         stopped = limit is not None and num_rows >= limit
-        if part not in existing or _grew(pool, part, chunk, stopped):
+        is_new = part not in existing or _grew(pool, part, chunk, stopped)
+        if is_new and writes:
             _commit(pool, part, chunk)
         existing.discard(part)
     gone = {part for part in existing if limit is None or part * size < limit}

@@ -25,6 +25,7 @@ __all__ = [
     "PromptsPlan",
     "ScoringPlan",
     "StageReport",
+    "begun_pool",
     "generate",
     "open_pool",
     "read_prompts",
@@ -139,17 +140,9 @@ def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> P
         PoolError: the folder holds something else.
     """
     layout = PoolLayout(root)
-    manifest = read_manifest(layout.manifest) if layout.manifest.exists() else None
-    if manifest is not None and layout.numbers(CANDIDATES):
-        size = prompts.part_size or manifest.part_size
-        old = {**manifest.input["settings"], "part_size": manifest.part_size}
-        wanted = {**prompts.fingerprint, "part_size": size}
-        refuse_differences("input settings", root, old, wanted, InputSettings().fingerprint())
-        if manifest.generation is not None:
-            old, wanted = manifest.generation, generation.fingerprint
-            refuse_differences("settings", root, old, wanted, GenerateSettings().fingerprint())
-        return Pool(layout, manifest)
-    refuse_foreign(root)
+    pool = begun_pool(root, prompts, generation)
+    if pool is not None:
+        return pool
     for name in (PROMPTS, "drops", "scores"):
         shutil.rmtree(root / name, ignore_errors=True)
     new = Manifest(
@@ -158,6 +151,30 @@ def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> P
         generation=generation.fingerprint,
     )
     return Pool(layout, new).save(new)
+
+
+def begun_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan | None) -> Pool | None:
+    """Return the pool that a run with these settings would go on with, none where it would start.
+
+    Nothing is written. Without `generation` only the settings of the input are compared.
+
+    Raises:
+        SettingsMismatchError: it was made with other settings.
+        PoolError: the folder holds something else.
+    """
+    layout = PoolLayout(root)
+    manifest = read_manifest(layout.manifest) if layout.manifest.exists() else None
+    if manifest is None or not layout.numbers(CANDIDATES):
+        refuse_foreign(root)
+        return None
+    size = prompts.part_size or manifest.part_size
+    old = {**manifest.input["settings"], "part_size": manifest.part_size}
+    wanted = {**prompts.fingerprint, "part_size": size}
+    refuse_differences("input settings", root, old, wanted, InputSettings().fingerprint())
+    if manifest.generation is not None and generation is not None:
+        old, wanted = manifest.generation, generation.fingerprint
+        refuse_differences("settings", root, old, wanted, GenerateSettings().fingerprint())
+    return Pool(layout, manifest)
 
 
 def refuse_foreign(root: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bon.errors import OutputError, PoolLockedError
 
-__all__ = ["PoolLock"]
+__all__ = ["PoolLock", "refuse_held"]
 
 
 class PoolLock:
@@ -41,12 +41,7 @@ class PoolLock:
         except PoolLockedError:
             raise
         except OSError as error:
-            raise OutputError(
-                "cannot write to the pool",
-                where=str(self.path),
-                why=error.strerror or str(error),
-                next_step="make its folder writable, or copy the pool to a place that is",
-            ) from error
+            raise _no_access(self.path, error) from error
         self._descriptor = descriptor
         return self
 
@@ -77,6 +72,43 @@ class PoolLock:
             why=f"held by {name}",
             next_step=f"wait for it, or stop it; if that machine is gone, delete {self.path}",
         )
+
+
+def refuse_held(path: Path) -> None:
+    """Look whether another run holds a lock; it is not taken.
+
+    Raises:
+        PoolLockedError: as `PoolLock`.
+        OutputError: the lock cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _no_access(path, error) from error
+    try:
+        holder = _read_holder(descriptor)
+        if not holder:
+            return  # given back in order
+        if holder.get("host", socket.gethostname()) != socket.gethostname():
+            raise PoolLock(path)._locked(holder)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # a dead holder has let go of it
+    except BlockingIOError as error:
+        if isinstance(error, PoolLockedError):
+            raise
+        raise PoolLock(path)._locked(holder) from None
+    finally:
+        os.close(descriptor)
+
+
+def _no_access(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        "cannot write to the pool",
+        where=str(path),
+        why=error.strerror or str(error),
+        next_step="make its folder writable, or copy the pool to a place that is",
+    )
 
 
 def _myself() -> dict[str, str]:

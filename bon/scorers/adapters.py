@@ -14,7 +14,7 @@ from bon.scorers.families import sequence_classification, token_classification
 from bon.scorers.families.base import Family, RewardModel
 from bon.scorers.families.loading import load_config, load_pretrained, load_tokenizer
 
-__all__ = ["adapter_family", "load_merged"]
+__all__ = ["adapter_family", "load_merged", "tokenizer_folder"]
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 _PREFIX = "base_model.model."
@@ -113,8 +113,7 @@ def load_merged(
     if not config.architectures[0].endswith(chosen.suffix):
         _refuse_without_head(tensors, adapter_path)
         config.num_labels = chosen.num_labels
-    own = any((Path(adapter_path) / name).is_file() for name in _TOKENIZERS)
-    tokenizer = load_tokenizer(adapter_path if own else path)
+    tokenizer = load_tokenizer(tokenizer_folder(path, adapter_path))
     supplied = frozenset(name.removeprefix(_PREFIX) for name in tensors)
     auto = getattr(transformers, f"AutoModel{chosen.suffix}")
     base = load_pretrained(auto, path, config, "float32", supplied=supplied)
@@ -124,6 +123,12 @@ def load_merged(
             # not `to`: it would round rotary frequencies as well
             parameter.data = parameter.data.to(dtype)
     return chosen.reward_model(model.eval(), tokenizer, path, settings)
+
+
+def tokenizer_folder(path: str, adapter_path: str) -> str:
+    """Return where an adapter's tokenizer lies: with it, or with its base at `path`."""
+    own = any((Path(adapter_path) / name).is_file() for name in _TOKENIZERS)
+    return adapter_path if own else path
 
 
 def _architecture(config: dict[str, Any]) -> str:
