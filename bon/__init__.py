@@ -1,8 +1,11 @@
 """`bon`: best-of-N sampling and data curation for people who align language models."""
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False  # importing typing takes longer than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from bon.api import RewardFunction, load_scorer
 
 __all__ = ["RewardFunction", "__version__", "load_scorer"]

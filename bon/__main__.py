@@ -1,6 +1,6 @@
 """`python -m bon`."""
 
-from bon.cli.app import main
+from bon.cli.entry import main
 
 if __name__ == "__main__":
     main()

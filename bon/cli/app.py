@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
-from types import FrameType
 
 import typer
 
-from bon import __version__
+from bon import __version__, signals
 from bon.errors import BonError
 from bon.shown import shown
 
@@ -65,41 +63,36 @@ app = typer.Typer(
 )
 
 
-class _Terminated(BaseException):
-    """SIGTERM."""
-
-
 def guarded(body: Callable[[], None], debug: bool) -> None:
     """Run a command's body and end with the exit code that `bon` promises.
 
-    0 complete, 1 failed, 2 usage or settings, 3 too many drops (raised as an exit by the body),
-    130 and 143 interrupted.
+    0 complete, 1 failed, 2 usage or settings, 3 too many drops (raised as an exit by the body).
+    Once a signal has stopped the command, any error comes of that: `entry` ends it.
     """
-    signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         body()
-    except BonError as error:
-        if debug:
-            _print_trace()
-        print(f"error: {_shown(error)}", file=sys.stderr)
-        raise typer.Exit(error.exit_code) from None
-    except (KeyboardInterrupt, _Terminated) as stop:
-        print("interrupted; what is committed stays, the same command goes on", file=sys.stderr)
-        raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
-    except typer.Exit:
-        raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise typer.Exit(1) from None
     except Exception as error:
-        if debug:
-            _print_trace()
-        print(
-            f"error: {type(error).__name__}: {_shown(error)}\n  why:   this is a bug in bon\n"
-            "  next:  run again with --debug and report the trace",
-            file=sys.stderr,
-        )
-        raise typer.Exit(1) from None
+        if isinstance(error, typer.Exit) or signals.received() is not None:
+            raise
+        raise typer.Exit(_reported(error, debug)) from None
+
+
+def _reported(error: Exception, debug: bool) -> int:
+    """Tell of an error and return the exit code that it stands for."""
+    if isinstance(error, BrokenPipeError) and not isinstance(error, BonError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    if debug:
+        _print_trace()
+    if isinstance(error, BonError):
+        print(f"error: {_shown(error)}", file=sys.stderr)
+        return error.exit_code
+    print(
+        f"error: {type(error).__name__}: {_shown(error)}\n  why:   this is a bug in bon\n"
+        "  next:  run again with --debug and report the trace",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def _shown(error: BaseException) -> str:
@@ -110,10 +103,6 @@ def _shown(error: BaseException) -> str:
 def _print_trace() -> None:
     """Print the trace of the error that is being handled, safe to show as well."""
     print(shown(traceback.format_exc(), keep_lines=True), file=sys.stderr)
-
-
-def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
 
 
 def _show_version(wanted: bool) -> None:
@@ -132,7 +121,7 @@ def _root(
 
 
 def main() -> None:
-    """Entry point of the console script; of the commands, only the one that runs is imported."""
+    """Parse the command line and run it; of the commands, only the one that runs is imported."""
     said = sys.argv[1] if len(sys.argv) > 1 else ""
     if said in OVERVIEW:
         importlib.import_module(f"bon.cli.{said.replace('-', '_')}")
