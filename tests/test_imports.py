@@ -21,7 +21,7 @@ HEAVY += ("datasketch", "py3langid", "math_verify", "scipy", "sympy", "pandas", 
 HEAVY += ("httpx", "tenacity")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
-VOCABULARY |= {"redaction", "shown", "signals"}
+VOCABULARY |= {"heartbeat", "redaction", "shown", "signals"}
 PURE = {"chat", "selection", "answers", "aggregation", "pairs", "guards", "filters"}
 PURE |= {"bradley_terry", "estimators", "kl", "margins", "repetition", "trie", "verification"}
 PURE |= {"vllm_engine"}
@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(PURE, SHARED),
     **dict.fromkeys(STORAGE | {"serving"}, SHARED),
     **dict.fromkeys({"generators", "scorers"}, SHARED | {"serving"}),
-    "engines": {"errors", "records", "protocols", "redaction", "shown", "signals"},
+    "engines": VOCABULARY,
     "pipeline": SHARED | STORAGE,
     "report": SHARED | STORAGE,
 }

@@ -6,6 +6,7 @@ import inspect
 import json
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -14,6 +15,8 @@ import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from bon.cli.console import note
+from bon.cli.reasons import reasons_to
 from bon.config import Flag, Settings, known_keys, read_config_file, resolve
 from bon.errors import SettingsError
 
@@ -102,7 +105,9 @@ def command(
             typed = frozenset(name for name in given if _is_typed(context, name))
 
             def inner() -> None:
-                body(_invocation(name, given, typed))
+                invocation = _invocation(name, given, typed)
+                with reasons_to(note) if invocation.verbose else nullcontext():
+                    body(invocation)
 
             run(inner, debug)
 
@@ -196,8 +201,8 @@ def _common(output_help: str | None) -> list[inspect.Parameter]:
                "--dry-run", default=False),
         option("as_json", bool, "Print one JSON object on stdout.", "--json", default=False),
         option("quiet", bool, "Print only errors.", "-q", "--quiet", default=False),
-        option("verbose", bool, "Let the engines print to stderr.", "-v", "--verbose",
-               default=False),
+        option("verbose", bool, "Say what is done and why, and let the engines print to stderr.",
+               "-v", "--verbose", default=False),
         option("debug", bool, "Show the trace of an error.", "--debug", default=False),
     ]  # fmt: skip
 

@@ -96,17 +96,15 @@ def _verify_text(scorer: ScorerSettings, num_candidates: int) -> str:
 
 def _verify(call: Invocation, made: Made, num_candidates: int) -> None:
     """Hold the stored scores of each reward model to its reference."""
-    from bon.cli.console import StageProgress, note
+    from bon.cli.console import note
     from bon.cli.curation import run_seed
     from bon.cli.plans import kind_of
-    from bon.engines.local import LocalEngine
+    from bon.cli.writing import pool_run
     from bon.pipeline.verify import VerifyPlan, verify
-    from bon.pool.lock import PoolLock
 
     made.verified = {}
-    limit, layout = call.settings(InputSettings).limit, made.pool.layout
-    engine = LocalEngine(None if call.verbose else layout.log)
-    with PoolLock(layout.lock), StageProgress(quiet=call.quiet) as progress:
+    limit = call.settings(InputSettings).limit
+    with pool_run(call, made.pool.layout.root) as run:
         for one in made.scorings:
             if one.reference is None:
                 noun = kind_of(one.fingerprint["spec"]).noun
@@ -119,4 +117,5 @@ def _verify(call: Invocation, made: Made, num_candidates: int) -> None:
                 run_seed(call, made),
                 one.reads_candidates,
             )
-            made.verified[one.name] = verify(made.pool, plan, engine, limit, progress)
+            report = verify(made.pool, plan, run.engine, limit, run.observe)
+            made.verified[one.name] = report

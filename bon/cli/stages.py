@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bon.cli.build import generation_plan, given_plan, prompts_plan, scoring_plans
-from bon.cli.console import StageProgress, note
+from bon.cli.console import note
 from bon.cli.flags import Invocation
 from bon.cli.idle_flags import refuse_idle_steps
+from bon.cli.writing import PoolRun, pool_run
 from bon.config import (
     GenerateSettings,
     InputSettings,
@@ -17,10 +18,9 @@ from bon.config import (
     ScorerSettings,
     ScoreSettings,
 )
-from bon.engines.local import LocalEngine
+from bon.pipeline.accounting import count_reasons
 from bon.pipeline.given import import_responses
 from bon.pipeline.run import (
-    PromptsPlan,
     ScoringPlan,
     StageReport,
     check_scorer,
@@ -31,9 +31,7 @@ from bon.pipeline.run import (
     score,
 )
 from bon.pipeline.verify import VerifyReport
-from bon.pool.layout import PoolLayout
-from bon.pool.lock import PoolLock
-from bon.pool.pool import CANDIDATES, Pool, scores_kind
+from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 
 __all__ = ["Made", "given_pool", "judge_pool", "make_pool", "score_pool"]
 
@@ -52,52 +50,47 @@ class Made:
 
 def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
     """Read prompts, generate and score what is missing; a run that stopped goes on here."""
-    run = call.settings(RunSettings)
     inputs = call.settings(InputSettings)
-    prompts = prompts_plan(call.source, inputs, run.part_size)
+    prompts = prompts_plan(call.source, inputs, call.settings(RunSettings).part_size)
     refuse_foreign(root)
     sampling = call.settings(GenerateSettings)
     if sampling.temperature == 0 and sampling.num_candidates > 1:
         note("temperature 0: all candidates of a prompt are the same", quiet=call.quiet)
     generation = generation_plan(sampling)
     scorings = _scorings(call) if with_scores else []
-    with PoolLock(PoolLayout(root).lock), StageProgress(quiet=call.quiet) as progress:
+    with pool_run(call, root) as run:
         pool = open_pool(root, prompts, generation)
         for scoring in scorings:
             check_scorer(pool, scoring)
-        pool = _read(pool, prompts, call)
+        pool = read_prompts(pool, prompts)
+        _note_input(pool, prompts.name, run)
         if generation.engine and pool.pending(CANDIDATES, inputs.limit):
-            note(f"generate: {generation.engine}, {generation.engine_why}", quiet=call.quiet)
-        engine = LocalEngine(None if call.verbose else pool.layout.log)
-        made = Made(pool, [generate(pool, generation, engine, inputs.limit, progress)])
-        return _score(call, made, scorings, engine, progress)
+            run.note(f"generate: {generation.engine}, {generation.engine_why}")
+        report = generate(pool, generation, run.engine, inputs.limit, run.observe)
+        return _score(call, Made(pool, [run.end_stage(report)]), scorings, run)
 
 
 def score_pool(call: Invocation, root: Path) -> Made:
     """Score what is missing in an existing pool."""
     scorings = _scorings(call)
-    with PoolLock(PoolLayout(root).lock), StageProgress(quiet=call.quiet) as progress:
+    with pool_run(call, root) as run:
         made = Made(Pool.open(root))
         for scoring in scorings:
             check_scorer(made.pool, scoring)
-        engine = LocalEngine(None if call.verbose else made.pool.layout.log)
-        return _score(call, made, scorings, engine, progress)
+        return _score(call, made, scorings, run)
 
 
 def given_pool(call: Invocation, root: Path, *, group: bool, with_scores: bool) -> Made:
     """Import an input that has responses or pairs, and score what is missing."""
-    run, inputs = call.settings(RunSettings), call.settings(InputSettings)
-    plan = given_plan(
-        call.source, inputs, call.settings(ResponseSettings), run.part_size, group=group
-    )
+    inputs, responses = call.settings(InputSettings), call.settings(ResponseSettings)
+    part_size = call.settings(RunSettings).part_size
+    plan = given_plan(call.source, inputs, responses, part_size, group=group)
     refuse_foreign(root)
     scorings = _scorings(call) if with_scores else []
-    with PoolLock(PoolLayout(root).lock), StageProgress(quiet=call.quiet) as progress:
+    with pool_run(call, root) as run:
         pool = import_responses(root, plan)
-        known = pool.manifest.input
-        note(f"{plan.name}: {known['rows']:,} rows, {known['description']}", quiet=call.quiet)
-        engine = LocalEngine(None if call.verbose else pool.layout.log)
-        return _score(call, Made(pool), scorings, engine, progress)
+        _note_input(pool, plan.name, run)
+        return _score(call, Made(pool), scorings, run)
 
 
 def judge_pool(call: Invocation, made: Made, rule: str) -> Made:
@@ -105,9 +98,8 @@ def judge_pool(call: Invocation, made: Made, rule: str) -> Made:
     settings = call.settings(ScoreSettings).model_copy(
         update={"reward": (rule,), "ref_model": None}
     )
-    with PoolLock(made.pool.layout.lock), StageProgress(quiet=call.quiet) as progress:
-        engine = LocalEngine(None if call.verbose else made.pool.layout.log)
-        return _score(call, made, scoring_plans(settings), engine, progress)
+    with pool_run(call, made.pool.layout.root) as run:
+        return _score(call, made, scoring_plans(settings), run)
 
 
 def _scorings(call: Invocation) -> list[ScoringPlan]:
@@ -118,26 +110,20 @@ def _scorings(call: Invocation) -> list[ScoringPlan]:
     return plans
 
 
-def _score(
-    call: Invocation,
-    made: Made,
-    scorings: list[ScoringPlan],
-    engine: LocalEngine,
-    progress: StageProgress,
-) -> Made:
+def _score(call: Invocation, made: Made, scorings: list[ScoringPlan], run: PoolRun) -> Made:
     limit = call.settings(InputSettings).limit
     made.scorings += scorings
     for scoring in scorings:
         if scoring.engine and made.pool.pending(scores_kind(scoring.name), limit):
-            text = f"{scoring.name}: {scoring.engine}, {scoring.engine_why}"
-            note(text, quiet=call.quiet)
-        made.stages.append(score(made.pool, scoring, engine, limit, progress))
+            run.note(f"{scoring.name}: {scoring.engine}, {scoring.engine_why}")
+        report = score(made.pool, scoring, run.engine, limit, run.observe)
+        made.stages.append(run.end_stage(report))
         made.pool = Pool.open(made.pool.layout.root)
     return made
 
 
-def _read(pool: Pool, plan: PromptsPlan, call: Invocation) -> Pool:
-    pool = read_prompts(pool, plan)
+def _note_input(pool: Pool, name: str, run: PoolRun) -> None:
     known = pool.manifest.input
-    note(f"{plan.name}: {known['rows']:,} rows, {known['description']}", quiet=call.quiet)
-    return pool
+    run.note(f"{name}: {known['rows']:,} rows, {known['description']}")
+    drops = count_reasons(pool.read_drops(PROMPTS))
+    run.log.write("read", source=name, rows=known["rows"], drops=drops)

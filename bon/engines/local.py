@@ -20,7 +20,7 @@ from pathlib import Path
 from bon.engines.recovery import Lost, Recovery
 from bon.engines.worker import Failed, Finished, work_alone
 from bon.errors import BonError, WorkerDiedError
-from bon.protocols import Event, PartWork, Ready
+from bon.protocols import Event, PartWork, Progress, Ready
 
 __all__ = ["LocalEngine"]
 
@@ -129,7 +129,8 @@ class LocalEngine:
                 return None
             if alive in there:
                 is_heard = _drained(alive)
-                watch.sees_life()
+                if is_heard:
+                    return Progress()  # nothing yet, but whoever watches sees that work goes on
             elif watch.silent_s(2 * look_s) > limit_s:
                 return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,6 +35,7 @@ __all__ = [
     "score",
 ]
 
+_log = logging.getLogger(__name__)
 DEFAULT_PART_SIZE = 128
 Observer = Callable[[str, int, Event], None]
 """Called with the stage's name, its number of parts still to do, and an event."""
@@ -142,7 +144,9 @@ def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> P
     layout = PoolLayout(root)
     pool = begun_pool(root, prompts, generation)
     if pool is not None:
+        _log.info("resuming %s: its settings are the same", root)
         return pool
+    _log.info("starting %s: it has no candidates yet", root)
     for name in (PROMPTS, "drops", "scores"):
         shutil.rmtree(root / name, ignore_errors=True)
     new = Manifest(
@@ -201,7 +205,9 @@ def read_prompts(pool: Pool, plan: PromptsPlan) -> Pool:
     """Bring the pool's prompts up to date with the input; skipped where its bytes are the same."""
     known = pool.manifest.input
     if _is_read(pool, plan):
+        _log.info("not reading %s: its bytes are those that the pool was made from", plan.name)
         return pool
+    _log.info("reading %s: the pool lacks rows of it, or its bytes have changed", plan.name)
     rows = ingest(pool, plan.rows, plan.limit)
     if rows < known.get("rows", 0):
         return pool  # a smaller --limit: the pool's own rows stay
@@ -324,6 +330,7 @@ def _run_stage(
 ) -> StageReport:
     parts = pool.pending(kind, limit)
     report = StageReport(name, len(pool.parts(limit)))
+    _log.info("%s: %d of %d parts are to be made", name, len(parts), report.num_parts)
     if not parts:
         return report
     last_s = time.monotonic()

@@ -37,6 +37,11 @@ class PoolLayout:
         """What the model's process printed."""
         return self.root / ".bon" / "worker.log"
 
+    @property
+    def run_log(self) -> Path:
+        """What runs did to the pool, as JSON lines."""
+        return self.root / ".bon" / "run.log"
+
     def part(self, kind: str, number: int) -> Path:
         """Return the path of one part's file."""
         return self.root / kind / f"part-{number:05d}.parquet"

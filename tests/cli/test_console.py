@@ -10,7 +10,7 @@ import typer
 from bon.cli.app import guarded
 from bon.cli.console import StageProgress, note
 from bon.errors import InputError
-from bon.protocols import PartDone, Progress, Ready
+from bon.protocols import PartDone, Progress, Ready, Restarted
 
 Tick = Callable[[float], None]
 
@@ -35,18 +35,16 @@ def _run(progress: StageProgress, tick: Tick, stage: str, num_parts: int, part_s
         progress(stage, num_parts, PartDone(part))
 
 
-def test_a_line_every_30_seconds_and_one_at_the_end(
-    tick: Tick, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_line_a_minute_and_one_at_the_end(tick: Tick, capsys: pytest.CaptureFixture[str]) -> None:
     with StageProgress(quiet=False) as progress:
-        _run(progress, tick, "generate", 8, 10.0)
+        _run(progress, tick, "generate", 8, 20.0)
         _run(progress, tick, "score reward", 2, 1.0)
     assert capsys.readouterr().err.splitlines() == [
         "generate: 8 parts to do",
         "generate: ready after 2 s",
-        "generate: 3/8 parts, 2,000 tokens/s",
-        "generate: 6/8 parts, 2,000 tokens/s",
-        "generate: 8/8 parts, 2,000 tokens/s",
+        "generate: 2/8 parts, 1,000 tokens/s, about 3 min left",
+        "generate: 5/8 parts, 1,000 tokens/s, about 72 s left",
+        "generate: 8/8 parts, 1,000 tokens/s",
         "score reward: 2 parts to do",
         "score reward: ready after 2 s",
         "score reward: 2/2 parts, 20,000 tokens/s",
@@ -70,6 +68,25 @@ def test_a_worker_that_starts_again_counts_its_own_tokens_and_each_part_once(
         "generate: ready after 2 s",
         "generate: 2/2 parts, 1,000 tokens/s",
     ]
+
+
+def test_a_part_that_takes_an_hour_has_its_line_a_minute(
+    tick: Tick, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StageProgress(quiet=False) as progress:
+        progress("score reward", 2, Ready(1.0))
+        for _ in range(120):
+            tick(1.0)
+            progress("score reward", 2, Progress())
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[2:] == ["score reward: 0/2 parts"] * 2
+
+
+def test_a_lost_worker_is_told(tick: Tick, capsys: pytest.CaptureFixture[str]) -> None:
+    with StageProgress(quiet=False) as progress:
+        progress("generate", 1, Restarted("killed by SIGSEGV", "starting it again"))
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == ("generate: the model's process was lost (killed by SIGSEGV); starting it again")
 
 
 def test_what_reads_no_tokens_is_counted_in_candidates(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.commands import pool_files
 from support.fakes import FakeGenerator, InlineEngine, Run, fake_candidate, input_rows
 
-from bon.errors import EngineError
+from bon.errors import AccountingError
 from bon.pipeline.generate import GenerateParts, sampling_seed
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
 from bon.protocols import PartDone, Progress, Ready
@@ -167,7 +167,7 @@ def test_requests_are_pulled_lazily(tmp_path: Path) -> None:
 
 def test_prompt_that_the_generator_loses_is_an_error_and_whole_parts_stay(tmp_path: Path) -> None:
     run = Run(input_rows(8), generator=FakeGenerator(lost=frozenset({"p6"})))
-    with pytest.raises(EngineError, match="no result for 1 prompts") as caught:
+    with pytest.raises(AccountingError, match="no result for 1 prompts") as caught:
         run.candidates(tmp_path / "p")
     assert "id=p6" in caught.value.where
     assert Pool.open(tmp_path / "p").layout.numbers(CANDIDATES) == [0]

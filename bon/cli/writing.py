@@ -1,0 +1,99 @@
+"""A pool that a command writes to: its lock held, its log kept, its progress shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bon.cli.console import StageProgress, note
+from bon.cli.flags import Invocation
+from bon.cli.reasons import reasons_to
+from bon.config import RunSettings
+from bon.engines.local import LocalEngine
+from bon.pipeline.run import StageReport
+from bon.pool.layout import PoolLayout
+from bon.pool.lock import PoolLock
+from bon.pool.run_log import RunLog
+from bon.protocols import Event, PartDone, Progress, Ready, Restarted
+
+__all__ = ["PoolRun", "pool_run"]
+
+
+@dataclass
+class PoolRun:
+    """What the stages of a run share."""
+
+    engine: LocalEngine
+    log: RunLog
+    _progress: StageProgress
+    _quiet: bool
+    _counts: dict[str, int] = field(default_factory=dict)
+    _since_s: float = 0.0
+
+    def note(self, text: str) -> None:
+        """Show one line, and log it."""
+        note(text, quiet=self._quiet)
+        self.log.write("note", text=text)
+
+    def observe(self, stage: str, num_parts: int, event: Event) -> None:
+        """Show and log one event of a stage that has so many parts to do."""
+        self._progress(stage, num_parts, event)
+        if isinstance(event, Ready):
+            self._begin()
+            self.log.write("ready", stage=stage, parts=num_parts, load_s=round(event.load_s, 3))
+        elif isinstance(event, Progress):
+            self._add(event)
+        elif isinstance(event, Restarted):
+            self.log.write("restart", stage=stage, cause=event.cause, doing=event.doing)
+        elif isinstance(event, PartDone):
+            seconds = round(time.monotonic() - self._since_s, 3)
+            counts = {name: count for name, count in self._counts.items() if count}
+            self.log.write(
+                "part", stage=stage, part=event.part, seconds=seconds, **counts, drops=event.drops
+            )
+            self._begin()
+
+    def end_stage(self, report: StageReport) -> StageReport:
+        """Log what a stage did, if it did anything, and return that."""
+        if report.num_parts_done:
+            self.log.write("stage", **report.as_json())
+        return report
+
+    def _begin(self) -> None:
+        self._since_s, self._counts = time.monotonic(), {}
+
+    def _add(self, event: Progress) -> None:
+        """Count what was computed since the last part was committed, of whatever part."""
+        added = {
+            "candidates": event.num_candidates,
+            "tokens": event.num_tokens,
+            "tokens_computed": event.num_tokens_computed,
+            "retries": sum(event.retries.values()),
+        }
+        for name, count in added.items():
+            self._counts[name] = self._counts.get(name, 0) + count
+
+
+@contextmanager
+def pool_run(call: Invocation, root: Path) -> Iterator[PoolRun]:
+    """Hold a pool for writing while the block runs, and tell what is done to it.
+
+    Raises:
+        PoolLockedError: another run holds it.
+    """
+    layout, run = PoolLayout(root), call.settings(RunSettings)
+    engine = LocalEngine(
+        None if call.verbose else layout.log,
+        stall_timeout_s=run.stall_timeout,
+        load_timeout_s=run.load_timeout,
+    )
+    with (
+        PoolLock(layout.lock),
+        RunLog(layout.run_log) as log,
+        StageProgress(quiet=call.quiet) as progress,
+        reasons_to(lambda text: log.write("reason", text=text)),
+    ):
+        yield PoolRun(engine, log, progress, call.quiet)
