@@ -10,7 +10,13 @@ from typing import Any
 
 from bon.errors import ModelError, first_line
 
-__all__ = ["checkpoint_dtype", "device_arguments", "free_accelerator", "import_llm"]
+__all__ = [
+    "checkpoint_dtype",
+    "device_arguments",
+    "free_accelerator",
+    "import_llm",
+    "weights_arguments",
+]
 
 _GIB = 1 << 30
 _CPU_BLOCK_TOKENS = 32  # the CPU default of 128 never caches a shorter shared prefix
@@ -65,6 +71,17 @@ def checkpoint_dtype(model_path: str) -> str:
     nested = config.get("text_config") or {}
     name = config.get("dtype") or config.get("torch_dtype") or nested.get("dtype") or "auto"
     return str(name).removeprefix("torch.")
+
+
+def weights_arguments(model_path: str) -> dict[str, Any]:
+    """Return an engine's arguments with which it reads safetensors, and never pickles beside them.
+
+    Where there are none of transformers' form, vLLM chooses: Mistral's own, or what was allowed.
+    """
+    folder = Path(model_path)
+    is_plain = any(folder.glob("model*.safetensors"))
+    is_mistral = any(folder.glob("consolidated*.safetensors"))
+    return {"load_format": "safetensors"} if is_plain and not is_mistral else {}
 
 
 def free_accelerator() -> None:

@@ -90,6 +90,7 @@ def _one_scorer(settings: ScoreSettings, said: str) -> ScorerSettings:
         spec=parsed.spec,
         options=parsed.options,
         revision=settings.reward_revision,
+        allow_pickle=settings.reward_allow_pickle,
         dtype=settings.reward_dtype,
         max_length=settings.reward_max_length,
         truncation_side=settings.reward_truncation_side,

@@ -178,7 +178,7 @@ def pair_tokenizer(settings: PairSettings) -> Tokenize | None:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer, trust_remote_code=False)
     except Exception as error:  # whatever transformers, its parsers and the network raise
         raise ModelNotFoundError(
             f"cannot load the tokenizer {settings.tokenizer!r}",

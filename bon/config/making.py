@@ -57,6 +57,7 @@ class GenerateSettings(Settings):
         {
             *("tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager"),
             "generator_engine",  # the one that was chosen is in the fingerprint
+            "allow_pickle",
         }
     )
 
@@ -88,6 +89,9 @@ class GenerateSettings(Settings):
     """File with a Jinja chat template, in place of the model's own."""
     lora: str | None = None
     """LoRA adapter for the generator: a hub id or a folder."""
+    allow_pickle: bool = False
+    """Read weights of the generator, and of its adapter, that are pickles (.bin, .pt): whoever made
+    them could have code run. Else only safetensors are read."""
     generator_engine: Literal["auto", "vllm", "transformers"] = "auto"
     """What runs the generator; auto takes vllm where it is installed, and says which."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -121,6 +125,9 @@ class ScoreSettings(Settings):
     become the scores `ref`. The same as -r ref=logprob:MODEL."""
     reward_revision: str | None = None
     """Branch, tag or commit of the reward model on the hub."""
+    reward_allow_pickle: bool = False
+    """Read weights of models that score which are pickles (.bin, .pt): whoever made them could have
+    code run. Else only safetensors are read."""
     reward_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Data type of the reward model; auto is the checkpoint's own."""
     reward_max_length: int | None = Field(default=None, ge=2)
@@ -175,7 +182,7 @@ class ScorerSettings(Settings):
     """One scorer, resolved."""
 
     runtime_fields: ClassVar[frozenset[str]] = frozenset(
-        {"batch_tokens", "device", "engine"}
+        {"batch_tokens", "device", "engine", "allow_pickle"}
         | {"server_concurrency", "server_timeout_s", "server_patience_s"}
     )
     rule_fields: ClassVar[frozenset[str]] = frozenset({"answer_column", "rule_timeout_s"})
@@ -191,6 +198,8 @@ class ScorerSettings(Settings):
     """What stands behind the `?` of a rule, server or judge."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
+    allow_pickle: bool = False
+    """Its weights may be pickles."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Data type; auto is the checkpoint's own."""
     max_length: int | None = None
@@ -246,6 +255,9 @@ class RunSettings(Settings):
     """Drops above this count or share (`20`, `1.5%`) end the run with exit code 3."""
     engine: Literal["local"] = "local"
     """Where the models run."""
+    repair: bool = False
+    """Check every file of the pool first, move damaged ones to its .bon/damaged, and make exactly
+    these parts again."""
     stall_timeout: float = Field(default=600.0, gt=0.0)
     """Seconds without any sign of life after which a model's process is taken for hung; it is ended
     and started again."""

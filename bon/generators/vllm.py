@@ -15,7 +15,13 @@ from bon.errors import ModelError, first_line
 from bon.generators.prompting import PromptEncoder, is_greedy, numbered
 from bon.heartbeat import beat
 from bon.records import Candidate, Drop, GenerationRequest, GenerationResult
-from bon.vllm_engine import checkpoint_dtype, device_arguments, free_accelerator, import_llm
+from bon.vllm_engine import (
+    checkpoint_dtype,
+    device_arguments,
+    free_accelerator,
+    import_llm,
+    weights_arguments,
+)
 
 __all__ = ["VllmGenerator"]
 
@@ -119,6 +125,7 @@ class VllmGenerator:
             "enable_prefix_caching": True,
             "disable_log_stats": True,
             "seed": 0,
+            **weights_arguments(self.model_path),
         }
         arguments |= device_arguments(
             gpu_memory_utilization=settings.gpu_memory_utilization,

@@ -8,11 +8,13 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bon.config import INSTALL_ADVICE
 from bon.errors import ModelError, ModelNotFoundError, first_line
+from bon.pipeline.trust import NO_PICKLES, Pickles, refuse_modules
 from bon.pipeline.weights import (
     TRAINING_STATE,
     WEIGHTS,
@@ -52,22 +54,27 @@ class ResolvedModel:
     """Commit of a hub model; of a folder, a hash of its files, each of them whole."""
 
 
-def resolve_model(spec: str, revision: str | None) -> ResolvedModel:
+def resolve_model(spec: str, revision: str | None, pickles: Pickles = NO_PICKLES) -> ResolvedModel:
     """Find a whole model: a folder, or a hub id that is downloaded.
 
     Raises:
         ModelNotFoundError: nothing is there, or the hub does not give it.
-        ModelError: the folder has no configuration or no weights.
+        ModelError: the folder has no configuration or no weights, or they are pickles.
     """
-    model = _resolve(spec, revision)
-    _check_files(Path(model.path), "config.json")
+    model = _resolve(spec, revision, partial(_download, pickles=pickles))
+    _check_files(Path(model.path), "config.json", pickles)
     return model
 
 
-def resolve_adapter(spec: str) -> ResolvedModel:
+def resolve_adapter(spec: str, pickles: Pickles = NO_PICKLES) -> ResolvedModel:
     """Find a LoRA adapter: a folder, or a hub id that is downloaded."""
-    model = _resolve(spec, None)
-    _check_files(Path(model.path), _ADAPTER)
+    model = _resolve(spec, None, partial(_download, pickles=pickles))
+    _check_files(Path(model.path), _ADAPTER, pickles)
+    try:
+        said = read_config(model, _ADAPTER)
+    except ModelError:
+        return model  # what loads it says what is wrong with it
+    refuse_modules(said, model.path)
     return model
 
 
@@ -81,20 +88,21 @@ def resolve_tokenizer(spec: str, revision: str | None) -> ResolvedModel:
 
 
 def resolve_reward_model(
-    spec: str, revision: str | None
+    spec: str, revision: str | None, pickles: Pickles = NO_PICKLES
 ) -> tuple[ResolvedModel, ResolvedModel | None]:
     """Find a whole reward model, or the base of a LoRA adapter and the adapter.
 
     Raises:
         ModelNotFoundError: the model, the adapter or its base is not there.
-        ModelError: a folder has no configuration or no weights, or an adapter names no base.
+        ModelError: a folder has no configuration or no weights, they are pickles, or an adapter
+            names no base.
     """
-    model = _resolve(spec, revision)
+    model = _resolve(spec, revision, partial(_download, pickles=pickles))
     folder = Path(model.path)
     if _is_adapter(folder):
-        _check_files(folder, _ADAPTER, "adapter_model")
-        return _base_of(model), model
-    _check_files(folder, "config.json")
+        _check_files(folder, _ADAPTER, pickles, "adapter_model")
+        return _base_of(model, pickles), model
+    _check_files(folder, "config.json", pickles)
     return model, None
 
 
@@ -105,8 +113,9 @@ def _is_adapter(folder: Path) -> bool:
     return (folder / _ADAPTER).is_file() and not is_whole
 
 
-def _base_of(adapter: ResolvedModel) -> ResolvedModel:
+def _base_of(adapter: ResolvedModel, pickles: Pickles) -> ResolvedModel:
     config = read_config(adapter, _ADAPTER)
+    refuse_modules(config, adapter.path)
     name = config.get("base_model_name_or_path")
     next_step = (
         f"correct base_model_name_or_path in its {_ADAPTER}: a hub id, or a folder, looked for "
@@ -120,7 +129,7 @@ def _base_of(adapter: ResolvedModel) -> ResolvedModel:
             next_step=next_step,
         )
     try:
-        return resolve_model(name, config.get("revision"))
+        return resolve_model(name, config.get("revision"), pickles)
     except ModelNotFoundError as error:
         raise ModelNotFoundError(
             f"the LoRA adapter's base model {name!r} is not there",
@@ -140,7 +149,7 @@ def read_config(model: ResolvedModel, name: str = "config.json") -> dict[str, An
         config = json.loads((Path(model.path) / name).read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError(f"{name} is not a JSON object")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             "cannot read the reward model's configuration",
             where=model.path,
@@ -164,7 +173,7 @@ def _path(spec: str) -> Path:
 
 
 def _resolve(
-    spec: str, revision: str | None, download: Callable[[str, str | None], str] | None = None
+    spec: str, revision: str | None, download: Callable[[str, str | None], str]
 ) -> ResolvedModel:
     folder = local_folder(spec)
     if folder is not None:
@@ -177,14 +186,16 @@ def _resolve(
             why="it is a file" if folder.exists() else "no such folder, and not a hub id",
             next_step=_ADVICE,
         )
-    path = (download or _download)(spec, revision)
+    path = download(spec, revision)
     return ResolvedModel(spec, path, Path(path).name)
 
 
-def _download(spec: str, revision: str | None) -> str:
+def _download(spec: str, revision: str | None, *, pickles: Pickles) -> str:
     folder = _fetch(spec, revision, ignore_patterns=[*_NEVER_FETCHED, "*.bin"])
     if any(Path(folder).glob("*.safetensors")):
         return folder
+    if not pickles.are_allowed:
+        raise pickles.refusal(spec, "there are no safetensors")
     return _fetch(spec, revision, ignore_patterns=[*_NEVER_FETCHED])  # an older model
 
 
@@ -210,7 +221,7 @@ def _fetch(spec: str, revision: str | None, **patterns: list[str]) -> str:
         ) from error
 
 
-def _check_files(folder: Path, config: str, stem: str = "") -> None:
+def _check_files(folder: Path, config: str, pickles: Pickles, stem: str = "") -> None:
     if not (folder / config).is_file():
         raise ModelError(
             "this folder is not a model",
@@ -234,6 +245,7 @@ def _check_files(folder: Path, config: str, stem: str = "") -> None:
         raise ModelError(
             "the model's weights are damaged", where=str(folder), why=damage, next_step=_AGAIN
         )
+    pickles.refuse(folder)
 
 
 def _digest(folder: Path) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from bon.scorers.families.base import VllmUse
 from bon.scorers.families.loading import UNLIMITED
+from bon.vllm_engine import weights_arguments
 
 __all__ = ["engine_arguments"]
 
@@ -43,6 +44,7 @@ def engine_arguments(
         "disable_log_stats": True,
         "enforce_eager": is_cpu,
         "seed": 0,
+        **weights_arguments(path),
     }
     architecture = dict(use.classes).get(config.model_type)
     if architecture:

@@ -16,6 +16,7 @@ from bon.config import GenerateSettings
 from bon.errors import ModelError, ModelNotFoundError
 from bon.generators.vllm import VllmGenerator
 from bon.pipeline.models import ResolvedModel, read_config, resolve_adapter, resolve_model
+from bon.pipeline.trust import Pickles
 
 MIB = 1 << 20
 HEADER = 96
@@ -297,8 +298,12 @@ def test_hub_model_that_has_only_bin(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     hub = Hub(tmp_path / "0123abc", "config.json", "pytorch_model.bin", *UNUSED)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
-    resolve_model("org/name", "main")
-    assert hub.asked == [("org/name", "main")] * 2
+    with pytest.raises(ModelError, match="the model's weights are pickles") as caught:
+        resolve_model("org/name", "main")
+    assert caught.value.where == "org/name"
+    assert "--allow-pickle" in caught.value.next_step
+    assert hub.fetched() == {"config.json"}
+    resolve_model("org/name", "main", Pickles(are_allowed=True, flag="--allow-pickle"))
     assert hub.fetched() == {"config.json", "pytorch_model.bin"}
 
 

@@ -14,6 +14,7 @@ from bon.generators.transformers import TransformersGenerator
 from bon.generators.vllm import VllmGenerator
 from bon.pipeline.models import resolve_adapter, resolve_model
 from bon.pipeline.run import GenerationPlan
+from bon.pipeline.trust import Pickles
 
 __all__ = ["generation_plan"]
 
@@ -40,8 +41,9 @@ def _local_plan(settings: GenerateSettings) -> GenerationPlan:
         has_vllm=find_spec("vllm") is not None,
         has_transformers=find_spec("transformers") is not None,
     )
-    model = resolve_model(settings.model, settings.model_revision)
-    lora = resolve_adapter(settings.lora) if settings.lora else None
+    pickles = Pickles(settings.allow_pickle, "--allow-pickle")
+    model = resolve_model(settings.model, settings.model_revision, pickles)
+    lora = resolve_adapter(settings.lora, pickles) if settings.lora else None
     template = read_text(settings.chat_template, "--chat-template")
     fingerprint = settings.fingerprint() | {
         "model": model.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bon.cli.plans.files import read_text, text_digest
-from bon.cli.plans.kinds import ScorerKind
+from bon.cli.plans.kinds import ScorerKind, pickles_of
 from bon.cli.plans.language_models import refuse_others
 from bon.config import ScorerSettings
 from bon.config.scorer_spec import parse_options
@@ -31,7 +31,8 @@ from bon.serving.models import ServedModel, find_served_model
 
 __all__ = ["JUDGE"]
 
-_READS = dict.fromkeys(
+_LOCAL_READS = {"reward_allow_pickle": "judge:MODEL"}
+_SERVER_READS = dict.fromkeys(
     ("server_concurrency", "server_timeout_s", "server_patience_s"), "judge:server:URL"
 )
 
@@ -113,7 +114,9 @@ def _refuse_idle(settings: ScorerSettings, names: set[str] | frozenset[str], why
 def _local(
     settings: ScorerSettings, options: JudgeOptions, asking: Asking
 ) -> tuple[VllmJudge, dict[str, Any]]:
-    found = resolve_model(settings.spec.removeprefix(PREFIX), options.revision)
+    found = resolve_model(
+        settings.spec.removeprefix(PREFIX), options.revision, pickles_of(settings)
+    )
     refuse_others(
         read_config(found),
         found.path,
@@ -198,8 +201,8 @@ def _reading(options: JudgeOptions, question: Question) -> dict[str, Any]:
 JUDGE = ScorerKind(
     prefix=PREFIX,
     noun="a judge",
-    reads=_READS,
-    reads_of=lambda settings: _READS if is_server(settings.spec) else {},
+    reads=_LOCAL_READS | _SERVER_READS,
+    reads_of=lambda settings: _SERVER_READS if is_server(settings.spec) else _LOCAL_READS,
     gives_verdicts=lambda settings: False,
     check=check,
     plan=plan,

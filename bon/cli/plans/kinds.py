@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from bon.config import ScorerSettings
 from bon.pipeline.run import ScoringPlan
+from bon.pipeline.trust import Pickles
 
-__all__ = ["ScorerKind"]
+__all__ = ["ScorerKind", "pickles_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +31,8 @@ class ScorerKind:
     """Raise, before any work and without loading anything, where its settings cannot be."""
     plan: Callable[[ScorerSettings], ScoringPlan]
     """Find all that it needs and join the classes; loads no model."""
+
+
+def pickles_of(settings: ScorerSettings) -> Pickles:
+    """Return whether the weights of a scorer's model may be pickles."""
+    return Pickles(settings.allow_pickle, "--reward-allow-pickle")

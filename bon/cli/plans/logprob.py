@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bon.cli.plans.files import read_text, text_digest
-from bon.cli.plans.kinds import ScorerKind
+from bon.cli.plans.kinds import ScorerKind, pickles_of
 from bon.cli.plans.language_models import refuse_others
 from bon.config import ScorerSettings
 from bon.config.base import Settings
@@ -20,7 +20,8 @@ from bon.scorers.running import can_pack
 __all__ = ["LOGPROB"]
 
 _READS = dict.fromkeys(
-    ("ref_model", "reward_dtype", "reward_batch_tokens", "reward_device"), "logprob:MODEL"
+    ("ref_model", "reward_allow_pickle", "reward_dtype", "reward_batch_tokens", "reward_device"),
+    "logprob:MODEL",
 )
 
 
@@ -52,7 +53,9 @@ def plan(settings: ScorerSettings) -> ScoringPlan:
         SettingsError: an option or the template's file cannot be used.
     """
     options = _options(settings)
-    model = resolve_model(settings.spec.removeprefix(PREFIX), options.revision)
+    model = resolve_model(
+        settings.spec.removeprefix(PREFIX), options.revision, pickles_of(settings)
+    )
     config = read_config(model)
     refuse_others(
         config,

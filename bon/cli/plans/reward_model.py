@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from bon.cli.plans.files import read_text, text_digest
-from bon.cli.plans.kinds import ScorerKind
+from bon.cli.plans.kinds import ScorerKind, pickles_of
 from bon.config import ScorerSettings, ScoreSettings
 from bon.pipeline.models import read_config, resolve_reward_model
 from bon.pipeline.run import ScoringPlan
@@ -39,7 +39,7 @@ def plan(settings: ScorerSettings) -> ScoringPlan:
         ModelError: there is no such model, or none that can be scored with.
         SettingsError: the settings do not fit it.
     """
-    model, adapter = resolve_reward_model(settings.spec, settings.revision)
+    model, adapter = resolve_reward_model(settings.spec, settings.revision, pickles_of(settings))
     config = read_config(model)
     template = read_text(settings.template, "--reward-template")
     fingerprint = {"spec": model.name, "digest": model.digest, "template": text_digest(template)}

@@ -23,7 +23,7 @@ __all__ = ["ServerOptions", "server_plan"]
 _OF_ENGINES_HERE = (
     *("model_revision", "chat_template", "lora", "generator_engine", "dtype", "max_model_len"),
     *("tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager"),
-    "engine_args",
+    *("engine_args", "allow_pickle"),
 )
 """Settings that only an engine in this process reads."""
 

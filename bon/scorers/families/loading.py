@@ -56,7 +56,10 @@ def load_config(path: str, owner: str = "reward model") -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        if "/" in str(config._attn_implementation):
+            config._attn_implementation = None  # a kernel of the hub: code, which nobody asked for
+        return config
     except Exception as error:  # its checks raise kinds of their own
         raise ModelError(
             f"cannot read the {owner}'s configuration",

@@ -14,7 +14,13 @@ from bon.records import Drop
 from bon.scorers.judge.model import Answer, Asking, thinking_variables
 from bon.scorers.judge.options import JudgeOptions
 from bon.scorers.judge.words import find_word_tokens, log_sum
-from bon.vllm_engine import checkpoint_dtype, device_arguments, free_accelerator, import_llm
+from bon.vllm_engine import (
+    checkpoint_dtype,
+    device_arguments,
+    free_accelerator,
+    import_llm,
+    weights_arguments,
+)
 
 __all__ = ["VllmJudge"]
 
@@ -107,7 +113,7 @@ class VllmJudge:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.model_path)
+            tokenizer = AutoTokenizer.from_pretrained(self.model_path, trust_remote_code=False)
         except Exception as error:  # damaged files raise kinds of their own
             raise ModelError(
                 "cannot load the judge's tokenizer", where=self.model_path, why=first_line(error)
@@ -129,6 +135,7 @@ class VllmJudge:
             "enable_prefix_caching": True,
             "disable_log_stats": True,
             "seed": 0,
+            **weights_arguments(self.model_path),
         } | device_arguments(
             gpu_memory_utilization=options.gpu_memory_utilization, kv_cache_gib=options.kv_cache_gib
         )
