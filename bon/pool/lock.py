@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from bon.errors import OutputError, PoolLockedError
+from bon.redaction import redacted_command
 
 __all__ = ["PoolLock", "refuse_held"]
+
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+_COMMAND_CHARACTERS = 500
+_NUM_TRIES, _RETRY_S = 3, 0.03
 
 
 class PoolLock:
     """Hold a pool for writing while the block runs.
 
     The kernel frees the lock when its holder dies, however it dies, so a dead holder's lock is
-    taken over at once. A holder on another machine is believed until its file is removed, since
-    not every shared file system carries locks across machines.
+    taken over at once, and what it left half-written is removed. A holder on another machine is
+    believed until its file is removed, since not every shared file system carries locks across
+    machines. The file names process, machine and command, its secrets taken out.
 
     Raises:
         PoolLockedError: another run holds it; the message names process, machine and command.
@@ -32,27 +42,36 @@ class PoolLock:
     def __enter__(self) -> PoolLock:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                self._take(descriptor)
-            except BaseException:
-                os.close(descriptor)
-                raise
+            while self._descriptor is None:
+                self._descriptor = self._opened()
         except PoolLockedError:
             raise
         except OSError as error:
             raise _no_access(self.path, error) from error
-        self._descriptor = descriptor
+        _remove_content(self.path.with_name("staging"))
         return self
+
+    def _opened(self) -> int | None:
+        """Return a descriptor that holds the lock; none where its file went away meanwhile."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._take(descriptor)
+            if _is_at(self.path, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
 
     def _take(self, descriptor: int) -> None:
         holder = _read_holder(descriptor)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
         except BlockingIOError:
-            raise self._locked(holder) from None
-        if holder.get("host", socket.gethostname()) != socket.gethostname():
-            raise self._locked(holder)
+            raise _locked(self.path, holder) from None
+        if not _is_of_here(holder):
+            raise _locked(self.path, holder)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(_myself()).encode(), 0)
 
@@ -61,17 +80,6 @@ class PoolLock:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
-
-    def _locked(self, holder: dict[str, str]) -> PoolLockedError:
-        name = "process {pid} on {host}: {command}".format_map(
-            {"pid": "?", "host": "?", "command": "?", **holder}
-        )
-        return PoolLockedError(
-            "another run is writing to this pool",
-            where=str(self.path.parent.parent),
-            why=f"held by {name}",
-            next_step=f"wait for it, or stop it; if that machine is gone, delete {self.path}",
-        )
 
 
 def refuse_held(path: Path) -> None:
@@ -91,34 +99,84 @@ def refuse_held(path: Path) -> None:
         holder = _read_holder(descriptor)
         if not holder:
             return  # given back in order
-        if holder.get("host", socket.gethostname()) != socket.gethostname():
-            raise PoolLock(path)._locked(holder)
+        if not _is_of_here(holder):
+            raise _locked(path, holder)
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # a dead holder has let go of it
-    except BlockingIOError as error:
-        if isinstance(error, PoolLockedError):
-            raise
-        raise PoolLock(path)._locked(holder) from None
+    except PoolLockedError:
+        raise
+    except BlockingIOError:
+        raise _locked(path, holder) from None
     finally:
         os.close(descriptor)
 
 
+def _lock(descriptor: int) -> None:
+    """Take the kernel's lock; who only looks at it has it for a moment, so once is not enough."""
+    for left in reversed(range(_NUM_TRIES)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(_RETRY_S)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Tell whether a file is still the one that others find: people are told to delete it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _is_of_here(holder: dict[str, str]) -> bool:
+    return holder.get("host", socket.gethostname()) == socket.gethostname()
+
+
+def _locked(path: Path, holder: dict[str, str]) -> PoolLockedError:
+    said = {"pid": "?", "host": "?", "command": "?", **holder}
+    gone = f"; if that machine is gone, delete {path}"
+    return PoolLockedError(
+        "another run is writing to this pool",
+        where=str(path.parent.parent),
+        why="held by process {pid} on {host}: {command}".format_map(said),
+        next_step="wait for it, or stop it" + ("" if _is_of_here(holder) else gone),
+    )
+
+
 def _no_access(path: Path, error: OSError) -> OutputError:
+    advice = "make its folder writable, or copy the pool to a place that is"
+    if error.errno in _NO_LOCKS:
+        advice = "put the pool on a file system that has locks"
     return OutputError(
         "cannot write to the pool",
         where=str(path),
         why=error.strerror or str(error),
-        next_step="make its folder writable, or copy the pool to a place that is",
+        next_step=advice,
     )
 
 
 def _myself() -> dict[str, str]:
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return {"pid": str(os.getpid()), "host": socket.gethostname(), "command": command[:500]}
+    command = redacted_command([Path(sys.argv[0]).name, *sys.argv[1:]])[:_COMMAND_CHARACTERS]
+    return {"pid": str(os.getpid()), "host": socket.gethostname(), "command": command}
 
 
 def _read_holder(descriptor: int) -> dict[str, str]:
+    """Read the name in a lock file; what is no name is as good as none."""
     try:
-        value = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
-    except ValueError:
+        said = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
+    except (ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    is_name = isinstance(said, dict) and all(isinstance(one, str) for one in said.values())
+    return said if is_name else {}
+
+
+def _remove_content(folder: Path) -> None:
+    """Remove what dead runs left; nobody else writes there while the lock is held."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_second_holder_is_refused_with_the_first_ones_name(
     assert f"process {holder.pid} on {socket.gethostname()}" in error.why
     assert "--model {x}" in error.why
     assert error.where == str(path.parent.parent)
-    assert str(path) in error.next_step
+    assert error.next_step == "wait for it, or stop it", "deleting the file would let in a second"
     assert isinstance(error, BlockingIOError)
     with pytest.raises(PoolLockedError), PoolLock(path):
         pass  # being refused has freed nothing
@@ -109,12 +110,74 @@ def test_holder_on_another_machine_is_believed_until_the_file_goes(path: Path) -
         pass
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b'"x"'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[1]", b"\xff\xfe", b'"x"', b'{"host": 5}', b'{"host": null}', b"[" * 4096],
+    ids=["empty", "cut off", "list", "no UTF-8", "text", "number", "null", "deep"],
+)
 def test_unreadable_name_does_not_block(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     with PoolLock(path):
         pass
+
+
+def test_what_dead_runs_left_half_written_is_removed_with_the_lock(path: Path) -> None:
+    staging = path.with_name("staging")
+    (staging / "folder").mkdir(parents=True)
+    for name in (".part-00000.parquet.0123abcd-5.tmp", "folder/file"):
+        (staging / name).write_bytes(b"half")
+    with PoolLock(path):
+        assert list(staging.iterdir()) == []
+
+
+def test_the_refused_remove_nothing(holder: subprocess.Popen[str], path: Path) -> None:
+    (path.with_name("staging")).mkdir()
+    (path.with_name("staging") / "part").touch()
+    with pytest.raises(PoolLockedError), PoolLock(path):
+        pass
+    assert (path.with_name("staging") / "part").exists()
+
+
+def test_secrets_of_the_command_are_not_stored(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "server:https://me:hunter22@host/v1?api_key=k-12345678"
+    monkeypatch.setattr(sys, "argv", ["/bin/bon", "score", url, "--hub-token", "hf_x" + "y" * 20])
+    with PoolLock(path):
+        text = path.read_text()
+    assert "bon score" in text and "host/v1" in text
+    for secret in ("hunter22", "k-12345678", "yyyy"):
+        assert secret not in text
+
+
+def test_a_lock_whose_file_was_deleted_meanwhile_is_taken_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, num_taken = fcntl.flock, 0
+
+    def flock(descriptor: int, how: int) -> None:
+        nonlocal num_taken
+        num_taken += 1
+        lock(descriptor, how)
+        if num_taken == 1:
+            path.unlink()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with PoolLock(path):
+        assert num_taken == 2
+        with pytest.raises(PoolLockedError), PoolLock(path):
+            pass
+
+
+def test_who_only_looks_does_not_stop_a_run(path: Path) -> None:
+    with PoolLock(path):
+        pass
+    looking = os.open(path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    timer = threading.Timer(0.02, os.close, [looking])
+    timer.start()
+    with PoolLock(path):
+        pass
+    timer.join()
 
 
 def test_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
@@ -142,6 +205,7 @@ def test_full_disk_or_no_locks_is_an_output_error_and_leaks_nothing(
         with pytest.raises(OutputError) as caught, PoolLock(path):
             pass
     assert caught.value.why == os.strerror(number)
+    assert ("that has locks" in caught.value.next_step) == (name == "flock")
     assert len(list(Path("/proc/self/fd").iterdir())) == num_open
     with PoolLock(path):
         pass
