@@ -14,9 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from bon.errors import OutputError, PoolLockedError
+from bon.pool.links import refuse_links
 from bon.redaction import redacted_command
 
-__all__ = ["PoolLock", "refuse_held"]
+__all__ = ["PoolLock", "refuse_held", "refuse_unwritable"]
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _COMMAND_CHARACTERS = 500
@@ -40,6 +41,7 @@ class PoolLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> PoolLock:
+        refuse_links(self.path.parent.parent)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             while self._descriptor is None:
@@ -143,6 +145,19 @@ def _locked(path: Path, holder: dict[str, str]) -> PoolLockedError:
         why="held by process {pid} on {host}: {command}".format_map(said),
         next_step="wait for it, or stop it" + ("" if _is_of_here(holder) else gone),
     )
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Look whether a lock could be taken, as far as permissions tell; nothing is written.
+
+    Raises:
+        OutputError: as `PoolLock`.
+    """
+    found = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not os.access(found, os.W_OK):
+        is_fixed = os.statvfs(found).f_flag & os.ST_RDONLY
+        code = errno.EROFS if is_fixed else errno.EACCES
+        raise _no_access(path, OSError(code, os.strerror(code)))
 
 
 def _no_access(path: Path, error: OSError) -> OutputError:
