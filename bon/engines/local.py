@@ -21,6 +21,7 @@ from bon.engines.recovery import Lost, Recovery
 from bon.engines.worker import Failed, Finished, work_alone
 from bon.errors import BonError, WorkerDiedError
 from bon.protocols import Event, PartWork, Progress, Ready
+from bon.signals import held, received
 
 __all__ = ["LocalEngine"]
 
@@ -60,17 +61,18 @@ class LocalEngine:
         process = context.Process(
             target=work_alone, args=(work, list(parts), sender, alive_there, self.log, os.getpid())
         )
-        process.start()
-        sender.close()
-        alive_there.close()
         is_wanted = True
         try:
+            with held():  # a worker that is not all there yet would end with a trace
+                process.start()
+                sender.close()
+                alive_there.close()
             for event in self._events(process, receiver, alive):
                 is_wanted = not isinstance(event, Lost)
                 yield event
         finally:
             alive.close()
-            _stop(process, wait=is_wanted)
+            _stop(process, wait=is_wanted and received() is None)
             receiver.close()
 
     def _events(
@@ -190,6 +192,8 @@ def _drained(alive: Connection) -> bool:
 
 def _stop(process: BaseProcess, *, wait: bool) -> None:
     """Make a worker go; unless it was given up, it may go by itself, at the end of `alive`."""
+    if process.pid is None:  # the system could not start it
+        return
     if wait:
         process.join(_STOP_TIMEOUT_S)
     if process.is_alive():

@@ -17,6 +17,7 @@ from pathlib import Path
 from bon.errors import BonError, EngineError
 from bon.heartbeat import send_beats_to
 from bon.protocols import PartWork, Ready
+from bon.signals import STOPPING
 
 __all__ = ["Failed", "Finished", "work_alone"]
 
@@ -48,7 +49,9 @@ def work_alone(
     `alive` carries signs of life to the parent, and ends when the parent does.
     """
     _die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # see `held`
     threading.Thread(target=_exit_at_end_of, args=(alive,), daemon=True).start()
     _redirect_output(log)
     send_beats_to(lambda: _send_beat(alive))
