@@ -14,135 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
+from made_up_pool import NUM_CANDIDATES, compare, make_pool, peak_memory_mib, read_columns, run
 
 from bon.durable import PARQUET_OPTIONS
-from bon.pool.layout import PoolLayout
-from bon.pool.manifest import Manifest
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
-from bon.records import CANDIDATES_SCHEMA, MESSAGES_TYPE, PROMPTS_SCHEMA, SCORES_SCHEMA
 
-NUM_CANDIDATES = 16
-PART_SIZE = 128
 RESULTS = Path(__file__).parent / "results" / "curation.json"
-BON = str(Path(sys.executable).with_name("bon"))
-
-
-def make_pool(root: Path, num_prompts: int) -> Pool:
-    """Write a scored pool whose responses have about 60 words; one in fifty stands twice."""
-    rng = np.random.default_rng(0)
-    words = np.array([f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrst"])
-    manifest = Manifest(
-        part_size=PART_SIZE,
-        input={"settings": {}, "rows": num_prompts, "whole": True},
-        generation={"model": "made up", "num_candidates": NUM_CANDIDATES, "seed": 0},
-        scorers={"reward": {"spec": "made up"}},
-    )
-    pool = Pool(PoolLayout(root), manifest).save(manifest)
-    for part, start in enumerate(range(0, num_prompts, PART_SIZE)):
-        _commit_part(pool, part, range(start, min(start + PART_SIZE, num_prompts)), words, rng)
-    return pool
-
-
-def _commit_part(
-    pool: Pool, part: int, rows: range, words: np.ndarray, rng: np.random.Generator
-) -> None:
-    def text(num_words: int) -> str:
-        return " ".join(words[rng.integers(len(words), size=num_words)])
-
-    ids = [f"prompt-{row:06d}" for row in rows]
-    prompts = {
-        "prompt_id": ids,
-        "prompt": [[{"role": "user", "content": text(20)}] for _ in rows],
-        "extra": [json.dumps({"answer": str(row), "source": "made up"}) for row in rows],
-        "row": list(rows),
-        "where": [f"made-up.jsonl:{row + 1}" for row in rows],
-    }
-    num = len(rows) * NUM_CANDIDATES
-    lengths = rng.integers(20, 100, size=num)
-    responses = [text(int(n)) for n in lengths]
-    for copy in np.flatnonzero(rng.random(num) < 0.02):
-        responses[copy] = responses[copy - copy % NUM_CANDIDATES]
-    keys = {
-        "prompt_id": np.repeat(ids, NUM_CANDIDATES).tolist(),
-        "candidate": np.tile(np.arange(NUM_CANDIDATES), len(rows)),
-    }
-    candidates = {
-        **keys,
-        "response": responses,
-        "finish_reason": np.where(rng.random(num) < 0.05, "length", "stop").tolist(),
-        "num_tokens": lengths,
-        "logprob": rng.normal(-60, 10, num),
-        "seed": rng.integers(1 << 40, size=num),
-    }
-    scores = {
-        **keys,
-        "score": rng.normal(0, 2, num).round(3),
-        "num_tokens": lengths + 20,
-        "truncated": np.zeros(num, dtype=bool),
-    }
-    for kind, columns, schema in (
-        (PROMPTS, prompts, PROMPTS_SCHEMA),
-        (CANDIDATES, candidates, CANDIDATES_SCHEMA),
-        (scores_kind("reward"), scores, SCORES_SCHEMA),
-    ):
-        arrays = [pa.array(columns[f.name]).cast(f.type) if f.name != "prompt"
-                  else pa.array(columns[f.name], MESSAGES_TYPE) for f in schema]  # fmt: skip
-        pool.commit(kind, part, pa.table(arrays, schema=schema), [], covers=len(rows))
-
-
-def read_columns(pool: Pool, columns: dict[str, list[str]]) -> int:
-    """Read columns of every part with pyarrow alone."""
-    num_rows = 0
-    for kind, names in columns.items():
-        for path in sorted((pool.layout.root / kind).glob("*.parquet")):
-            table = pq.read_table(
-                path, columns=names, page_checksum_verification=True, partitioning=None
-            )
-            num_rows += table.num_rows
-    return num_rows
-
-
-def compare(
-    rounds: int, ours: Callable[[], None], baseline: Callable[[], None]
-) -> dict[str, float]:
-    """Alternate the two and return the medians and their ratio."""
-    seconds: dict[str, list[float]] = {"bon_s": [], "pyarrow_s": []}
-    for _ in range(rounds):
-        for name, call in (("bon_s", ours), ("pyarrow_s", baseline)):
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    medians = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
-    return {**medians, "ratio": round(medians["bon_s"] / medians["pyarrow_s"], 3)}
-
-
-def peak_memory_mib(arguments: Sequence[str]) -> float:
-    """Run `bon` in a process of its own and return its largest resident size."""
-    code = (
-        "import resource, subprocess, sys\n"
-        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, BON, *arguments], check=True, capture_output=True, text=True
-    )
-    return round(int(done.stdout.split()[-1]) / 1024, 1)
-
-
-def run(*arguments: str) -> None:
-    """Run `bon` in a process of its own, start-up included."""
-    subprocess.run([BON, *arguments, "--quiet"], check=True, stdout=subprocess.DEVNULL)
 
 
 def bench_build_dpo(pool: Pool, folder: Path, rounds: int) -> dict[str, object]:
