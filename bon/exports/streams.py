@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
+import numpy as np
 import pyarrow as pa
 
 from bon.exports.files import RowFile
 from bon.exports.formats import Format, Kind
 from bon.exports.once import Once
+from bon.exports.sizes import row_bytes
 
 __all__ = ["ROW_GROUP_BYTES", "SplitStream"]
 
@@ -46,12 +48,20 @@ class SplitStream:
         return 0 if self._once is None else self._once.num_merged
 
     def write(self, table: pa.Table) -> None:
-        """Append native rows."""
-        for piece, size in _pieces(table, self._group_bytes):
-            if self._waiting_bytes + size > self._group_bytes:
+        """Append native rows; a row group takes as many as fit, however they come."""
+        end_R = np.cumsum(row_bytes(table))
+        start, before = 0, 0
+        while start < table.num_rows:
+            room = before + self._group_bytes - self._waiting_bytes
+            stop = int(np.searchsorted(end_R, room, side="right"))
+            if stop == start and not self._waiting:
+                stop = start + 1  # a row as large as a group
+            if stop > start:
+                self._waiting.append(table.slice(start, stop - start))
+                self._waiting_bytes += int(end_R[stop - 1]) - before
+                start, before = stop, int(end_R[stop - 1])
+            if start < table.num_rows:
                 self.flush()
-            self._waiting.append(piece)
-            self._waiting_bytes += size
 
     def finish(self, native: pa.Schema) -> None:
         """Write what waits and close the last shard; a split without rows has one empty shard."""
@@ -87,20 +97,9 @@ class SplitStream:
 
     def _append(self, rows: pa.Table) -> None:
         file = self._file
-        if file is None or file.num_bytes + rows.nbytes > self._shard_bytes:
+        if file is None or file.num_bytes + int(row_bytes(rows).sum()) > self._shard_bytes:
             self.close()
             file = self._file = self._open_shard(self.num_shards)
             self.num_shards += 1
         file.write(rows)
         self.num_rows += rows.num_rows
-
-
-def _pieces(table: pa.Table, most: int) -> Iterator[tuple[pa.Table, int]]:
-    """Halve a table until each piece has at most so many bytes, or one row."""
-    size = table.nbytes
-    if size <= most or table.num_rows <= 1:
-        yield table, size
-        return
-    half = table.num_rows // 2
-    yield from _pieces(table.slice(0, half), most)
-    yield from _pieces(table.slice(half), most)

@@ -68,3 +68,30 @@ def test_an_abandoned_shard_may_fail_to_close(pairs: pa.Table) -> None:
         stream.finish(pairs.schema)
     stream.abandon()
     stream.close()  # it is gone
+
+
+def test_where_rows_are_cut_does_not_depend_on_how_they_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bon.exports.streams.ROW_GROUP_BYTES", 1000)
+    rows = [
+        {"text": None if n % 5 == 1 else "x" * (n * 37 % 150), "ids": [1.0] * (n % 7) or None,
+         "deep": [{"a": "y" * (n % 11), "b": n % 3 == 0 or None}], "flag": True}
+        for n in range(300)
+    ]  # fmt: skip
+    rows[150]["text"] = "x" * 5000  # larger than a group
+    table = pa.Table.from_pylist(rows)
+    files = set()
+    for number, size in enumerate((1, 7, 100, 300)):
+        (tmp_path / str(number)).mkdir()
+        shards = Shards(tmp_path / str(number), table.schema)
+        stream = SplitStream(choose_format("bon", "pairs"), "pairs", "x", shards, 10_000)
+        for start in range(0, 300, size):
+            stream.write(table.slice(start, size))
+        stream.finish(table.schema)
+        files.add(tuple(path.read_bytes() for path in shards.paths))
+    (shards_of_all,) = files
+    assert len(shards_of_all) > 2
+    groups = [pq.ParquetFile(path) for path in shards.paths]
+    assert sum(one.num_row_groups for one in groups) > 10
+    assert pa.concat_tables(one.read() for one in groups).equals(table)
