@@ -1,4 +1,4 @@
-"""Which candidates of one prompt are kept: rewards and answers in, candidate numbers out.
+"""Which candidates of a prompt are kept: rewards and answers in, candidate numbers out.
 
 A reward that is none, NaN or infinite is missing: its candidate is not scored, is never chosen
 for its reward and never counts. Ties always go to the lowest candidate number, and are counted.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias
@@ -21,9 +21,8 @@ from bon.errors import UnknownChoiceError, did_you_mean
 __all__ = [
     "STRATEGIES",
     "Choice",
+    "Choices",
     "Rewards",
-    "above_threshold",
-    "best",
     "choose",
     "majority",
     "soft",
@@ -53,49 +52,148 @@ class Choice:
     no tie, 0 a dropped prompt."""
 
 
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What is kept of P prompts with C candidates together."""
+
+    chosen_K: NDArray[np.int64]
+    """Positions among the C candidates, prompt by prompt, of each the best first."""
+    num_kept_P: NDArray[np.int64]
+    """How many are kept of each prompt; 0 where it is dropped."""
+    num_tied_P: NDArray[np.int64]
+    """As `Choice.num_tied`."""
+    dropped: dict[int, tuple[str, str]]
+    """By position of a dropped prompt, ascending: its `Choice.reason` and `detail`."""
+
+
 def choose(
-    rewards_N: Rewards,
+    reward_C: NDArray[np.floating],
+    count_P: NDArray[np.int64],
     *,
     strategy: str,
     k: int = 1,
     threshold: float = 0.0,
     soft_lambda: float = 1.0,
-    answers_N: Sequence[str | None] | None = None,
-    seed: int = 0,
-) -> Choice:
-    """Choose among one prompt's candidates by the strategy of this name.
+    answers_C: Sequence[str | None] | None = None,
+    seeds_P: Sequence[int] | None = None,
+) -> Choices:
+    """Choose among the candidates of P prompts by the strategy of this name.
 
-    `k`, `threshold`, `soft_lambda` with `seed`, and `answers_N` are read only by the strategies
-    that need them.
+    `reward_C` has the C rewards one prompt after the other, `count_P` each prompt's number of
+    candidates. `k`, `threshold`, `soft_lambda` with `seeds_P`, and `answers_C` are read only by
+    the strategies that need them.
+
+    - `best` (best-of-n) keeps the highest reward, `top-k` the k highest, best first, or all where
+      fewer are scored. Candidates that share a reward count as tied only where some of them are
+      kept and others not.
+    - `threshold` keeps the best where its reward is at least `threshold`, both as float32 stores
+      them: a reward of 0.1 reaches 0.1, whatever it was made of.
+    - `majority`, `weighted-majority` and `soft` are the functions of these names, prompt by prompt.
 
     Raises:
         UnknownChoiceError: no such strategy.
         ValueError: a voting strategy without one answer (or none) a candidate, k below 1, or
             soft_lambda not above 0.
     """
+    known_C: NDArray[np.float64] = np.where(np.isfinite(reward_C), reward_C, np.nan)
     match strategy:
         case "best":
-            return best(rewards_N)
+            return _highest(known_C, count_P, 1)
         case "top-k":
-            return top_k(rewards_N, k)
+            return _highest(known_C, count_P, k)
         case "threshold":
-            return above_threshold(rewards_N, threshold)
+            return _above(_highest(known_C, count_P, 1), known_C, threshold)
         case "soft":
-            return soft(rewards_N, soft_lambda, seed)
+            seeds = [0] * len(count_P) if seeds_P is None else seeds_P
+            return _one_by_one(
+                known_C,
+                count_P,
+                lambda rewards, prompt, _: soft(rewards, soft_lambda, seeds[prompt]),
+            )
         case "majority" | "weighted-majority":
-            if answers_N is None:
-                raise ValueError(f"strategy {strategy!r} needs answers_N")
+            if answers_C is None:
+                raise ValueError(f"strategy {strategy!r} needs answers_C")
+            if len(answers_C) != len(reward_C):
+                raise ValueError(f"{len(answers_C)} answers for {len(reward_C)} candidates")
             vote = majority if strategy == "majority" else weighted_majority
-            return vote(rewards_N, answers_N)
+            return _one_by_one(
+                known_C, count_P, lambda rewards, _, place: vote(rewards, answers_C[place])
+            )
         case _:
             raise UnknownChoiceError(
                 f"unknown strategy {strategy!r}", next_step=did_you_mean(strategy, STRATEGIES)
             )
 
 
-def best(rewards_N: Rewards) -> Choice:
-    """Keep the candidate with the highest reward (best-of-n)."""
-    return top_k(rewards_N, 1)
+def _highest(reward_C: NDArray[np.float64], count_P: NDArray[np.int64], k: int) -> Choices:
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    num_prompts = len(count_P)
+    prompt_C = np.repeat(np.arange(num_prompts), count_P)
+    start_P = np.cumsum(count_P) - count_P
+    is_scored_C = ~np.isnan(reward_C)
+    # Stable: candidates with the same reward stay in the order of their numbers.
+    order_C = np.lexsort((np.where(is_scored_C, -reward_C, np.inf), prompt_C))
+    num_scored_P = np.bincount(prompt_C[is_scored_C], minlength=num_prompts)
+    num_kept_P = np.minimum(num_scored_P, k)
+    rank_C = np.arange(len(reward_C)) - start_P[prompt_C]
+    chosen_K = order_C[rank_C < num_kept_P[prompt_C]]
+    last_P = np.full(num_prompts, np.nan)
+    some = num_kept_P > 0
+    last_P[some] = reward_C[order_C[(start_P + num_kept_P - 1)[some]]]
+    rest = num_scored_P > k
+    is_tied_P = np.zeros(num_prompts, np.bool_)
+    is_tied_P[rest] = reward_C[order_C[(start_P + k)[rest]]] == last_P[rest]
+    num_same_P = np.bincount(prompt_C[reward_C == last_P[prompt_C]], minlength=num_prompts)
+    num_tied_P = np.where(is_tied_P, num_same_P, some.astype(np.int64))
+    details = {p: _none_scored(int(count_P[p])) for p in np.flatnonzero(~some).tolist()}
+    return Choices(chosen_K, num_kept_P, num_tied_P, details)
+
+
+def _above(choices: Choices, reward_C: NDArray[np.float64], lowest: float) -> Choices:
+    """Drop the prompts whose best is below the threshold."""
+    prompts = np.flatnonzero(choices.num_kept_P)
+    best_K = reward_C[choices.chosen_K]
+    with np.errstate(over="ignore"):
+        reaches_K = best_K.astype(np.float32) >= np.float32(lowest)
+    below = {
+        prompt: (
+            "below_threshold",
+            f"the best reward, {reward:g}, is below the threshold {lowest:g}",
+        )
+        for prompt, reward in zip(
+            prompts[~reaches_K].tolist(), best_K[~reaches_K].tolist(), strict=True
+        )
+    }
+    reaches_P = np.ones(len(choices.num_kept_P), np.bool_)
+    reaches_P[list(below)] = False
+    return Choices(
+        choices.chosen_K[reaches_K],
+        choices.num_kept_P * reaches_P,
+        choices.num_tied_P * reaches_P,
+        dict(sorted((choices.dropped | below).items())),
+    )
+
+
+def _one_by_one(
+    reward_C: NDArray[np.float64],
+    count_P: NDArray[np.int64],
+    choose_one: Callable[[list[float], int, slice], Choice],
+) -> Choices:
+    rewards = reward_C.tolist()
+    chosen: list[int] = []
+    num_kept, num_tied = np.zeros_like(count_P), np.zeros_like(count_P)
+    dropped: dict[int, tuple[str, str]] = {}
+    start = 0
+    for prompt, count in enumerate(count_P.tolist()):
+        place = slice(start, start + count)
+        choice = choose_one(rewards[place], prompt, place)
+        chosen += [start + position for position in choice.candidates]
+        num_kept[prompt], num_tied[prompt] = len(choice.candidates), choice.num_tied
+        if choice.reason is not None:
+            dropped[prompt] = choice.reason, choice.detail
+        start += count
+    return Choices(np.array(chosen, np.int64), num_kept, num_tied, dropped)
 
 
 def top_k(rewards_N: Rewards, k: int) -> Choice:
@@ -117,23 +215,6 @@ def top_k(rewards_N: Rewards, k: int) -> Choice:
     is_tied = bool(rest) and reward_N[rest[0]] == last
     num_tied = reward_N.count(last) if is_tied else 1
     return Choice(tuple(kept), None, "", num_tied)
-
-
-def above_threshold(rewards_N: Rewards, lowest: float) -> Choice:
-    """Keep the best candidate where its reward is at least `lowest`, else drop the prompt.
-
-    Both as float32 stores them: a reward of 0.1 reaches 0.1, whatever it was made of.
-    """
-    choice = best(rewards_N)
-    if choice.reason is not None:
-        return choice
-    reward = _as_list(rewards_N)[choice.candidates[0]]
-    with np.errstate(over="ignore"):
-        reaches = np.float32(reward) >= np.float32(lowest)
-    if reaches:
-        return choice
-    detail = f"the best reward, {reward:g}, is below the threshold {lowest:g}"
-    return Choice((), "below_threshold", detail, 0)
 
 
 def majority(rewards_N: Rewards, answers_N: Sequence[str | None]) -> Choice:
@@ -274,5 +355,8 @@ def _uniform(seed: int) -> float:
 
 
 def _no_scored_candidate(num_candidates: int) -> Choice:
-    detail = f"none of {num_candidates} candidates has a reward"
-    return Choice((), "no_scored_candidate", detail, 0)
+    return Choice((), *_none_scored(num_candidates), 0)
+
+
+def _none_scored(num_candidates: int) -> tuple[str, str]:
+    return "no_scored_candidate", f"none of {num_candidates} candidates has a reward"

@@ -3,16 +3,15 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.plain_selection import plain_choice
 
 from bon.config import SelectSettings
 from bon.errors import UnknownChoiceError
 from bon.selection import (
     STRATEGIES,
     Choice,
-    above_threshold,
-    best,
     choose,
     majority,
     soft,
@@ -32,6 +31,25 @@ ORACLE_REWARDS = [0.4, 0.4, 0.7, 0.1]
 ORACLE_ANSWERS = ["A", "A", "B", "C"]
 
 
+def choose_one(rewards, *, answers_N=None, seed=0, **settings):
+    """Choose among one prompt's candidates."""
+    reward_C = np.array(rewards, np.float64)
+    made = choose(
+        reward_C, np.array([len(rewards)]), answers_C=answers_N, seeds_P=[seed], **settings
+    )
+    reason, detail = made.dropped.get(0, (None, ""))
+    assert len(made.chosen_K) == made.num_kept_P[0]
+    return Choice(tuple(made.chosen_K.tolist()), reason, detail, int(made.num_tied_P[0]))
+
+
+def best(rewards):
+    return choose_one(rewards, strategy="best")
+
+
+def above_threshold(rewards, lowest):
+    return choose_one(rewards, strategy="threshold", threshold=lowest)
+
+
 def scored(rewards):
     return [i for i, reward in enumerate(rewards) if reward is not None]
 
@@ -46,7 +64,7 @@ def test_strategies_are_those_of_the_settings():
 
 def test_plain_majority_and_weighted_choose_as_the_oracle_says():
     chosen = {
-        strategy: choose(ORACLE_REWARDS, strategy=strategy, answers_N=ORACLE_ANSWERS).candidates
+        strategy: choose_one(ORACLE_REWARDS, strategy=strategy, answers_N=ORACLE_ANSWERS).candidates
         for strategy in ("best", "majority", "weighted-majority")
     }
     assert chosen == {"best": (2,), "majority": (0,), "weighted-majority": (0,)}
@@ -119,20 +137,20 @@ def test_arrays_and_lists_choose_alike():
 @pytest.mark.parametrize("rewards", [[], [None], [None, math.nan]])
 @pytest.mark.parametrize("strategy", ["best", "top-k", "threshold", "weighted-majority", "soft"])
 def test_prompt_without_a_scored_candidate_is_dropped(rewards, strategy):
-    choice = choose(rewards, strategy=strategy, answers_N=["A"] * len(rewards))
+    choice = choose_one(rewards, strategy=strategy, answers_N=["A"] * len(rewards))
     assert dropped(choice, "no_scored_candidate")
     assert choice.num_tied == 0
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_one_candidate_is_kept_by_every_strategy(strategy):
-    choice = choose([0.5], strategy=strategy, k=3, threshold=0.5, answers_N=["A"])
+    choice = choose_one([0.5], strategy=strategy, k=3, threshold=0.5, answers_N=["A"])
     assert choice == Choice((0,), None, "", 1)
 
 
 @pytest.mark.parametrize("strategy", ["majority", "weighted-majority"])
 def test_prompt_without_an_answer_is_dropped(strategy):
-    assert dropped(choose([1.0, 2.0], strategy=strategy, answers_N=[None, None]), "no_answer")
+    assert dropped(choose_one([1.0, 2.0], strategy=strategy, answers_N=[None, None]), "no_answer")
 
 
 def test_answers_of_unscored_candidates_vote_only_in_the_plain_majority():
@@ -175,19 +193,19 @@ def test_top_k_counts_ties_only_where_they_decide():
     ("arguments", "message"),
     [
         ({"strategy": "top-k", "k": 0}, "k must be at least 1"),
-        ({"strategy": "majority"}, "needs answers_N"),
+        ({"strategy": "majority"}, "needs answers_C"),
         ({"strategy": "majority", "answers_N": ["A"]}, "1 answers for 2 candidates"),
         ({"strategy": "weighted-majority", "answers_N": ["A"]}, "1 answers for 2 candidates"),
     ],
 )
 def test_calls_that_cannot_be_meant_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        choose([1.0, 2.0], **arguments)
+        choose_one([1.0, 2.0], **arguments)
 
 
 def test_unknown_strategy_names_the_nearest():
     with pytest.raises(UnknownChoiceError, match="did you mean 'majority'"):
-        choose([1.0], strategy="majorty")
+        choose_one([1.0], strategy="majorty")
 
 
 @given(REWARDS)
@@ -246,7 +264,7 @@ def test_votes_win_by_count_or_sum_whatever_their_order(votes, data, vote):
 @given(VOTES, st.sampled_from(STRATEGIES), st.integers(0, 2**63 - 1))
 def test_every_strategy_keeps_scored_candidates_or_says_why_not(votes, strategy, seed):
     rewards, answers = [r for r, _ in votes], [a for _, a in votes]
-    choice = choose(rewards, strategy=strategy, k=2, answers_N=answers, seed=seed)
+    choice = choose_one(rewards, strategy=strategy, k=2, answers_N=answers, seed=seed)
     assert bool(choice.candidates) == (choice.reason is None) == (choice.detail == "")
     assert bool(choice.candidates) == (choice.num_tied >= 1)
     assert len(set(choice.candidates)) == len(choice.candidates)
@@ -274,3 +292,41 @@ def test_soft_probabilities_are_a_distribution_in_the_order_of_the_rewards(rewar
     assert probability_N.sum() == pytest.approx(1.0 if scored(rewards) else 0.0)
     ranked = top_k(rewards, len(rewards) or 1).candidates
     assert list(probability_N[list(ranked)]) == sorted(probability_N[list(ranked)], reverse=True)
+
+
+PROMPTS = st.lists(VOTES, max_size=8)
+
+
+@settings(deadline=None)
+@given(
+    PROMPTS,
+    st.sampled_from(STRATEGIES),
+    st.integers(1, 5),
+    st.sampled_from([-1.0, 0.5, 2.0, 1e300]),
+    st.floats(min_value=1e-3, max_value=1e3),
+    st.data(),
+)
+def test_all_prompts_at_once_choose_as_each_alone(prompts, strategy, k, threshold, lam, data):
+    wild = st.sampled_from([None, math.nan, math.inf, -math.inf, 0.1, -0.0, 0.0, 3e38, 1e39, -5.0])
+    rewards = [[data.draw(st.just(r) | wild) for r, _ in votes] for votes in prompts]
+    seeds = [data.draw(st.integers(0, 2**64 - 1)) for _ in prompts]
+    answers = [[answer for _, answer in votes] for votes in prompts]
+    made = choose(
+        np.array([r for one in rewards for r in one], np.float64),
+        np.array([len(one) for one in rewards], np.int64),
+        strategy=strategy, k=k, threshold=threshold, soft_lambda=lam,
+        answers_C=[a for one in answers for a in one], seeds_P=seeds,
+    )  # fmt: skip
+    expected = [
+        plain_choice(
+            r, strategy=strategy, k=k, threshold=threshold, soft_lambda=lam, answers_N=a, seed=s
+        )
+        for r, a, s in zip(rewards, answers, seeds, strict=True)
+    ]
+    starts = np.cumsum([0, *map(len, rewards)]).tolist()
+    chosen = [start + n for start, c in zip(starts, expected, strict=False) for n in c.candidates]
+    assert made.chosen_K.tolist() == chosen
+    assert made.num_kept_P.tolist() == [len(one.candidates) for one in expected]
+    assert made.num_tied_P.tolist() == [one.num_tied for one in expected]
+    dropped = {n: (c.reason, c.detail) for n, c in enumerate(expected) if c.reason is not None}
+    assert list(made.dropped.items()) == list(dropped.items())

@@ -336,7 +336,8 @@ class PairBuilder:
         }
         self._measure(columns)
         ours = [columns[item.name] for item in PAIR_FIELDS]
-        others = [array.take(prompt_K) for array in self._others.arrays(frame.prompts)]
+        extras = self._others.read(frame.prompts)
+        others = [array.take(prompt_K) for array in self._others.arrays(extras)]
         return pa.table([*ours, *others], schema=self.schema)
 
     def _measure(self, columns: dict[str, Any]) -> None:

@@ -49,6 +49,11 @@ class ExtraColumns:
         return other
 
     @property
+    def names(self) -> list[str]:
+        """The columns' names in the input, in its order."""
+        return list(self._kinds)
+
+    @property
     def fields(self) -> list[pa.Field]:
         """The output's fields for these columns, in the input's order."""
         used = self._taken | self._kinds.keys()

@@ -1,4 +1,4 @@
-"""Responses as conversations: each a turn of its own, or the last turn of its prompt."""
+"""Conversations as whole columns: responses as turns, and what a prompt ends with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,25 @@ from numpy.typing import NDArray
 
 from bon.records import MESSAGES_TYPE
 
-__all__ = ["after_prompts", "single_turns"]
+__all__ = ["after_prompts", "as_array", "last_user_turn", "single_turns"]
+
+
+def as_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """Return a column as one array, without a copy where it is one already."""
+    if isinstance(column, pa.Array):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def last_user_turn(prompts: pa.Array) -> pa.Array:
+    """Return the content of each conversation's last user turn, null where there is none."""
+    messages = prompts.flatten()
+    is_user = np.asarray(pc.equal(messages.field("role"), "user").fill_null(False))
+    ends = np.cumsum(pc.fill_null(pc.list_value_length(prompts), 0).to_numpy())
+    starts = np.r_[0, ends][:-1]
+    position = np.where(is_user, np.arange(len(is_user)), -1)
+    last = np.r_[-1, np.maximum.accumulate(position)][ends]
+    return messages.field("content").take(pa.array(last, mask=last < starts))
 
 
 def single_turns(responses: pa.Array) -> pa.Array:

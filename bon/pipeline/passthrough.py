@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -35,9 +35,18 @@ class PassThrough:
         """The output's fields for these columns, in the input's order."""
         return self._columns.fields
 
-    def arrays(self, prompts: pa.Table) -> list[pa.Array]:
-        """Return one array per field, one value a prompt; `prompts` needs its column `extra`."""
-        return self._columns.arrays(read_extras(prompts))
+    @property
+    def names(self) -> list[str]:
+        """The columns' names in the input."""
+        return self._columns.names
+
+    def read(self, prompts: pa.Table) -> list[dict[str, Any]]:
+        """Return each prompt's columns; `prompts` needs its column `extra`."""
+        return read_extras(prompts) if self.names else [{}] * prompts.num_rows
+
+    def arrays(self, extras: Sequence[dict[str, Any]]) -> list[pa.Array]:
+        """Return one array per field, one value a prompt, of what `read` returned."""
+        return self._columns.arrays(extras)
 
 
 def extras_of_parts(pool: Pool, limit: int | None) -> Iterator[list[dict[str, Any]]]:

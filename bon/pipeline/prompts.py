@@ -59,4 +59,5 @@ class PromptSet:
             self.accounting.kept_rows += table.num_rows
             self.accounting.output_rows += table.num_rows
             ours = [table[item.name] for item in PROMPT_FIELDS]
-            yield pa.table([*ours, *self._others.arrays(table)], schema=self.schema)
+            others = self._others.arrays(self._others.read(table))
+            yield pa.table([*ours, *others], schema=self.schema)

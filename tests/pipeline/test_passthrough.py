@@ -29,7 +29,8 @@ def read(pool: Pool, limit: int | None = None) -> tuple[pa.Schema, list[dict[str
     schema = pa.schema(others.fields)
     rows: list[dict[str, Any]] = []
     for frame in frames(pool, limit=limit, prompt_columns=["extra"]):
-        rows += pa.Table.from_arrays(others.arrays(frame.prompts), schema=schema).to_pylist()
+        arrays = others.arrays(others.read(frame.prompts))
+        rows += pa.Table.from_arrays(arrays, schema=schema).to_pylist()
     return schema, rows
 
 

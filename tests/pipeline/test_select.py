@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from support.fakes import FakeGenerator, FakeScorer, Run, bad_row, input_rows, p
 from bon.config import ExportSettings, SelectSettings
 from bon.errors import AccountingError, PoolCorruptError, PoolIncompleteError
 from bon.exports.formats import choose_format
+from bon.pipeline.accounting import Accounting
 from bon.pipeline.export import write_set
+from bon.pipeline.ranked import open_books
 from bon.pipeline.rewards import Ranking
 from bon.pipeline.select import Selector, SelectReport
 from bon.pool.pool import Pool
@@ -233,6 +235,26 @@ def test_limit_is_a_view_like_a_pool_of_so_many_rows(tmp_path: Path, limit: int)
     assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
 
 
+def test_frames_and_parts_do_not_change_a_result_of_many_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bon.exports.streams.ROW_GROUP_BYTES", 3000)
+    rows: list[Prompt | Drop] = [
+        prompt(n, answer=n % 10, note=None if n % 3 else "x" * n) for n in range(90)
+    ]
+    failed = {f"p{n}": [None, 1.0, 0.1] for n in range(0, 90, 7)}
+    results = set()
+    for size, frame_rows in ((2, 1), (7, 30), (16, 100_000)):
+        monkeypatch.setattr("bon.pipeline.frames._FRAME_ROWS", frame_rows)
+        run = Run(rows, part_size=size, scorer=FakeScorer(failed))
+        pool = run.scores(tmp_path / f"p{size}")
+        report, _ = run_select(pool, tmp_path / "o.parquet", strategy="top-k", k=2)
+        told = json.dumps(report.as_json())
+        results.add(((tmp_path / "o.parquet").read_bytes(), told))
+    assert len(results) == 1
+    assert pq.ParquetFile(tmp_path / "o.parquet").num_row_groups > 5
+
+
 def test_part_size_does_not_change_the_result(tmp_path: Path) -> None:
     rows: list[Prompt | Drop] = [prompt(0, x=2**60 + 1), prompt(1, x=0.5), prompt(2, y=[])]
     for size in (1, 2, 3):
@@ -285,11 +307,16 @@ def test_more_rows_than_one_batch(tmp_path: Path) -> None:
     assert [r["prompt_id"] for r in rows] == [f"p{n}" for n in range(600)]
 
 
-def test_books_that_do_not_close_give_no_result(tmp_path: Path) -> None:
+def test_books_that_do_not_close_give_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_row_more(*args: Any) -> Accounting:
+        return replace(open_books(*args), input_rows=7)
+
+    monkeypatch.setattr("bon.pipeline.select.open_books", one_row_more)
     pool = Run(input_rows(6, bad=[2])).scores(tmp_path / "p")
-    pool.layout.drops("prompts", 0).unlink()
     (tmp_path / "o.parquet").write_text("old")
-    with pytest.raises(AccountingError, match="6 input rows, but 5 kept and 0 dropped"):
+    with pytest.raises(AccountingError, match="7 input rows, but 5 kept and 1 dropped"):
         run_select(pool, tmp_path / "o.parquet")
     assert (tmp_path / "o.parquet").read_text() == "old"
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from bon.config.filters import ExactDedup
 from bon.filters import best_of_groups
+from bon.pipeline.conversations import as_array
 from bon.pipeline.filtering.prompt_numbers import PromptNumbers
-from bon.pipeline.filtering.texts import as_array, digests
+from bon.pipeline.filtering.texts import digests
 from bon.pipeline.filtering.units import Needs, Units, Verdict, View
 
 __all__ = ["Compared", "ExactDedupStep", "needs_of"]

@@ -13,9 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bon.pipeline.columns import ExtraColumns
-from bon.pipeline.conversations import after_prompts, single_turns
+from bon.pipeline.conversations import after_prompts, as_array, last_user_turn, single_turns
 from bon.pipeline.filtering.plan import Decision
-from bon.pipeline.filtering.texts import as_array, last_user_turn
 from bon.pipeline.filtering.units import Kind, View, units_in
 from bon.pipeline.passthrough import extras_of_parts, given_ids, read_extras
 from bon.pipeline.ranked import scorer_names

@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-__all__ = ["Words", "as_array", "digests", "last_user_turn", "slices", "user_turns", "words"]
+from bon.pipeline.conversations import as_array
+
+__all__ = ["Words", "digests", "slices", "user_turns", "words"]
 
 _SLICE_TEXTS = 4096
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that a word's place in its n-gram counts
@@ -28,13 +30,6 @@ _OPENING = re.compile(r"""^[("'\[{*`~¿¡]+(?=\w)""")
 _UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])"
 
 
-def as_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """Return a column as one array, without a copy where it is one already."""
-    if isinstance(column, pa.Array):
-        return column
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
 def user_turns(prompts: pa.Array) -> pa.Array:
     """Return the user's turns of each conversation (`MESSAGES_TYPE`), joined by line breaks."""
     messages = prompts.flatten()
@@ -45,17 +40,6 @@ def user_turns(prompts: pa.Array) -> pa.Array:
     offsets = before[np.r_[0, ends]].astype(np.int32)
     turns = pa.ListArray.from_arrays(pa.array(offsets), content)
     return pc.binary_join(turns, "\n")
-
-
-def last_user_turn(prompts: pa.Array) -> pa.Array:
-    """Return the content of each conversation's last user turn, null where there is none."""
-    messages = prompts.flatten()
-    is_user = np.asarray(pc.equal(messages.field("role"), "user").fill_null(False))
-    ends = np.cumsum(pc.fill_null(pc.list_value_length(prompts), 0).to_numpy())
-    starts = np.r_[0, ends][:-1]
-    position = np.where(is_user, np.arange(len(is_user)), -1)
-    last = np.r_[-1, np.maximum.accumulate(position)][ends]
-    return messages.field("content").take(pa.array(last, mask=last < starts))
 
 
 def slices(texts: pa.Array) -> Iterator[pa.Array]:

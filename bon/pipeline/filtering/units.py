@@ -12,8 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bon.errors import InputError, SettingsError
+from bon.pipeline.conversations import as_array
 from bon.pipeline.filtering.prompt_numbers import PromptNumbers
-from bon.pipeline.filtering.texts import as_array, user_turns
+from bon.pipeline.filtering.texts import user_turns
 from bon.pipeline.frames import Frame
 
 __all__ = [

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bon.pipeline.filtering.texts import digests, last_user_turn, user_turns, words
+from bon.pipeline.conversations import last_user_turn
+from bon.pipeline.filtering.texts import digests, user_turns, words
 from bon.records import MESSAGES_TYPE
 
 
