@@ -45,6 +45,10 @@ OVERVIEW = {
         "Tools",
         "Show what a pool or a result holds: settings, parts, drops, rewards, rows.",
     ),
+    "validate": (
+        "Tools",
+        "Check a run without running it: input, models, templates, lengths, places, disk space.",
+    ),
     "env": ("Tools", "Show versions, processors, memory and accelerators, for a bug report."),
 }
 """Every command's panel and first sentence: `bon --help` is quick since it imports no command."""

@@ -89,6 +89,15 @@ GROUPS: dict[str, tuple[type[Settings], ...]] = {
         RunSettings,
     ),
     "convert": (InputSettings, ResponseSettings, ExportSettings, RunSettings),
+    "validate": (
+        InputSettings,
+        ResponseSettings,
+        GenerateSettings,
+        ScoreSettings,
+        RankingSettings,
+        ExportSettings,
+        RunSettings,
+    ),
 }
 """The groups of each command."""
 

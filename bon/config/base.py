@@ -12,7 +12,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 
 from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
 
-__all__ = ["Flag", "Settings", "number_as_text", "read_config_file", "reason", "resolve"]
+__all__ = [
+    "Flag",
+    "Settings",
+    "bad_values",
+    "number_as_text",
+    "read_config_file",
+    "reason",
+    "resolve",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +133,36 @@ def resolve(group: type[S], file_values: Mapping[str, Any], flags: Mapping[str, 
     Raises:
         SettingsError: a value is out of range or of the wrong type; names its flag.
     """
-    values = {name: file_values[name] for name in group.model_fields if name in file_values}
-    values |= {name: flags[name] for name in group.model_fields if flags.get(name) is not None}
     try:
-        return group.model_validate(values)
+        return group.model_validate(_merged(group, file_values, flags))
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        raise SettingsError(
-            f"bad value for --{name.replace('_', '-')}: {first.get('input')!r}",
-            why=reason(first),
-            next_step="see --help for what it takes",
-        ) from None
+        raise _bad_value(error.errors()[0]) from None
+
+
+def bad_values(
+    group: type[Settings], file_values: Mapping[str, Any], flags: Mapping[str, Any]
+) -> list[SettingsError]:
+    """Return what is wrong with each value, where `resolve` raises the first."""
+    try:
+        group.model_validate(_merged(group, file_values, flags))
+    except ValidationError as error:
+        return [_bad_value(one) for one in error.errors()]
+    return []
+
+
+def _merged(
+    group: type[Settings], file_values: Mapping[str, Any], flags: Mapping[str, Any]
+) -> dict[str, Any]:
+    values = {name: file_values[name] for name in group.model_fields if name in file_values}
+    return values | {
+        name: flags[name] for name in group.model_fields if flags.get(name) is not None
+    }
+
+
+def _bad_value(found: Mapping[str, Any]) -> SettingsError:
+    name = str(found["loc"][0])
+    return SettingsError(
+        f"bad value for --{name.replace('_', '-')}: {found.get('input')!r}",
+        why=reason(found),
+        next_step="see --help for what it takes",
+    )

@@ -1,0 +1,61 @@
+"""What pool and output will take on the disk, at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bon.cli.validation.plan import PlannedRun
+from bon.config import GenerateSettings
+from bon.pool.pool import CANDIDATES
+
+__all__ = ["Estimate"]
+
+_TOKEN_BYTES = 9
+"""Of a sampled token: 4 for its id, 5 for its text, before compression."""
+_TEXT_BYTES = 5
+_CANDIDATE_BYTES = 40
+"""Of a candidate's other columns."""
+_SCORE_BYTES = 24
+"""Of a candidate's row in one scorer's file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes before compression, which are the most: zstd takes text to a third or less."""
+
+    pool_bytes: int
+    output_bytes: int
+    formula: str
+
+    @classmethod
+    def of(cls, run: PlannedRun) -> Estimate | None:
+        """Add up what the run would write; none where its input was not read.
+
+        What is in the pool already costs nothing more.
+        """
+        if run.books is None or run.kind == "pool":
+            return None
+        prompts = run.books.kept_rows
+        scorers = max(1, len(run.scorers))
+        if run.kind != "prompts":
+            rows = run.num_given * (_CANDIDATE_BYTES + scorers * _SCORE_BYTES)
+            formula = "the texts, and so many bytes a response: "
+            formula += f"{_CANDIDATE_BYTES} + {scorers} scorers × {_SCORE_BYTES}"
+            return cls(run.num_bytes + rows, 2 * run.num_bytes, formula)
+        settings = run.call.settings(GenerateSettings)
+        number, length = settings.num_candidates, settings.max_tokens
+        each = length * _TOKEN_BYTES + _CANDIDATE_BYTES + scorers * _SCORE_BYTES
+        left = max(0, prompts - _sampled(run))
+        output = 2 * run.num_bytes + prompts * (2 * length * _TEXT_BYTES + 8 * number)
+        formula = (
+            f"{left:,} prompts × {number:,} candidates × ({length:,} tokens × {_TOKEN_BYTES} + "
+            f"{each - length * _TOKEN_BYTES} bytes), before compression"
+        )
+        return cls(run.num_bytes + left * number * each, output, formula)
+
+
+def _sampled(run: PlannedRun) -> int:
+    """Count the prompts whose candidates are there."""
+    if run.pool is None:
+        return 0
+    return sum(run.pool.covers(CANDIDATES, part) for part in run.pool.layout.numbers(CANDIDATES))

@@ -1,0 +1,213 @@
+"""The input, every row, through the run's own readers and encoders."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bon.cli.validation.plan import Note, PlannedRun, ok, skipped, warning
+from bon.config import GenerateSettings
+from bon.errors import BonError
+from bon.generators.prompting import PromptEncoder
+from bon.pipeline.accounting import Accounting
+from bon.pipeline.given import has_paid_scores, refuse_other_responses
+from bon.pipeline.ingest import ingest
+from bon.records import CandidateGroup, Drop, GenerationRequest, GivenResponses, Prompt
+from bon.scorers.conversations import Encoder
+from bon.scorers.encoding import Encoded
+
+__all__ = ["check_rows"]
+
+_PROBE = "?"
+"""Stands for the response of a prompt that has none yet: about the shortest there is."""
+
+
+def check_rows(run: PlannedRun) -> Iterator[Note | BonError]:
+    """Read all rows once, count what the run would drop, and compare them with a begun pool."""
+    if run.kind == "pool":
+        return
+    if run.prompts is None and run.given is None:
+        yield skipped("the source cannot be read")
+        return
+    rows = _Rows(run)
+    try:
+        _compare(run, rows)
+    except BonError as error:
+        yield error
+    for _ in rows:  # what a refusal left unread
+        pass
+    rows.close()
+    run.books, run.num_bytes, run.num_given = rows.books, rows.num_bytes, rows.num_given
+    yield from _counted(run, rows)
+
+
+def _compare(run: PlannedRun, rows: _Rows) -> None:
+    """Let the pool that the run would go on with look at the rows, where it would do so."""
+    pool = run.pool
+    if pool is None:
+        return
+    plan = run.prompts or run.given
+    assert plan is not None
+    if plan.digest is not None and plan.digest == pool.manifest.input.get("digest"):
+        return
+    if run.prompts is not None:
+        ingest(pool, rows, run.prompts.limit, writes=False)
+    elif run.given is not None and has_paid_scores(pool):
+        refuse_other_responses(pool, replace(run.given, rows=rows))
+
+
+@dataclass
+class _Scored:
+    """What a scorer would make of the conversations."""
+
+    num_cut: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+
+
+class _Rows:
+    """The rows of the input, counted as they pass; a reader for the pipeline, read once."""
+
+    def __init__(self, run: PlannedRun) -> None:
+        plan = run.prompts or run.given
+        assert plan is not None
+        self._source = plan.rows
+        self._encoder, self._encoders = run.encoder, run.encoders
+        self._ranks = set(run.recipe.reads) if run.recipe else set[str]()
+        self._sampling = run.call.settings(GenerateSettings)
+        self.books = Accounting(0)
+        self.scored = {name: _Scored() for name in run.encoders}
+        self.num_tokens = self.longest = self.num_short = self.num_bytes = self.num_given = 0
+        self._items = self._pass()
+
+    @property
+    def kind(self) -> str | None:
+        """What a row is, as the reader says."""
+        return getattr(self._source, "kind", None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._items
+
+    def describe(self) -> str:
+        """Say how the rows are read."""
+        return self._source.describe()
+
+    def close(self) -> None:
+        """Close the books."""
+        self.books.kept_rows = self.books.input_rows - self.books.num_drops
+        self.books.output_rows = self.books.kept_rows
+
+    def _pass(self) -> Iterator[Prompt | Drop | GivenResponses]:
+        source: Iterable[Prompt | Drop | GivenResponses] = self._source
+        for item in source:
+            self._count(item)
+            yield item
+
+    def _count(self, item: Prompt | Drop | GivenResponses) -> None:
+        row = item.prompt.row if isinstance(item, GivenResponses) else item.row
+        self.books.input_rows = row + 1
+        if isinstance(item, Drop):
+            self.books.add(item)
+            return
+        prompt = item.prompt if isinstance(item, GivenResponses) else item
+        self.num_bytes += sum(len(message["content"].encode()) for message in prompt.messages)
+        self.num_bytes += len(repr(prompt.extra))
+        if isinstance(item, GivenResponses):
+            texts = tuple(one.response for one in item.responses)
+            self.num_given += len(texts)
+            self.num_bytes += sum(len(text.encode()) for text in texts)
+            self._score(prompt, texts, 1)
+        elif self._sample(prompt):
+            self._score(prompt, (_PROBE,), self._sampling.num_candidates)
+
+    def _sample(self, prompt: Prompt) -> bool:
+        """Encode a prompt as its generator would, and tell whether it would be sampled from."""
+        if self._encoder is None:
+            return True
+        encoded = _encode(self._encoder, prompt, self._sampling)
+        if isinstance(encoded, Drop):
+            self._add(encoded, prompt)
+            return False
+        self.num_tokens += len(encoded)
+        self.longest = max(self.longest, len(encoded))
+        room = self._encoder.context_tokens - len(encoded)
+        self.num_short += room < self._sampling.max_tokens
+        return True
+
+    def _score(self, prompt: Prompt, texts: tuple[str, ...], num_each: int) -> None:
+        """Encode a prompt's conversations as the scorers would.
+
+        Where a scorer that ranks takes none of them, no candidate is left to choose.
+        """
+        group = CandidateGroup(prompt.prompt_id, prompt.messages, texts, prompt.extra)
+        lost = ""
+        for name, encoder in self._encoders.items():
+            items = encoder.encode(group)
+            failed = [item for item in items if isinstance(item, Drop)]
+            self.scored[name].num_cut += any(
+                isinstance(item, Encoded) and item.truncated for item in items
+            )
+            for number, item in enumerate(items):
+                if isinstance(item, Drop):
+                    self.scored[name].drops[item.reason] += 1
+                    self._add(item, prompt, number)
+                    self.books.candidate_drops[item.reason] += num_each - 1
+            if failed and len(failed) == len(items) and name in self._ranks:
+                lost = name
+        if lost:
+            count = len(texts) * num_each
+            drop = Drop("no_scored_candidate", f"none of {count} candidates has a reward")
+            self._add(drop, prompt)
+
+    def _add(self, drop: Drop, prompt: Prompt, candidate: int | None = None) -> None:
+        place = replace(drop, where=prompt.where, id=prompt.prompt_id, row=prompt.row)
+        self.books.add(replace(place, candidate=candidate))
+
+
+def _encode(encoder: PromptEncoder, prompt: Prompt, settings: GenerateSettings) -> list[int] | Drop:
+    request = GenerationRequest(
+        prompt.prompt_id, prompt.messages, settings.num_candidates, settings.seed
+    )
+    return encoder.encode(request)
+
+
+def _counted(run: PlannedRun, rows: _Rows) -> Iterator[Note]:
+    books = rows.books
+    text = f"{books.input_rows:,} rows, {books.kept_rows:,} prompts kept"
+    if rows.num_given:
+        text += f" with {rows.num_given:,} responses"
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(books.drops.items()))
+    yield warning(f"{text}, {books.num_drops:,} dropped: {reasons}") if reasons else ok(text)
+    if run.encoder is not None and rows.longest:
+        yield from _lengths(run.encoder, rows, run.call.settings(GenerateSettings).max_tokens)
+    for name, one in rows.scored.items():
+        yield from _scored_notes(name, one, run.encoders[name], is_given=bool(rows.num_given))
+
+
+def _lengths(encoder: PromptEncoder, rows: _Rows, max_tokens: int) -> Iterator[Note]:
+    num_encoded = max(1, rows.books.input_rows - rows.books.num_drops)
+    mean = rows.num_tokens / num_encoded
+    text = f"prompts have {mean:,.0f} tokens on average, the longest {rows.longest:,}"
+    if rows.num_short:
+        yield warning(
+            f"{text}; {rows.num_short:,} leave less than --max-tokens {max_tokens:,} in a context "
+            f"of {encoder.context_tokens:,}: their responses may be cut"
+        )
+    else:
+        yield ok(text)
+
+
+def _scored_notes(name: str, one: _Scored, encoder: Encoder, *, is_given: bool) -> Iterator[Note]:
+    longest = getattr(encoder, "max_length", 0)
+    if one.num_cut:
+        what = "prompts with responses" if is_given else "prompts alone"
+        yield warning(
+            f"{name}: {one.num_cut:,} {what} are longer than the {longest:,} tokens that it reads: "
+            "their conversations are cut"
+        )
+    for reason, count in sorted(one.drops.items()):
+        what = "responses" if is_given else "prompts' candidates"
+        yield warning(f"{name}: no score for {count:,} {what}: {reason}")
+    if not one.num_cut and not one.drops:
+        yield ok(f"{name}: every conversation can be read")
