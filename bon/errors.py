@@ -55,7 +55,11 @@ __all__ = [
     "WorkerDiedError",
     "did_you_mean",
     "first_line",
+    "listed",
 ]
+
+
+_MAX_NAMES, _MAX_NAME, _MAX_COMPARED = 50, 100, 10_000
 
 
 class BonError(Exception):
@@ -91,8 +95,18 @@ def first_line(error: BaseException) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `did you mean 'x'?` for the nearest known name, or the list of all of them."""
     choices = sorted(known)
-    near = difflib.get_close_matches(name, choices, n=1)
-    return f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(choices)
+    near = difflib.get_close_matches(name, choices[:_MAX_COMPARED], n=1)
+    return f"did you mean {listed([repr(near[0])])}?" if near else "known: " + listed(choices)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names of an input, which may be a million or a page long, as a list to be read."""
+    every = list(names)
+    cut = [
+        name if len(name) <= _MAX_NAME else name[:_MAX_NAME] + "…" for name in every[:_MAX_NAMES]
+    ]
+    more = [f"and {len(every) - _MAX_NAMES:,} more"] if len(every) > _MAX_NAMES else []
+    return ", ".join(cut + more)
 
 
 class SettingsError(BonError, ValueError):

@@ -85,7 +85,7 @@ def finish(
     *,
     is_scratch: bool = False,
 ) -> None:
-    """Close the books, show the result, and end with 3 where too many rows were dropped.
+    """Close the books, show the result, and end with 3 where too many rows were dropped, or all.
 
     A scratch pool is gone by now, so nobody is sent there.
     """
@@ -103,9 +103,13 @@ def finish(
         print(json_text(result), flush=True)
     else:
         print_path(result.get("output", result["pool"]))
-    allowed = drops_allowed(call.settings(RunSettings).max_drops, books.input_rows)
-    if books.num_drops > allowed:
+    max_drops = call.settings(RunSettings).max_drops
+    if books.num_drops > drops_allowed(max_drops, books.input_rows):
         note(f"{books.num_drops} rows dropped, more than --max-drops allows")
+        raise typer.Exit(3)
+    if max_drops is None and books.num_drops and not books.kept_rows:
+        dropped = f"{books.num_drops:,} of {books.input_rows:,} rows dropped"
+        note(f"nothing is left: {dropped}; where that is no fault, give --max-drops 100%")
         raise typer.Exit(3)
 
 

@@ -53,7 +53,7 @@ def join_rows(rows: Iterable[ReadRow | Drop]) -> Iterator[ReadRow | Drop]:
 
 
 def _is_same(one: ReadRow, other: ReadRow) -> bool:
-    if one.own_id is None:
+    if one.own_id is None and other.own_id is None:
         return one.messages == other.messages
     return one.own_id == other.own_id
 

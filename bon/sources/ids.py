@@ -5,49 +5,94 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bon.errors import UnknownChoiceError, did_you_mean
 from bon.records import Message
 from bon.sources.rows import RowFault
+from bon.sources.scalars import is_empty
 
-__all__ = ["ID_COLUMNS", "Ids", "choose_id_column", "content_id", "read_id"]
+__all__ = [
+    "ID_COLUMNS",
+    "IdColumn",
+    "Ids",
+    "choose_id_column",
+    "content_id",
+    "id_columns_gone",
+    "read_id",
+]
 
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 ID_COLUMNS = ("prompt_id", "id", "question_id", "custom_id", "uid", "uuid", "idx")
 
 
+@dataclass(frozen=True, slots=True)
+class IdColumn:
+    """Where rows have their ids."""
+
+    name: str
+    is_named: bool
+    """Whether a person named it; else a row that has no id there gets one from its content."""
+
+
 def choose_id_column(
-    columns: Collection[str], wanted: str | None, taken: Collection[str]
-) -> str | None:
+    values: Mapping[str, Any], wanted: str | None, taken: Collection[str]
+) -> IdColumn | None:
     """Return the id column: the wanted one, or the first of `ID_COLUMNS` that is not `taken`.
+
+    `values` are the first good row's; a column in which it has no id is no id column.
 
     Raises:
         UnknownChoiceError: the input has no such column as the one wanted.
     """
     if wanted is None:
-        return next((name for name in ID_COLUMNS if name in columns and name not in taken), None)
-    if wanted not in columns:
+        known = (name for name in ID_COLUMNS if name not in taken)
+        name = next((name for name in known if _is_id(values.get(name))), None)
+        return None if name is None else IdColumn(name, is_named=False)
+    if wanted not in values:
         raise UnknownChoiceError(
             f"the input has no column {wanted!r}",
             where="--id-column",
-            next_step=did_you_mean(wanted, columns),
+            next_step=did_you_mean(wanted, values),
         )
-    return wanted
+    return IdColumn(wanted, is_named=True)
 
 
-def read_id(values: Mapping[str, Any], column: str) -> str:
+def _is_id(value: Any) -> bool:
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def read_id(values: Mapping[str, Any], id_column: IdColumn) -> str | None:
     """Return a row's id: a string as it is, an integer as its digits.
 
+    Where it has none in a column that nobody named, it is none: its content makes the id, and what
+    the column holds instead stays there.
+
     Raises:
-        RowFault: `missing_id` or `wrong_type`.
+        RowFault: `missing_id` or `wrong_type`, in a column that was named.
     """
+    column = id_column.name
     value = values.get(column)
+    if _is_id(value):
+        return str(value)
+    if not id_column.is_named:
+        return None
     if value is None or (isinstance(value, str) and not value.strip()):
         raise RowFault("missing_id", f"the id column {column!r} is missing, null or empty")
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        kind = type(value).__name__
-        raise RowFault("wrong_type", f"the id in {column!r} must be a string or an integer: {kind}")
-    return str(value)
+    kind = type(value).__name__
+    raise RowFault("wrong_type", f"the id in {column!r} must be a string or an integer: {kind}")
+
+
+def id_columns_gone(
+    values: Mapping[str, Any], id_column: IdColumn | None, own_id: str | None
+) -> set[str]:
+    """Return the columns that say nothing besides a row's id."""
+    if id_column is None or (own_id is None and not is_empty(values.get(id_column.name))):
+        return set()
+    return {id_column.name}
 
 
 def content_id(messages: tuple[Message, ...]) -> str:
@@ -55,10 +100,7 @@ def content_id(messages: tuple[Message, ...]) -> str:
 
     It is the first 16 hex digits of the SHA-256 of the messages as canonical JSON.
     """
-    canonical = json.dumps(
-        messages, ensure_ascii=False, sort_keys=True, separators=(",", ":")
-    ).encode()
-    return hashlib.sha256(canonical).hexdigest()[:16]
+    return hashlib.sha256(_CANONICAL.encode(messages).encode()).hexdigest()[:16]
 
 
 class Ids:
@@ -66,22 +108,27 @@ class Ids:
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
-        self._repeats: dict[int, int] = {}
+        self._repeats: dict[str, int] = {}
 
     def claim(self, prompt_id: str) -> None:
         """Take an id from the input; raises the fault `duplicate_id` where it is taken."""
-        digest = hashlib.blake2b(prompt_id.encode(), digest_size=8).digest()
-        key = int.from_bytes(digest, "big")
-        if key in self._seen:
+        if not self._take(prompt_id):
             raise RowFault("duplicate_id", f"an earlier row has the id {prompt_id!r} too")
-        self._seen.add(key)
 
     def make(self, messages: tuple[Message, ...]) -> str:
         """Return the messages' `content_id`; the second row with the same messages gets `-2`, …."""
-        digest = content_id(messages)
-        key = int(digest, 16)
-        if key not in self._seen:
-            self._seen.add(key)
-            return digest
-        self._repeats[key] = self._repeats.get(key, 1) + 1
-        return f"{digest}-{self._repeats[key]}"
+        made = digest = content_id(messages)
+        number = 1
+        while not self._take(made):  # an id of the input may look like one that was made
+            number = max(number, self._repeats.get(digest, 1)) + 1
+            self._repeats[digest] = number
+            made = f"{digest}-{number}"
+        return made
+
+    def _take(self, prompt_id: str) -> bool:
+        digest = hashlib.blake2b(prompt_id.encode(), digest_size=8).digest()
+        key = int.from_bytes(digest, "big")
+        if key in self._seen:
+            return False
+        self._seen.add(key)
+        return True

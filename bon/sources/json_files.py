@@ -7,6 +7,7 @@ from typing import Any
 
 from bon.errors import InputError
 from bon.sources.json_values import JsonDecoder, JsonStream
+from bon.sources.limits import row_too_large
 from bon.sources.locate import InputFile
 from bon.sources.rows import RowFault, SourceRow, read_row
 from bon.sources.streams import decode_line, numbered_lines, open_text
@@ -18,12 +19,19 @@ def read_json_lines(file: InputFile) -> Iterator[SourceRow]:
     """Yield a row for each line; blank lines are no rows (files often end in one)."""
     decoder = JsonDecoder()
     for number, line in numbered_lines(file):
-        if line.strip():
+        if line is None or not _is_blank(line):
             yield read_row(f"{file.path.name}:{number}", _parse_line, decoder, line)
 
 
-def _parse_line(decoder: JsonDecoder, line: bytes) -> dict[str, Any]:
-    return decoder.line(decode_line(line))
+def _is_blank(line: bytes) -> bool:
+    return not line or line.isspace()
+
+
+def _parse_line(decoder: JsonDecoder, line: bytes | None) -> dict[str, Any]:
+    if line is None:
+        raise row_too_large()
+    # files put together with cat have byte order marks in the middle
+    return decoder.line(decode_line(line).removeprefix("\ufeff"))
 
 
 def read_json(file: InputFile) -> Iterator[SourceRow]:
@@ -45,7 +53,7 @@ def read_json(file: InputFile) -> Iterator[SourceRow]:
 
 
 def _is_json_lines(file: InputFile) -> bool:
-    first = next(line for _, line in numbered_lines(file) if line.strip())
+    first = next(line for _, line in numbered_lines(file) if line is None or not _is_blank(line))
     try:
         _parse_line(JsonDecoder(), first)
     except RowFault as error:

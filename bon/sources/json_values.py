@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any, TextIO
 
+from bon.sources.json_skip import ValueSkipper
+from bon.sources.limits import MAX_ROW_BYTES, row_too_large
 from bon.sources.rows import RowFault
 from bon.sources.streams import refuse_broken_utf8
 
@@ -28,11 +31,27 @@ _KINDS = {list: "an array", str: "a string", bool: "a boolean", type(None): "nul
 
 
 class JsonDecoder:
-    """Decodes rows; NaN, infinities, lone surrogates and endless nesting are faults."""
+    """Decodes rows.
+
+    NaN, infinities, lone surrogates, endless nesting and an object that has a key twice are faults.
+    """
 
     def __init__(self) -> None:
         self._bad_number = ""
-        self._decoder = json.JSONDecoder(parse_constant=self._note, parse_float=self._to_float)
+        repeated: list[list[tuple[str, Any]]] = []
+        self._repeated = repeated
+
+        def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            value = dict(pairs)
+            if len(value) != len(pairs):  # one would hide the other
+                repeated.append(pairs)
+            return value
+
+        self._decoder = json.JSONDecoder(
+            parse_constant=self._note,
+            parse_float=self._to_float,
+            object_pairs_hook=to_object,
+        )
 
     def _note(self, text: str) -> None:
         self._bad_number = text
@@ -52,13 +71,14 @@ class JsonDecoder:
             RecursionError: it is nested too deeply for Python.
         """
         self._bad_number = ""
+        self._repeated.clear()
         return self._decoder.raw_decode(text, start)
 
     def row(self, value: Any, text: str) -> dict[str, Any]:
         """Return the value last decoded (from `text`) as a row.
 
         Raises:
-            RowFault: `not_an_object`, `malformed_json`, `invalid_utf8`, `invalid_unicode`.
+            RowFault: `not_an_object`, `malformed_json`, `invalid_unicode`, `duplicate_key`.
         """
         if not isinstance(value, dict):
             kind = _KINDS.get(type(value), "a number")
@@ -67,10 +87,12 @@ class JsonDecoder:
             raise RowFault("malformed_json", f"JSON has no number {self._bad_number}")
         if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
             raise RowFault("malformed_json", f"nested more than {MAX_DEPTH} levels deep")
-        if not text.isascii():
-            refuse_broken_utf8(text)
-        if _SURROGATE_ESCAPE.search(text):
+        if "\\" in text and _SURROGATE_ESCAPE.search(text):
             _refuse_lone_surrogates(value)
+        if self._repeated:
+            counts = Counter(key for key, _ in self._repeated[0])
+            ((key, count),) = counts.most_common(1)
+            raise RowFault("duplicate_key", f"an object has the key {key!r} {count} times")
         return value
 
     def line(self, text: str) -> dict[str, Any]:
@@ -82,7 +104,7 @@ class JsonDecoder:
         start = len(text) - len(text.lstrip(" \t\r\n"))
         try:
             value, end = self.decode(text, start)
-            if after := text[end:].lstrip(" \t\r\n"):
+            if end < len(text) and (after := text[end:].lstrip(" \t\r\n")):
                 raise json.JSONDecodeError("Extra data", text, len(text) - len(after))
         except json.JSONDecodeError as error:
             raise RowFault("malformed_json", f"{error.msg} at column {error.colno}") from None
@@ -118,7 +140,7 @@ class JsonStream:
         """Return the next value as a row and go past it.
 
         Raises:
-            RowFault: the value is JSON but no row; the stream can go on.
+            RowFault: the value is JSON but no row, or too large; the stream can go on.
             ValueError, RecursionError: the text is not JSON; the stream cannot go on.
         """
         self.peek()
@@ -126,22 +148,40 @@ class JsonStream:
             try:
                 value, end = self._decoder.decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                if self._may_be_cut(error) and self._fill():
-                    continue
+                if self._may_be_cut(error):
+                    self._refuse_too_large()
+                    if self._fill():
+                        continue
                 snippet = self._text[error.pos : error.pos + 20]
                 raise ValueError(f"{error.msg}, at {snippet!r}" if snippet else "it ends") from None
             if end + _LONGEST_TOKEN > len(self._text) and self._fill():
                 continue
             text, self._at = self._text[self._at : end], end
-            return self._decoder.row(value, text)
+            row = self._decoder.row(value, text)
+            refuse_broken_utf8(text)
+            return row
 
     def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
         near_end = error.pos + _LONGEST_TOKEN > len(self._text)
         return near_end or error.msg.startswith("Unterminated string")
 
+    def _refuse_too_large(self) -> None:
+        """Go past a value that is too large to be held, and raise its fault."""
+        if len(self._text) - self._at <= MAX_ROW_BYTES or self._text[self._at] not in '{["':
+            return
+        skipper = ValueSkipper()
+        while (end := skipper.end_in(self._text, self._at)) is None:
+            self._text, self._at = self._stream.read(_CHUNK_CHARS), 0
+            if not self._text:
+                break
+        self._at = end or 0
+        raise row_too_large()
+
     def _fill(self) -> bool:
         rest = self._text[self._at :]
-        chunk = self._stream.read(max(_CHUNK_CHARS, len(rest)))
+        # twice as much as before, so that what is read again stays small, up to the largest row
+        wanted = min(len(rest), MAX_ROW_BYTES + 1 - len(rest))
+        chunk = self._stream.read(max(_CHUNK_CHARS, wanted))
         if chunk:
             self._text, self._at = rest + chunk, 0
         return bool(chunk)

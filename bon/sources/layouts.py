@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from bon.config import InputSettings
-from bon.errors import SettingsError, UnknownChoiceError, UnknownLayoutError, did_you_mean
+from bon.errors import (
+    SettingsError,
+    UnknownChoiceError,
+    UnknownLayoutError,
+    did_you_mean,
+    listed,
+)
 from bon.sources.messages import (
     Conversation,
     read_column,
@@ -144,7 +150,7 @@ def recognise(columns: Collection[str]) -> Layout:
             return layout
     known = "; ".join(f"{layout.name} ({', '.join(layout.required)})" for layout in LAYOUTS)
     raise UnknownLayoutError(
-        f"no known layout has the columns {', '.join(sorted(columns)) or '(none)'}",
+        f"no known layout has the columns {listed(sorted(columns)) or '(none)'}",
         why=f"known layouts and the columns they need: {known}",
         next_step="name the column that holds the prompt with --prompt-column NAME, "
         "or a layout with --layout NAME",
@@ -216,7 +222,7 @@ def choose_layout(
         raise UnknownLayoutError(
             f"layout {chosen.name} needs the column {', '.join(missing)}",
             where=where,
-            why=f"the columns are {', '.join(sorted(values)) or '(none)'}",
+            why=f"the columns are {listed(sorted(values)) or '(none)'}",
             next_step="leave --layout out, or name the column with --prompt-column NAME",
         )
     return chosen

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO, cast
 
 from bon.errors import InputError
 from bon.sources.json_values import JsonDecoder
+from bon.sources.limits import MAX_ROW_BYTES, row_too_large
 from bon.sources.locate import InputFile
-from bon.sources.rows import RowFault, SourceRow, read_row, refuse_repeated_columns
+from bon.sources.rows import Fault, RowFault, SourceRow, read_row, refuse_repeated_columns
 from bon.sources.streams import decode_line, numbered_lines, open_text, refuse_broken_utf8
 
 __all__ = ["read_delimited", "read_text"]
 
-_MAX_FIELD_CHARS = 1 << 24
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_PIECE_CHARS = 1 << 18
 _MESSAGE_KEYS = ({"role", "content"}, {"from", "value"})
 
 
@@ -27,7 +28,7 @@ def read_text(file: InputFile) -> Iterator[SourceRow]:
     """
     blanks = 0
     for number, line in numbered_lines(file):
-        if not line.strip():
+        if line is not None and not line.strip():
             blanks += 1
             continue
         for blank in range(number - blanks, number):
@@ -36,8 +37,17 @@ def read_text(file: InputFile) -> Iterator[SourceRow]:
         yield read_row(f"{file.path.name}:{number}", _read_line, line)
 
 
-def _read_line(line: bytes) -> dict[str, Any]:
-    return {"prompt": decode_line(line)}
+def _read_line(line: bytes | None) -> dict[str, Any]:
+    if line is None:
+        raise row_too_large()
+    text = decode_line(line)
+    _refuse_nul(text)
+    return {"prompt": text}
+
+
+def _refuse_nul(text: str) -> None:
+    if "\0" in text:
+        raise RowFault("nul_character", "the row has a NUL, which no text has")
 
 
 def read_delimited(file: InputFile) -> Iterator[SourceRow]:
@@ -45,20 +55,22 @@ def read_delimited(file: InputFile) -> Iterator[SourceRow]:
 
     Quoting is strict: a record with text after a closing quote, or whose quote never closes, is
     the fault `malformed_csv`; one with more or fewer fields than the header `wrong_field_count`.
+    A quote that is never closed ends with the file, or with the largest row that is read.
     A cell is a text, or a list of messages that is written as JSON.
 
     Raises:
         InputError: the header is not UTF-8, not CSV, or names a column twice.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD_CHARS))
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
     with open_text(file) as text:
-        reader = csv.reader(text, delimiter=_DELIMITERS[file.format], strict=True)
-        header = _read_header(reader, file)
+        lines = _Lines(text)
+        reader = csv.reader(lines, delimiter=_DELIMITERS[file.format], strict=True)
+        header = _read_header(reader, file, lines)
         ended = not header
         while not ended:
-            where = f"{file.path.name}:{reader.line_num + 1}"
+            where = f"{file.path.name}:{lines.number + 1}"
             try:
-                row = read_row(where, _read_record, reader, header)
+                row = read_row(where, _read_record, reader, header, lines)
             except StopIteration:
                 ended = True
             else:
@@ -66,7 +78,33 @@ def read_delimited(file: InputFile) -> Iterator[SourceRow]:
                     yield row
 
 
-def _read_header(reader: Any, file: InputFile) -> list[str]:
+class _Lines:
+    """The lines of a table, counted; those of one record are not too large to be held together."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+        self.number = 0
+        self.num_chars = 0
+        """Of the record that is being read."""
+        self.is_too_large = False
+
+    def __iter__(self) -> Iterator[str]:
+        read = self._text.readline
+        while line := read(MAX_ROW_BYTES):
+            self.number += 1
+            self.num_chars += len(line)
+            if self.num_chars < MAX_ROW_BYTES:
+                yield line
+                continue
+            piece = line
+            while piece and piece[-1] not in "\r\n":
+                piece = read(_PIECE_CHARS)
+            self.is_too_large = True
+            # no text: the reader stops here with its own error, and can go on with the next line
+            yield cast(str, None)
+
+
+def _read_header(reader: Any, file: InputFile, lines: _Lines) -> list[str]:
     header: list[str] = []
     try:
         while not header:
@@ -76,6 +114,7 @@ def _read_header(reader: Any, file: InputFile) -> list[str]:
         return []
     except (csv.Error, RowFault) as error:
         why = error.fault.detail if isinstance(error, RowFault) else str(error)
+        why = "it is too large" if lines.is_too_large else why
         raise InputError(
             f"cannot read the header of {file.path.name}",
             where=f"{file.path}:{reader.line_num}",
@@ -86,14 +125,23 @@ def _read_header(reader: Any, file: InputFile) -> list[str]:
     return header
 
 
-def _read_record(reader: Any, header: list[str]) -> dict[str, Any]:
+def _read_record(reader: Any, header: list[str], lines: _Lines) -> dict[str, Any]:
+    first, lines.num_chars, lines.is_too_large = lines.number + 1, 0, False
     try:
         fields = next(reader)
     except csv.Error as error:
-        raise RowFault("malformed_csv", str(error)) from None
+        fault = row_too_large().fault if lines.is_too_large else Fault("malformed_csv", str(error))
+        spans = (
+            f"; lines {first} to {lines.number} are one record, as a quote that is not closed makes"
+            if lines.number > first
+            else ""
+        )
+        raise RowFault(fault.reason, fault.detail + spans) from None
     if not fields:
         return {}
-    refuse_broken_utf8("".join(fields))
+    text = "".join(fields)
+    refuse_broken_utf8(text)
+    _refuse_nul(text)
     if len(fields) != len(header):
         raise RowFault(
             "wrong_field_count", f"{len(fields)} fields, but the header has {len(header)}"

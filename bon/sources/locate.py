@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,8 @@ def find_files(source: str) -> list[InputFile] | None:
 
     Raises:
         InputNotFoundError: there is no such file, folder or match.
-        InputError: a file's format is not known by its name, or a folder has nothing to read.
+        InputError: a file's format is not known by its name, a folder has nothing to read, or is
+            closed to you, or a link among the files leads nowhere: rows would be missing.
     """
     path = Path(source)
     if source.strip() and _exists(path):
@@ -59,14 +61,13 @@ def _exists(path: Path) -> bool:
 
 
 def _files_in(folder: Path) -> list[InputFile]:
-    paths = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
-    pools = [manifest.parent for manifest in folder.rglob("pool.json")]
-    visible = [
-        path
-        for path in paths
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not any(path.is_relative_to(pool) for pool in pools)
-    ]
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder, onerror=_refuse_closed):
+        folders[:] = [] if "pool.json" in names else [one for one in folders if one[0] != "."]
+        if "pool.json" not in names:
+            paths = (Path(root, name) for name in names if name[0] != ".")
+            found += [path for path in paths if path.suffix == ".parquet" and _is_readable(path)]
+    visible = sorted(found)
     if not visible:
         raise InputError(
             f"no .parquet files in the folder {folder}",
@@ -77,9 +78,30 @@ def _files_in(folder: Path) -> list[InputFile]:
     return [InputFile(path, ".parquet", None) for path in visible]
 
 
+def _refuse_closed(error: OSError) -> None:
+    raise InputError(
+        f"cannot look into the folder {error.filename}",
+        where=str(error.filename),
+        why=error.strerror or str(error),
+        next_step="open it to you, or name the files that you want",
+    ) from None
+
+
+def _is_readable(path: Path) -> bool:
+    """Tell files from folders, pipes and the like; a link to nothing is an error."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(
+            f"{path.name} is a link to nothing",
+            where=str(path),
+            why=f"it leads to {path.readlink()}, which is not there: its rows would be missing",
+            next_step="fetch the file again, or remove the link",
+        )
+    return path.is_file()
+
+
 def _files_matching(pattern: str) -> list[InputFile]:
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute one)
-    paths = sorted(path for path in map(Path, matches) if path.is_file())
+    paths = sorted(path for path in map(Path, matches) if _is_readable(path))
     if not paths:
         raise InputNotFoundError(
             f"no file matches {pattern}",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bon.records import Message
-from bon.sources.rows import RowFault
+from bon.sources.rows import Bytes, RowFault
 
 __all__ = [
     "Conversation",
@@ -16,6 +16,7 @@ __all__ = [
     "read_prompt",
     "read_text_prompt",
     "read_turns",
+    "refuse_bytes",
 ]
 
 _ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
@@ -49,6 +50,7 @@ def read_text_prompt(value: Any, column: str) -> Conversation:
     """Make one user turn of a string; raises the faults `wrong_type` and `empty_prompt`."""
     if not isinstance(value, str):
         raise RowFault("wrong_type", f"{column!r} must be a string, not {_kind(value)}")
+    refuse_bytes(value, repr(column))
     if not value.strip():
         raise RowFault("empty_prompt", f"{column!r} is empty")
     return Conversation((Message(role="user", content=value),))
@@ -114,6 +116,7 @@ def _read_message(item: Any, where: str) -> tuple[Message, bool]:
 
 def _read_content(content: Any, where: str) -> str:
     if isinstance(content, str):
+        refuse_bytes(content, f"the content of {where}")
         return content
     if not isinstance(content, list):
         detail = f"the content of {where} must be text, not {_kind(content)}"
@@ -126,6 +129,12 @@ def _read_content(content: Any, where: str) -> str:
             raise RowFault("unsupported_content", f"{where} has a part that is no text: {kind}")
         texts.append(text)
     return "".join(texts)
+
+
+def refuse_bytes(value: str, where: str) -> None:
+    """Raise the fault `wrong_type` where the input has bytes instead of a text."""
+    if isinstance(value, Bytes):
+        raise RowFault("wrong_type", f"{where} holds bytes, not text: make it a string column")
 
 
 def _kind(value: Any) -> str:

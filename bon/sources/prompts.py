@@ -9,12 +9,10 @@ from itertools import islice
 from typing import Any
 
 from bon.config import InputSettings
-from bon.errors import (
-    InputError,
-)
+from bon.errors import InputError, listed
 from bon.records import Drop, Prompt
 from bon.sources.files import read_rows
-from bon.sources.ids import Ids, choose_id_column, read_id
+from bon.sources.ids import IdColumn, Ids, choose_id_column, id_columns_gone, read_id
 from bon.sources.layouts import Layout, choose_layout, named_layout
 from bon.sources.locate import find_files
 from bon.sources.rows import Fault, RowFault, SourceRow
@@ -27,7 +25,7 @@ class _Plan:
     """What the first good row decided for all."""
 
     layout: Layout
-    id_column: str | None
+    id_column: IdColumn | None
     others: tuple[str, ...]
 
 
@@ -55,15 +53,16 @@ class PromptReader:
     @property
     def id_column(self) -> str | None:
         """The id column, once the first good row has been read; none: ids come from content."""
-        return self._plan.id_column if self._plan else None
+        column = self._plan.id_column if self._plan else None
+        return column.name if column else None
 
     def describe(self) -> str:
         """Return a line that says how the input is read, once the first good row has been."""
         if self._plan is None:
             return f"no row of {self._source} could be read"
         plan = self._plan
-        ids = f"ids from `{plan.id_column}`" if plan.id_column else "ids made from content"
-        others = ", ".join(plan.others) or "none"
+        ids = f"ids from `{self.id_column}`" if self.id_column else "ids made from content"
+        others = listed(plan.others) or "none"
         return (
             f"read as {plan.layout.name}: prompt from {plan.layout.prompt_from}, {ids}, "
             f"other columns kept: {others}"
@@ -81,30 +80,27 @@ class PromptReader:
             return _drop(row.fault or Fault("malformed", "the row is empty"), row, number)
         if self._plan is None:
             self._plan = self._make_plan(row.values, row.where)
-        plan, prompt_id = self._plan, ""
+        plan, own_id = self._plan, None
         try:
             if plan.id_column is not None:
-                prompt_id = read_id(row.values, plan.id_column)
+                own_id = read_id(row.values, plan.id_column)
             conversation = plan.layout.read(row.values)
-            if plan.id_column is not None:
-                ids.claim(prompt_id)
-            else:
-                prompt_id = ids.make(conversation.messages)
+            if own_id is not None:
+                ids.claim(own_id)
         except RowFault as error:
-            return _drop(error.fault, row, number, prompt_id)
-        consumed = plan.layout.consumes if conversation.is_whole else frozenset()
-        extra = {
-            name: value
-            for name, value in row.values.items()
-            if name not in consumed and name != plan.id_column
-        }
+            return _drop(error.fault, row, number, own_id or "")
+        prompt_id = ids.make(conversation.messages) if own_id is None else own_id
+        gone = id_columns_gone(row.values, plan.id_column, own_id)
+        if conversation.is_whole:
+            gone |= plan.layout.consumes
+        extra = {name: value for name, value in row.values.items() if name not in gone}
         return Prompt(prompt_id, conversation.messages, extra, number, row.where)
 
     def _make_plan(self, values: dict[str, Any], where: str) -> _Plan:
         settings = self._settings
         layout = choose_layout(values, self._layout, settings.prompt_column, where)
         id_column = choose_id_column(values, settings.id_column, layout.consumes)
-        gone = layout.consumes | {id_column}
+        gone = layout.consumes | ({id_column.name} if id_column else set())
         return _Plan(layout, id_column, tuple(name for name in values if name not in gone))
 
 

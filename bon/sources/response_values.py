@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bon.records import GivenResponse, Message
-from bon.sources.messages import read_turns
+from bon.sources.messages import read_turns, refuse_bytes
 from bon.sources.notes import Notes
 from bon.sources.rows import RowFault
 
@@ -61,6 +61,7 @@ def read_response(value: Any, where: str, notes: Notes | None = None) -> Found:
     if value is None:
         raise RowFault("missing_response", f"{where} is null or missing")
     if isinstance(value, str):
+        refuse_bytes(value, where)
         return Found(GivenResponse(value))
     if isinstance(value, list):
         return _last_turn(value, where)

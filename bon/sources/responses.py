@@ -9,11 +9,11 @@ from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 from bon.config import InputSettings, ResponseSettings
-from bon.errors import InputError, UnknownLayoutError
+from bon.errors import InputError, UnknownLayoutError, listed
 from bon.records import GIVEN_ID, Drop, GivenResponses, Prompt
 from bon.sources.files import read_rows
 from bon.sources.groups import ReadRow, join_rows
-from bon.sources.ids import Ids, choose_id_column, content_id, read_id
+from bon.sources.ids import IdColumn, Ids, choose_id_column, content_id, id_columns_gone, read_id
 from bon.sources.layouts import Layout, named_layout, refuse_unknown_column
 from bon.sources.pairs import recognise_pairs
 from bon.sources.response_layouts import recognise_responses
@@ -33,7 +33,7 @@ class _Plan:
     shape: Shape
     layout: Layout | None
     """Where the prompt is; none where only the responses' conversations say it."""
-    id_column: str | None
+    id_column: IdColumn | None
     others: tuple[str, ...]
 
 
@@ -74,7 +74,8 @@ class ResponseReader:
     @property
     def id_column(self) -> str | None:
         """The id column, once the first good row has been read; none: ids come from content."""
-        return self._plan.id_column if self._plan else None
+        column = self._plan.id_column if self._plan else None
+        return column.name if column else None
 
     def describe(self) -> str:
         """Return a line that says how the input is read, once it has been."""
@@ -82,7 +83,7 @@ class ResponseReader:
             return f"no row of {self._source} could be read"
         plan = self._plan
         prompt = plan.layout.prompt_from if plan.layout else "the turns before the responses"
-        ids = f"ids from `{plan.id_column}`" if plan.id_column else "ids made from content"
+        ids = f"ids from `{self.id_column}`" if self.id_column else "ids made from content"
         columns = ", ".join(f"`{column}`" for column in plan.shape.columns)
         scores = plan.shape.notes.describe()
         scored = f"scores from {scores}, " if scores else ""
@@ -94,7 +95,7 @@ class ResponseReader:
         return (
             f"read as {plan.shape.kind} ({plan.shape.name}): prompt from {prompt}, "
             f"responses from {columns}, {scored}{ids}, "
-            f"other columns kept: {', '.join(plan.others) or 'none'}{joined}"
+            f"other columns kept: {listed(plan.others) or 'none'}{joined}"
         )
 
     def __iter__(self) -> Iterator[GivenResponses | Drop]:
@@ -124,7 +125,7 @@ class ResponseReader:
             messages, said = read_prompt_before(row.values, given, plan.layout, self._is_named)
         except RowFault as error:
             return Drop(error.fault.reason, error.fault.detail, where=row.where, id=own_id or "")
-        gone = said | {plan.id_column}
+        gone = said | id_columns_gone(row.values, plan.id_column, own_id)
         extra = {name: value for name, value in row.values.items() if name not in gone}
         extra |= {name: value for name, value in given.rest.items() if name not in extra}
         can_join = self._group and plan.shape.is_single
@@ -165,7 +166,8 @@ class ResponseReader:
         with suppress(RowFault):
             taken |= shape.read(values).consumed
         id_column = choose_id_column(values, self._inputs.id_column, taken)
-        others = tuple(name for name in values if name not in taken | {id_column})
+        gone = taken | ({id_column.name} if id_column else set())
+        others = tuple(name for name in values if name not in gone)
         return _Plan(shape, layout, id_column, others)
 
 
@@ -232,7 +234,7 @@ def _choose_shape(values: Mapping[str, Any], settings: ResponseSettings, where: 
         raise UnknownLayoutError(
             f"no column holds {'pairs' if settings.source_kind == 'pairs' else 'responses'}",
             where=where,
-            why=f"the columns are {', '.join(sorted(values)) or '(none)'}",
+            why=f"the columns are {listed(sorted(values)) or '(none)'}",
             next_step="name the column of the responses with --response-column NAME; docs/"
             "responses.md lists what is recognised",
         )

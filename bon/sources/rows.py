@@ -2,8 +2,8 @@
 
 The reasons, whoever finds them:
 
-    the text    invalid_utf8 invalid_unicode malformed_json not_an_object malformed_csv
-                wrong_field_count unsupported_value
+    the text    invalid_utf8 invalid_unicode nul_character row_too_large malformed_json
+                duplicate_key not_an_object malformed_csv wrong_field_count unsupported_value
     the id      missing_id duplicate_id
     the prompt  missing_prompt empty_prompt no_user_turn unknown_role unsupported_content
     responses   missing_response no_responses wrong_length not_a_pair no_preference
@@ -18,9 +18,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bon.errors import InputError
+from bon.errors import InputError, listed
 
-__all__ = ["Fault", "RowFault", "SourceRow", "read_row", "refuse_repeated_columns"]
+__all__ = ["Bytes", "Fault", "RowFault", "SourceRow", "read_row", "refuse_repeated_columns"]
+
+_MAX_DETAIL_CHARS = 400
+
+
+class Bytes(str):
+    """Bytes of an input as base64: they may be kept, but are no prompt and no response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,8 @@ class RowFault(Exception):
     """Raised where a row turns out to be unusable; `bon.sources` turns it into a drop."""
 
     def __init__(self, reason: str, detail: str) -> None:
+        if len(detail) > _MAX_DETAIL_CHARS:  # it may quote the row
+            detail = detail[:_MAX_DETAIL_CHARS] + "…"
         super().__init__(reason, detail)
         self.fault = Fault(reason, detail)
 
@@ -64,7 +72,7 @@ def refuse_repeated_columns(columns: Iterable[str], where: str) -> None:
     repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
     if repeated:
         raise InputError(
-            f"two columns have one name: {', '.join(map(repr, repeated))}",
+            f"two columns have one name: {listed(map(repr, repeated))}",
             where=where,
             why="one of them would be lost without a word",
             next_step="rename or remove one of them",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import BinaryIO, TextIO, cast
 
 import pyarrow as pa
 
+from bon.sources.limits import MAX_ROW_BYTES, Unpacked
 from bon.sources.locate import InputFile
 from bon.sources.rows import RowFault
+from bon.sources.sniff import refuse_other_content
 
 __all__ = ["decode_line", "numbered_lines", "open_bytes", "open_text", "refuse_broken_utf8"]
 
@@ -20,12 +23,16 @@ _BUFFER_BYTES = 1 << 18
 
 @contextmanager
 def open_bytes(file: InputFile) -> Iterator[BinaryIO]:
-    """Give the file's unpacked bytes; a broken archive raises `OSError` where it breaks."""
-    with (
-        pa.input_stream(str(file.path), compression=file.compression) as stream,
-        io.BufferedReader(cast(io.RawIOBase, stream), _BUFFER_BYTES) as buffered,
-    ):
-        yield buffered
+    """Give the file's unpacked bytes; a broken archive raises `OSError` where it breaks.
+
+    Raises:
+        InputError: it begins like something else than text, or is a decompression bomb.
+    """
+    with pa.input_stream(str(file.path), compression=file.compression) as stream:
+        raw = stream if file.compression is None else Unpacked(stream, file)
+        with io.BufferedReader(cast(io.RawIOBase, raw), _BUFFER_BYTES) as buffered:
+            refuse_other_content(buffered.peek(1), file)
+            yield buffered
 
 
 @contextmanager
@@ -42,11 +49,25 @@ def open_text(file: InputFile) -> Iterator[TextIO]:
         yield text
 
 
-def numbered_lines(file: InputFile) -> Iterator[tuple[int, bytes]]:
-    """Yield each line with its number from 1, the first without a byte order mark."""
+def numbered_lines(file: InputFile) -> Iterator[tuple[int, bytes | None]]:
+    """Yield each line with its number from 1, the first without a byte order mark.
+
+    A line that has more than `MAX_ROW_BYTES` is skipped, never held, and yielded as none.
+    """
     with open_bytes(file) as stream:
-        for number, line in enumerate(stream, start=1):
-            yield number, line.removeprefix(_UTF8_BOM) if number == 1 else line
+        next_line = partial(stream.readline, MAX_ROW_BYTES + 1)
+        for number, line in enumerate(iter(next_line, b""), start=1):
+            if len(line) > MAX_ROW_BYTES:
+                if not line.endswith(b"\n"):
+                    _skip_line(stream)
+                yield number, None
+            else:
+                yield number, line.removeprefix(_UTF8_BOM) if number == 1 else line
+
+
+def _skip_line(stream: BinaryIO) -> None:
+    while (piece := stream.readline(_BUFFER_BYTES)) and not piece.endswith(b"\n"):
+        pass
 
 
 def decode_line(line: bytes) -> str:
@@ -63,6 +84,8 @@ def decode_line(line: bytes) -> str:
 
 def refuse_broken_utf8(text: str) -> None:
     """Raise the fault `invalid_utf8` where `open_text` met bytes that are not UTF-8."""
+    if text.isascii():
+        return
     try:
         text.encode()
     except UnicodeEncodeError as error:

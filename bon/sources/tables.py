@@ -14,25 +14,57 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bon.errors import InputError, InputNotFoundError
+from bon.sources.limits import MAX_ROW_BYTES, row_too_large
 from bon.sources.locate import InputFile
-from bon.sources.rows import RowFault, SourceRow, read_row, refuse_repeated_columns
+from bon.sources.rows import Bytes, RowFault, SourceRow, read_row, refuse_repeated_columns
 
 __all__ = ["read_hub_dataset", "read_parquet", "to_json_value"]
 
 _BATCH_ROWS = 256
+_BATCH_BYTES = 1 << 26
+_DENSE_CHUNK_BYTES, _DENSE_RATIO = 1 << 22, 50
 
 
 def read_parquet(file: InputFile) -> Iterator[SourceRow]:
-    """Yield the rows of one Parquet file, batch by batch; page checksums are verified."""
+    """Yield the rows of one Parquet file, batch by batch; page checksums are verified.
+
+    Batches are small enough not to exhaust the memory, as far as the file's own metadata tell; a
+    row above `MAX_ROW_BYTES` is the fault `row_too_large`.
+    """
     options = {"pre_buffer": False, "buffer_size": 1 << 20, "page_checksum_verification": True}
     with pq.ParquetFile(str(file.path), **options) as parquet:
         refuse_repeated_columns(parquet.schema_arrow.names, str(file.path))
         number = 0
-        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
+        for batch in parquet.iter_batches(batch_size=_batch_rows(parquet.metadata)):
             narrow = _without_nanoseconds(batch)
+            # a batch is seldom so large: then no row has to be measured
+            parse = _read_measured if narrow.nbytes > MAX_ROW_BYTES else _read_record
             for row in range(narrow.num_rows):
                 number += 1
-                yield read_row(f"{file.path.name}:row {number}", _read_record, narrow.slice(row, 1))
+                yield read_row(f"{file.path.name}:row {number}", parse, narrow.slice(row, 1))
+
+
+def _batch_rows(metadata: pq.FileMetaData) -> int:
+    """Return how many rows fit into `_BATCH_BYTES`, judged by the widest row group."""
+    rows = _BATCH_ROWS
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        if group.num_rows:
+            rows = min(rows, _BATCH_BYTES * group.num_rows // max(group.total_byte_size, 1))
+        if group.total_byte_size > _DENSE_CHUNK_BYTES and _is_dense(group):
+            return 1
+    return max(rows, 1)
+
+
+def _is_dense(group: pq.RowGroupMetaData) -> bool:
+    """Tell whether few bytes may stand for many: a long text in a dictionary, named by each row."""
+    chunks = map(group.column, range(group.num_columns))
+    return any(
+        chunk.has_dictionary_page
+        and chunk.total_uncompressed_size > _DENSE_CHUNK_BYTES
+        and chunk.total_uncompressed_size > _DENSE_RATIO * chunk.total_compressed_size
+        for chunk in chunks
+    )
 
 
 def _without_nanoseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -46,6 +78,12 @@ def _without_nanoseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
     if not columns:
         return batch
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _read_measured(batch: pa.RecordBatch) -> dict[str, Any]:
+    if batch.nbytes > MAX_ROW_BYTES:
+        raise row_too_large()
+    return _read_record(batch)
 
 
 def _read_record(batch: pa.RecordBatch) -> dict[str, Any]:
@@ -85,7 +123,7 @@ def to_json_value(value: Any) -> Any:
         case datetime.timedelta():
             return value.total_seconds()
         case bytes():
-            return base64.b64encode(value).decode()
+            return Bytes(base64.b64encode(value).decode())
         case decimal.Decimal() | uuid.UUID():
             return str(value)
     raise RowFault("unsupported_value", f"JSON cannot hold a {type(value).__name__}")

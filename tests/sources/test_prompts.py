@@ -21,6 +21,7 @@ from bon.errors import (
 )
 from bon.records import Drop, Prompt
 from bon.sources.files import read_rows
+from bon.sources.ids import content_id
 from bon.sources.prompts import PromptReader, input_digest
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -79,9 +80,41 @@ def test_known_id_columns(tmp_path, column):
         (["a"], "wrong_type"),
     ],
 )
-def test_a_bad_id_is_a_drop(tmp_path, value, reason):
+def test_a_bad_id_is_a_drop_where_the_column_was_named(tmp_path, value, reason):
     rows = [{"id": "a", "prompt": "Q"}, {"id": value, "prompt": "Q"}, {"prompt": "Q"}]
-    assert ids(reader(tmp_path, rows)) == ["a", reason, "missing_id"]
+    assert ids(reader(tmp_path, rows, id_column="id")) == ["a", reason, "missing_id"]
+    first, second, third = reader(tmp_path, rows)
+    made = content_id(({"role": "user", "content": "Q"},))
+    assert [one.prompt_id for one in (first, second, third)] == ["a", made, f"{made}-2"]
+    assert second.extra == ({} if value in (None, "") else {"id": value})
+
+
+@pytest.mark.parametrize("value", [None, "", " ", True, 1.0, ["a"]])
+def test_a_column_in_which_the_first_row_has_no_id_is_none(tmp_path, value):
+    rows = [{"id": value, "prompt": "Q"}, {"id": "b", "prompt": "R"}]
+    source = reader(tmp_path, rows)
+    first, second = source
+    assert source.id_column is None
+    assert (first.extra, second.extra) == ({"id": value}, {"id": "b"})
+    assert ids(reader(tmp_path, [{"prompt_id": value, "id": 5, "prompt": "Q"}])) == ["5"]
+
+
+def test_ids_that_look_like_made_ones_clash_with_them(tmp_path):
+    made = content_id(({"role": "user", "content": "Q"},))
+    rows = [
+        {"id": made, "prompt": "A"},
+        {"id": f"{made}-2", "prompt": "A"},
+        {"prompt": "Q"},
+        {"prompt": "Q"},
+        {"id": f"{made}-4", "prompt": "Q"},
+    ]
+    assert ids(reader(tmp_path, rows)) == [
+        made,
+        f"{made}-2",
+        f"{made}-3",
+        f"{made}-4",
+        "duplicate_id",
+    ]
 
 
 def test_an_id_given_twice_is_a_drop_but_a_bad_row_does_not_take_its_id(tmp_path):

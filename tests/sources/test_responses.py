@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bon.config import InputSettings, ResponseSettings
 from bon.errors import BonError, SettingsError, UnknownChoiceError, UnknownLayoutError
 from bon.records import GIVEN_ID, Drop, GivenResponses
+from bon.sources.ids import content_id
 from bon.sources.responses import ResponseReader, recognise_kind
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -77,11 +78,14 @@ def test_ids_say_which_rows_belong_together(tmp_path):
         {"id": None, "prompt": "x", "response": "6"},
     ]
     items = list(reader(tmp_path, rows))
-    expected = [["1"], "prompt_differs", ["2", "3"], "missing_id", "duplicate_id"]
+    expected = [["1"], "prompt_differs", ["2", "3"], "duplicate_id", ["6"]]
     assert [texts(item) for item in items] == expected
+    assert items[-1].prompt.prompt_id == content_id(items[-1].prompt.messages)
+    named = [texts(item) for item in reader(tmp_path, rows, id_column="id")]
+    assert named == [["1"], "prompt_differs", ["2", "3"], "missing_id", "duplicate_id"]
     assert [item.prompt.prompt_id for item in (items[0], items[2])] == ["a", "b"]
     assert (items[1].id, items[1].where) == ("b", "in.jsonl:4")
-    assert (items[4].id, items[4].row) == ("a", 4)
+    assert (items[3].id, items[3].row) == ("a", 3)
 
 
 def test_limit_counts_prompts_where_rows_are_joined(tmp_path):
