@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +13,12 @@ import pyarrow as pa
 from bon.exports.batches import Kind
 from bon.exports.features import type_name
 from bon.exports.formats import Format
+from bon.shown import printable
 
 __all__ = ["CardFacts", "Written", "render_card"]
 
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
+_SPECIAL = re.compile(r"[\\`\[\]|*]")
 _KIND_TAGS: Mapping[Kind, tuple[str, ...]] = {
     "pairs": ("preference",),
     "responses": (),
@@ -72,7 +75,7 @@ def render_card(facts: CardFacts, written: Written) -> str:
     """Return README.md for a set: front matter that the Hub reads, then text for people."""
     sections = [
         _front_matter(facts, written),
-        f"# {_line(facts.name)}",
+        f"# {_plain(facts.name)}",
         f"{sum(written.rows.values()):,} {_ROWS[written.kind]}, made with bon{_how(facts)}"
         f"{_for_trainer(written.format)}.",
         "## How this set was made",
@@ -83,7 +86,7 @@ def render_card(facts: CardFacts, written: Written) -> str:
         "## Columns",
         _table(
             ("column", "type"),
-            [(f"`{item.name}`", type_name(item.type)) for item in written.schema],
+            [(_code(item.name), _plain(type_name(item.type))) for item in written.schema],
         ),
         "## Loading it",
         "```python\nfrom datasets import load_dataset\n\n"
@@ -142,10 +145,11 @@ def _for_trainer(format: Format) -> str:
 def _making(facts: CardFacts, written: Written) -> list[tuple[str, str]]:
     rows = [("source", facts.source), *facts.models.items()]
     rows += [(f"sampling: {name}", _said(value)) for name, value in facts.sampling.items()]
-    rows += [(f"scorer `{name}`", spec) for name, spec in facts.scorers.items()]
-    rows += [(name, _said(value)) for name, value in facts.method.items()]
-    rows += [("input rows", f"{facts.input_rows:,}"), ("output rows", _rows_by_split(written))]
-    return [*rows, ("form", written.format.name), ("bon", facts.version)]
+    plain = [(_plain(name), _plain(value)) for name, value in rows]
+    plain += [(f"scorer {_code(name)}", _plain(spec)) for name, spec in facts.scorers.items()]
+    plain += [(_plain(name), _plain(_said(value))) for name, value in facts.method.items()]
+    plain += [("input rows", f"{facts.input_rows:,}"), ("output rows", _rows_by_split(written))]
+    return [*plain, ("form", written.format.name), ("bon", facts.version)]
 
 
 def _rows_by_split(written: Written) -> str:
@@ -153,9 +157,9 @@ def _rows_by_split(written: Written) -> str:
 
 
 def _left_out(facts: CardFacts) -> str:
-    rows = [(f"`{reason}`", "input rows", f"{num:,}") for reason, num in facts.drops.items()]
+    rows = [(_code(reason), "input rows", f"{num:,}") for reason, num in facts.drops.items()]
     rows += [
-        (f"`{r}`", "single candidates", f"{num:,}") for r, num in facts.candidate_drops.items()
+        (_code(r), "single candidates", f"{num:,}") for r, num in facts.candidate_drops.items()
     ]
     return _table(("reason", "of", "number"), rows) if rows else "Nothing was dropped."
 
@@ -170,12 +174,21 @@ def _said(value: Any) -> str:
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _cell(text: str) -> str:
-    return _line(text).replace("|", "\\|").replace("<", "&lt;")
+def _plain(text: str) -> str:
+    """Return a text as one line of Markdown that means itself: no link, image, tag or new cell."""
+    return _SPECIAL.sub(r"\\\g<0>", _line(text)).replace("<", "&lt;")
+
+
+def _code(text: str) -> str:
+    """Return a text as code in a table's cell."""
+    line = _line(text)
+    longest = max(map(len, re.findall("`+", line)), default=0)
+    fence, space = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{space}{line}{space}{fence}".replace("|", "\\|")
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))

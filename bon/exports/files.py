@@ -24,6 +24,9 @@ _COMPRESSION = {".jsonl": None, ".jsonl.gz": "gzip", ".jsonl.zst": "zstd"}
 SUFFIXES = (".parquet", *_COMPRESSION, ".csv")
 """Every file type that can be written."""
 _LINES = 4096
+_FORMULA = "^(?:[\t\r]|[\\s\u00a0\ufeff]*[=+@\uff1d\uff0b\uff0d\uff20-])"
+"""The last four are the wide forms, which spreadsheets take for the plain ones."""
+_NUMBER = r"^\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*$"
 
 
 def suffix_of(path: Path) -> str | None:
@@ -147,11 +150,33 @@ def _plain(value: Any) -> Any:
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    """Return the table with nested values as JSON text, null where they are null."""
-    columns = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
+    """Return the table with nested values as JSON text, null where they are null, and with no text
+    that a spreadsheet would run as a formula."""
+    columns = []
+    for column in table.columns:
         if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
             texts = [None if value is None else _json(value) for value in _values(column)]
             column = pa.array(texts, pa.string())
-        columns[name] = column
-    return pa.table(columns)
+        columns.append(_without_formulas(column) if _is_text(column.type) else column)
+    names = _without_formulas(pa.array(table.column_names, pa.string())).to_pylist()
+    return pa.table(columns, names=names)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _without_formulas(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Put `'` before what a spreadsheet takes for a formula (OWASP, CSV injection)."""
+    texts = pc.cast(texts, pa.large_string())
+    is_formula = pc.and_not(
+        pc.match_substring_regex(texts, _FORMULA), pc.match_substring_regex(texts, _NUMBER)
+    )
+    if not pc.any(is_formula).as_py():
+        return texts
+    quote, nothing = (pa.scalar(text, pa.large_string()) for text in ("'", ""))
+    return pc.if_else(is_formula, pc.binary_join_element_wise(quote, texts, nothing), texts)

@@ -136,7 +136,7 @@ def _move_of(folder: Path) -> _Move | None:
 def _names(said: Any) -> list[str]:
     """Return the names among what a marker says; a path could lead out of the folder."""
     names = said if isinstance(said, list) else []
-    return [name for name in names if isinstance(name, str) and name == Path(name).name]
+    return [n for n in names if isinstance(n, str) and n == Path(n).name and n not in ("", "..")]
 
 
 def _marker(folder: Path) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from bon.durable import replace_file
 from bon.errors import PoolCorruptError, PoolNotFoundError, SettingsMismatchError
@@ -20,6 +21,10 @@ _NAMES = {
     "base_digest": ("base",),
 }
 """Digests, and the settings that led to what has them."""
+
+
+_SCORER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""It is the name of a folder, and `pool.json` may come from anywhere."""
 
 
 class _Versioned(BaseModel):
@@ -43,6 +48,14 @@ class Manifest(BaseModel):
     """What decides the candidates: model, its digest, sampling settings, N, seed."""
     scorers: dict[str, dict[str, Any]] = {}
     """What decides the scores, by scorer."""
+
+    @field_validator("scorers")
+    @classmethod
+    def _names_are_no_paths(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not _SCORER_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a scorer")
+        return value
 
 
 def read_manifest(path: Path) -> Manifest:

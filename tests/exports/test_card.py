@@ -87,3 +87,46 @@ def test_nothing_dropped_and_no_trainer(pairs: pa.Table) -> None:
 )
 def test_sizes(pairs: pa.Table, rows: int, size: str) -> None:
     assert f'size_categories: ["{size}"]' in render_card(FACTS, written(pairs, {"train": rows}))
+
+
+HOSTILE = (
+    "[click](javascript:alert(1))",
+    "![](https://tracker.example/x.png)",
+    "<script>alert(1)</script><img src=x onerror=alert(1)>",
+    "a`](https://evil.example)`b",
+    "``` \n# heading\n---\nlicense: evil\n---",
+    "a | b\n\n<https://evil.example>",
+    "\x1b]0;title\x07\u202egnp.exe",
+    "\\`<b>\\|",
+    "&lt;",
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_and_values_of_others_make_no_markup(text: str) -> None:
+    from huggingface_hub import DatasetCard
+    from markdown_it import MarkdownIt
+
+    facts = CardFacts(
+        name=text, command=f"bon select '{text}'", version="0", source=text,
+        models={"generator": text}, sampling={"stop": [text]}, scorers={text: text},
+        method={text: {text: text}}, input_rows=1, drops={text: 1}, candidate_drops={text: 1},
+    )  # fmt: skip
+    files = {"train": "data/train-*.parquet"}
+    schema = pa.schema([(text, pa.string())])
+    made = Written(choose_format("bon", "pairs"), "pairs", {"train": 1}, files, schema)
+    card = render_card(facts, made)
+    assert "\x1b" not in card
+    assert "\u202e" not in card
+    data = DatasetCard(card).data.to_dict()
+    assert data["pretty_name"] == text
+    assert data.get("license") is None
+    body = card.split("\n---\n", 1)[1]
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
+    for tag in ("<a", "<img", "<script", "<b>", "<hr"):
+        assert tag not in html, tag
+    assert html.count("<h1>") == 1
+    assert html.count("<h2>") == 4
+    assert html.count("<table>") == 3
+    cells = [row.count("<td>") + row.count("<th>") for row in html.split("<tr>")[1:]]
+    assert cells == [2] * 10 + [3] * 3 + [2] * 2

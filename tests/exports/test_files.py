@@ -97,6 +97,39 @@ def test_csv_has_nested_values_as_json(tmp_path: Path, pairs: pa.Table) -> None:
     assert found[0]["text"] == 'a "quoted"\nline, and more'
 
 
+FORMULAS = (
+    *("=1+1", '=HYPERLINK("http://x")', "+1+1", "-1+1", "-cmd|' /C calc'!A0", "@SUM(A1)", "\tx"),
+    *("\rx", "  =1", "\n=1", "\u00a0=1", "\uff1d1", "- a list", "-", "+", "-5%", "-1e", "+1.2.3"),
+)
+NO_FORMULAS = (
+    *("", "a=1", "'=1", '"=1"', "-5", "+3.2e1", "-.5", " -5 ", "-5.", "1", "a\n=1", "(=1)"),
+    *("\nfirst line", "\n\n"),
+)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())],
+    ids=str,
+)
+def test_csv_has_no_text_that_a_spreadsheet_would_run(tmp_path: Path, kind: pa.DataType) -> None:
+    texts = pa.array([*FORMULAS, *NO_FORMULAS, None], pa.string()).cast(kind)
+    table = pa.table({"text": pa.chunked_array([texts]), "=name": [-1.5] * len(texts)})
+    path = written(tmp_path / "x.csv", table, table.slice(3))
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["text", "'=name"]
+    want = [*(f"'{one}" for one in FORMULAS), *NO_FORMULAS, ""]
+    assert [row[0] for row in rows[1:]] == want + want[3:]
+    assert {row[1] for row in rows[1:]} == {"-1.5"}
+
+
+def test_other_files_keep_such_texts_as_they_are(tmp_path: Path) -> None:
+    table = pa.table({"=name": list(FORMULAS)})
+    assert pq.read_table(written(tmp_path / "x.parquet", table)).to_pylist() == table.to_pylist()
+    assert lines(written(tmp_path / "x.jsonl", table)) == table.to_pylist()
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_without_rows_is_a_file(tmp_path: Path, pairs: pa.Table, suffix: str) -> None:
     path = written(tmp_path / f"x{suffix}", pairs.slice(0, 0))

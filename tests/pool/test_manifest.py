@@ -138,3 +138,16 @@ def test_a_setting_younger_than_the_pool_had_its_default(tmp_path: Path) -> None
             {**new, "repetition_penalty": 1.2},
             {"repetition_penalty": 1.0},
         )
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b", "..", ".", "", ".bon", "a\0", "a\n"])
+def test_a_scorer_whose_name_is_a_path_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "pool.json"
+    path.write_text(
+        json.dumps(
+            {"format_version": 1, "part_size": 8, "input": {}, "scorers": {"a-1.0_x": {}, name: {}}}
+        )
+    )
+    with pytest.raises(PoolCorruptError) as caught:
+        read_manifest(path)
+    assert repr(name) in caught.value.why
