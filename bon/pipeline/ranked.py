@@ -1,44 +1,27 @@
-"""A pool read back as prompts with their candidates and rewards, part by part."""
+"""What ranks the candidates of a pool, and the books that a command opens with."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bon.config import RankingSettings
 from bon.errors import PoolIncompleteError
 from bon.pipeline.accounting import Accounting
+from bon.pipeline.frames import frames
 from bon.pipeline.given import LABEL_SCORER
 from bon.pipeline.recipes import Recipe, plan_recipe
-from bon.pipeline.rewards import Ranking, ranked_frames
 from bon.pipeline.run import refuse_incomplete
-from bon.pool.pool import CANDIDATES, PROMPTS, Pool, as_prompts, scores_kind
-from bon.records import PROMPTS_SCHEMA, Candidate, Prompt
+from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 
 __all__ = [
-    "RankedPrompt",
     "ScorersThere",
     "count_sampled",
     "is_verdict",
     "open_books",
     "pool_recipe",
-    "ranked_prompts",
     "scorer_names",
 ]
-
-_CANDIDATE_FIELDS = [item.name for item in fields(Candidate) if item.name != "token_ids"]
-
-
-@dataclass(frozen=True, slots=True)
-class RankedPrompt:
-    """One prompt with its N candidates and their rewards (none where scoring failed)."""
-
-    prompt: Prompt
-    candidates: tuple[Candidate, ...]
-    rewards: tuple[float | None, ...]
-    passes: tuple[bool, ...]
-    """Whether the ranking's gates let it through: what they do not is never chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,37 +172,4 @@ def _count_rows(pool: Pool) -> int:
 
 def count_sampled(pool: Pool, limit: int | None) -> int:
     """Count the prompts that have candidates, from the candidates themselves."""
-    count = 0
-    for part in pool.parts(limit):
-        sampled = set(pool.read(CANDIDATES, part, ["prompt_id"])["prompt_id"].to_pylist())
-        count += sum(prompt.prompt_id in sampled for prompt in pool.prompts(part, limit))
-    return count
-
-
-def ranked_prompts(pool: Pool, ranking: Ranking, limit: int | None) -> Iterator[RankedPrompt]:
-    """Yield every prompt that has candidates, in input order; holds some parts at a time.
-
-    Raises:
-        PoolCorruptError: a file cannot be read back, or files of one part do not belong together.
-    """
-    for frame in ranked_frames(
-        pool,
-        ranking,
-        limit=limit,
-        prompt_columns=PROMPTS_SCHEMA.names,
-        candidate_columns=_CANDIDATE_FIELDS,
-    ):
-        rewards = [None if math.isnan(one) else one for one in frame.scores[ranking.name].tolist()]
-        passes = ranking.passes_gates(frame).tolist()
-        candidates = [
-            Candidate(**row) for row in frame.candidates.select(_CANDIDATE_FIELDS).to_pylist()
-        ]
-        bounds = zip(frame.start_P.tolist(), frame.count_P.tolist(), strict=True)
-        for prompt, (start, count) in zip(as_prompts(frame.prompts), bounds, strict=True):
-            end = start + count
-            yield RankedPrompt(
-                prompt,
-                tuple(candidates[start:end]),
-                tuple(rewards[start:end]),
-                tuple(passes[start:end]),
-            )
+    return sum(len(frame.start_P) for frame in frames(pool, limit=limit))

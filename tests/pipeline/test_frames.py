@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.damage import as_older
 from support.fakes import FakeGenerator, FakeScorer, Run, input_rows
+from support.ranked import ranked_prompts
 
 import bon.pipeline.frames as module
 from bon.errors import PoolCorruptError
 from bon.pipeline.frames import Frame, frames
-from bon.pipeline.ranked import ranked_prompts
 from bon.pipeline.rewards import Ranking
 from bon.pool.pool import Pool
 
@@ -112,10 +113,16 @@ def test_pool_without_rows_or_candidates(tmp_path: Path) -> None:
 def test_part_of_another_place_is_named(pool: Pool, kind: str) -> None:
     folder = pool.layout.root / kind
     shutil.copy(folder / "part-00002.parquet", folder / "part-00000.parquet")
+    with pytest.raises(PoolCorruptError, match=r"is not the one that belongs here") as caught:
+        list(frames(pool, scorers=["reward"]))
+    assert f"part 2 of {kind}" in caught.value.why
+
+    as_older(folder / "part-00000.parquet")  # which has no number in it
+
     with pytest.raises(PoolCorruptError, match=r"part 0 of .* belongs to other") as caught:
         list(frames(pool, scorers=["reward"]))
     assert "part-00000.parquet" in caught.value.where
-    assert "delete this file" in caught.value.next_step
+    assert "--repair" in caught.value.next_step
 
 
 def test_error_in_a_later_part_comes_after_the_earlier_ones(
@@ -124,6 +131,7 @@ def test_error_in_a_later_part_comes_after_the_earlier_ones(
     monkeypatch.setattr(module, "_FRAME_ROWS", 1)
     folder = pool.layout.root / "scores/reward"
     shutil.copy(folder / "part-00000.parquet", folder / "part-00001.parquet")
+    as_older(folder / "part-00001.parquet")
     reader = frames(pool, scorers=["reward"])
     assert next(reader).parts == (0,)
     with pytest.raises(PoolCorruptError, match="part 1 of scores/reward"):

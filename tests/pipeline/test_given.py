@@ -15,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.commands import pool_files
 from support.fakes import FakeScorer, InlineEngine, Run, bad_row, ignore, input_rows, prompt
+from support.ranked import ranked_prompts
 
 from bon.config import InputSettings, RankingSettings, ResponseSettings
 from bon.errors import PoolError, PoolIncompleteError, SettingsMismatchError
 from bon.pipeline.frames import frames
 from bon.pipeline.given import GivenPlan, import_responses
 from bon.pipeline.given_parts import GIVEN_SCORER, LABEL_SCORER
-from bon.pipeline.ranked import count_sampled, open_books, pool_recipe, ranked_prompts
+from bon.pipeline.ranked import count_sampled, open_books, pool_recipe
 from bon.pipeline.rewards import Ranking
 from bon.pipeline.run import ScoringPlan, score
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind

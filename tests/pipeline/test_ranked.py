@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.damage import as_older
 from support.fakes import FakeGenerator, FakeScorer, InlineEngine, Run, input_rows
+from support.ranked import ranked_prompts
 
 import bon.pipeline.run
 from bon.config import RankingSettings
 from bon.errors import PoolCorruptError, PoolIncompleteError, SettingsError
-from bon.pipeline.ranked import open_books, pool_recipe, ranked_prompts
+from bon.pipeline.ranked import open_books, pool_recipe
 from bon.pipeline.rewards import Ranking
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
 
@@ -139,6 +141,9 @@ def test_a_missing_part_of_prompts_is_noticed(pool: Pool) -> None:
 def test_scores_of_other_candidates_are_corrupt(pool: Pool, tmp_path: Path) -> None:
     other = Run(input_rows(10, bad=[5]), num_candidates=2).scores(tmp_path / "other")
     shutil.copy(other.layout.part("scores/reward", 1), pool.layout.part("scores/reward", 1))
+    with pytest.raises(PoolCorruptError, match="made of other candidates than"):
+        list(ranked_prompts(pool, Ranking.of("reward"), None))
+    as_older(pool.layout.part("scores/reward", 1))
     with pytest.raises(PoolCorruptError, match="belongs to other candidates") as caught:
         list(ranked_prompts(pool, Ranking.of("reward"), None))
     assert caught.value.where.endswith("scores/reward/part-00001.parquet")
@@ -146,6 +151,9 @@ def test_scores_of_other_candidates_are_corrupt(pool: Pool, tmp_path: Path) -> N
 
 def test_candidates_of_other_prompts_are_corrupt(pool: Pool, tmp_path: Path) -> None:
     shutil.copy(pool.layout.part(PROMPTS, 0), pool.layout.part(PROMPTS, 1))
+    with pytest.raises(PoolCorruptError, match="part 0 of prompts"):
+        list(ranked_prompts(pool, Ranking.of("reward"), None))
+    as_older(pool.layout.part(PROMPTS, 1))
     with pytest.raises(PoolCorruptError, match="belongs to other prompts"):
         list(ranked_prompts(pool, Ranking.of("reward"), None))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.fakes import FakeScorer, InlineEngine, Run, add_scores, ignore, input_rows
+from support.ranked import ranked_prompts
 
 from bon.aggregation import fit_linear
 from bon.config import PairSettings, RankingSettings, SelectSettings
@@ -15,7 +16,7 @@ from bon.config.filters import parse_filter
 from bon.errors import InputError, SettingsError
 from bon.pipeline.build_dpo import PairBuilder
 from bon.pipeline.filtering.plan import run_filters
-from bon.pipeline.ranked import is_verdict, pool_recipe, ranked_prompts
+from bon.pipeline.ranked import is_verdict, pool_recipe
 from bon.pipeline.rewards import Ranking, fit_ranking, ranked_frames
 from bon.pipeline.run import ScoringPlan, score
 from bon.pipeline.select import Selector
