@@ -82,6 +82,7 @@ def build_dpo(call: Invocation) -> None:
     from bon.pipeline.build_dpo import PairBuilder, check_pairs
     from bon.pipeline.export import write_set
     from bon.pipeline.rewards import fit_ranking
+    from bon.pool.snapshot import unchanged
 
     settings = call.settings(PairSettings)
     check_pairs(settings)
@@ -116,30 +117,33 @@ def build_dpo(call: Invocation) -> None:
     rule = _rule(settings, made.pool)
     if rule is not None and rule != "label":
         made = _judged(call, made, rule)
-    recipe = recipe or _recipe(call, settings, made.pool)
-    limit = call.settings(InputSettings).limit
-    ranking = None if recipe is None else fit_ranking(made.pool, recipe, limit)
-    seed = run_seed(call, made)
-    builder = PairBuilder(
-        made.pool,
-        settings,
-        ranking=ranking,
-        rule=rule,
-        seed=seed,
-        limit=limit,
-        tokenize=tokenize,
-    )
-    written = write_set(
-        builder.tables(),
-        builder.schema,
-        output.kind,
-        output.form,
-        output.export,
-        output=output.path,
-        seed=seed,
-        books=builder.report.accounting,
-        card=lambda: card_facts(call, made, builder.report.as_json(), _method(settings, ranking)),
-    )
+    with unchanged(made.pool) as snapshot:
+        recipe = recipe or _recipe(call, settings, made.pool)
+        limit = call.settings(InputSettings).limit
+        ranking = None if recipe is None else fit_ranking(made.pool, recipe, limit)
+        seed = run_seed(call, made)
+        builder = PairBuilder(
+            made.pool,
+            settings,
+            ranking=ranking,
+            rule=rule,
+            seed=seed,
+            limit=limit,
+            tokenize=tokenize,
+        )
+        written = write_set(
+            snapshot.through(builder.tables()),
+            builder.schema,
+            output.kind,
+            output.form,
+            output.export,
+            output=output.path,
+            seed=seed,
+            books=builder.report.accounting,
+            card=lambda: card_facts(
+                call, made, builder.report.as_json(), _method(settings, ranking)
+            ),
+        )
     result = {**builder.report.as_json(), **publish(call, output.export, output.path, written)}
     result |= {} if ranking is None else {"ranking": ranking.as_json()}
     by = " and ".join(filter(None, (builder.report.scorer, rule)))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bon.pipeline.export import Written
     from bon.pipeline.filtering.plan import Decision
     from bon.pipeline.recipes import Recipe
+    from bon.pool.snapshot import Snapshot
 
 GROUPS = COMMAND_GROUPS["filter"]
 
@@ -59,6 +60,7 @@ def filter_(call: Invocation) -> None:
     from bon.durable import scratch_folder
     from bon.pipeline.filtering.plan import run_filters
     from bon.pipeline.rewards import fit_ranking
+    from bon.pool.snapshot import unchanged
 
     plan = plan_filters(call)
     if call.dry_run:
@@ -69,6 +71,7 @@ def filter_(call: Invocation) -> None:
         if plan.is_scratch:
             root = stack.enter_context(scratch_folder(plan.output.path)) / "pool"
         made = ready_pool(call, plan.kind, root, group=False, with_scores=plan.with_scores)
+        snapshot = stack.enter_context(unchanged(made.pool))
         seed = run_seed(call, made)
         limit = call.settings(InputSettings).limit
         recipe = _recipe(call, plan, made)
@@ -77,7 +80,7 @@ def filter_(call: Invocation) -> None:
         decision = run_filters(
             made.pool, plan.filters, kind=plan.units, ranking=ranking, limit=limit, seed=seed
         )
-        written = _write(call, plan, made, decision, seed)
+        written = _write(call, plan, made, decision, snapshot, seed)
     report = decision.report
     result = {**report.as_json(), **publish(call, plan.output.export, plan.output.path, written)}
     result |= {} if ranking is None else {"ranking": ranking.as_json()}
@@ -116,7 +119,12 @@ def _describe(call: Invocation, plan: FilterPlan) -> None:
 
 
 def _write(
-    call: Invocation, plan: FilterPlan, made: Made, decision: Decision, seed: int
+    call: Invocation,
+    plan: FilterPlan,
+    made: Made,
+    decision: Decision,
+    snapshot: Snapshot,
+    seed: int,
 ) -> Written:
     """Write what was dropped, where that is wanted, and what stays."""
     from bon.cli.curation import card_facts
@@ -129,7 +137,7 @@ def _write(
     if plan.settings.dropped is not None:
         with_reasons = columns.with_reasons()
         write_set(
-            dropped_tables(pool, decision, with_reasons),
+            snapshot.through(dropped_tables(pool, decision, with_reasons)),
             with_reasons.schema,
             rows,
             plan.native,
@@ -142,7 +150,7 @@ def _write(
     if decision.ranking is not None:
         method["ranking"] = decision.ranking.as_json()
     return write_set(
-        kept_tables(pool, decision, columns),
+        snapshot.through(kept_tables(pool, decision, columns)),
         columns.schema,
         rows,
         plan.output.form,

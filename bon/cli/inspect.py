@@ -31,12 +31,17 @@ def inspect(
     def body() -> None:
         from bon.errors import InputNotFoundError
         from bon.pipeline import inspection
+        from bon.pool.pool import Pool
+        from bon.pool.snapshot import unchanged
         from bon.report.inspection import show
         from bon.shown import json_text
 
         path = Path(source)
         if path.is_dir():
-            facts = inspection.prompt_facts(path, prompt) if prompt else inspection.pool_facts(path)
+            with unchanged(Pool.open(path)):
+                facts = (
+                    inspection.prompt_facts(path, prompt) if prompt else inspection.pool_facts(path)
+                )
         elif path.is_file():
             facts = inspection.file_facts(path, rows)
         else:

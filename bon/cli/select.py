@@ -59,6 +59,7 @@ def select(call: Invocation) -> None:
     from bon.pipeline.rewards import fit_ranking
     from bon.pipeline.select import Selector, check_selection
     from bon.pool.pool import Pool
+    from bon.pool.snapshot import unchanged
 
     settings = call.settings(SelectSettings)
     from_pool = is_pool(call.source)
@@ -89,25 +90,27 @@ def select(call: Invocation) -> None:
     made = Made(Pool.open(root)) if from_pool else make_pool(call, root, with_scores=True)
     seed = run_seed(call, made)
     limit = call.settings(InputSettings).limit
-    ranking = fit_ranking(made.pool, recipe, limit)
-    selector = Selector(made.pool, settings, ranking=ranking, seed=seed, limit=limit)
-    report = selector.report
-    written = write_set(
-        selector.tables(),
-        selector.schema,
-        output.kind,
-        output.form,
-        output.export,
-        output=output.path,
-        seed=seed,
-        books=report.accounting,
-        card=lambda: card_facts(
-            call,
-            made,
-            report.as_json(),
-            settings.model_dump(mode="json", exclude_unset=True) | {"ranking": ranking.as_json()},
-        ),
-    )
+    with unchanged(made.pool) as snapshot:
+        ranking = fit_ranking(made.pool, recipe, limit)
+        selector = Selector(made.pool, settings, ranking=ranking, seed=seed, limit=limit)
+        report = selector.report
+        written = write_set(
+            snapshot.through(selector.tables()),
+            selector.schema,
+            output.kind,
+            output.form,
+            output.export,
+            output=output.path,
+            seed=seed,
+            books=report.accounting,
+            card=lambda: card_facts(
+                call,
+                made,
+                report.as_json(),
+                settings.model_dump(mode="json", exclude_unset=True)
+                | {"ranking": ranking.as_json()},
+            ),
+        )
     result = {**report.as_json(), "ranking": ranking.as_json()}
     result |= publish(call, output.export, output.path, written)
     finish(call, made, f"{report.strategy} by {report.scorer}", report.accounting, result)
