@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bon.records import Drop
 from bon.scorers.judge.model import Answer
 
-__all__ = ["rubric_score", "text_verdict", "word_verdict", "yes_probability"]
+__all__ = ["Find", "rubric_score", "text_verdict", "word_verdict", "yes_probability"]
 
+Find = Callable[[str], "str | Drop | None"]
+"""A person's own way to find the verdict in what a judge said; a drop where it took too long."""
 _MAX_CHARS_KEPT = 200
 _NOT_READ = r"(?:\s*\([^()\n]{0,60}\)|\s*\[[^\[\]\n]{2,60}\])?[\s:*_=`\[-]{0,10}?"
 """Between a word and its value: a remark such as (1-10), then signs that say nothing."""
@@ -63,14 +65,16 @@ def _lead(answer: Answer) -> float | Drop:
     return lead
 
 
-def rubric_score(answer: Answer, pattern: str | None, bounds: tuple[float, float]) -> float | Drop:
+def rubric_score(answer: Answer, find: Find | None, bounds: tuple[float, float]) -> float | Drop:
     """Return the number that an answer ends with; a drop (`judge_unparseable`) keeps the text.
 
     An answer that was cut says none: `Score: 1` may have been on its way to 10.
     """
     if answer.is_cut:
         return _unparseable(answer, _CUT)
-    found = _last_match(answer.text, (pattern,) if pattern else _SCORES)
+    found = find(_said(answer.text)) if find else _last_match(_said(answer.text), _SCORES)
+    if isinstance(found, Drop):
+        return found
     try:
         score = float(found or "")
     except ValueError:
@@ -80,22 +84,23 @@ def rubric_score(answer: Answer, pattern: str | None, bounds: tuple[float, float
     return score
 
 
-def text_verdict(answer: Answer, pattern: str | None) -> float | Drop:
+def text_verdict(answer: Answer, find: Find | None) -> float | Drop:
     """Return 1 where an answer prefers the first, 0 for the second, 0.5 for neither.
 
-    What the pattern finds must be A, B, C or tie (the last two are the same), in any case.
+    What is found must be A, B, C or tie (the last two are the same), in any case.
     """
     if answer.is_cut:
         return _unparseable(answer, _CUT)
-    found = _last_match(answer.text, (pattern or _VERDICT,))
+    found = find(_said(answer.text)) if find else _last_match(_said(answer.text), (_VERDICT,))
+    if isinstance(found, Drop):
+        return found
     side = _SIDES.get(" ".join((found or "").split()).casefold())
     return _unparseable(answer, "no verdict in") if side is None else side
 
 
-def _last_match(text: str, patterns: Sequence[str]) -> str | None:
+def _last_match(said: str, patterns: Sequence[str]) -> str | None:
     """Return what the last match of the first pattern that is found captured, all of it where there
     are no groups."""
-    said = _said(text)
     found = next((some for one in patterns if (some := list(re.finditer(one, said)))), None)
     if found is None:
         return None

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from typing import ClassVar
 
 from bon.records import CandidateGroup, Drop, Scores
-from bon.scorers.judge.answers import rubric_score, text_verdict, word_verdict, yes_probability
+from bon.scorers.judge.answers import (
+    Find,
+    rubric_score,
+    text_verdict,
+    word_verdict,
+    yes_probability,
+)
 from bon.scorers.judge.model import Answer, JudgeModel
 from bon.scorers.judge.options import JudgeOptions
 from bon.scorers.judge.pairing import num_pairs
 from bon.scorers.judge.pairwise import score_pairs
 from bon.scorers.judge.templates import Question
+from bon.scorers.rules.limited import LimitedProcess
 
 __all__ = ["JudgeScorer"]
 
 _SMALL_SHARE = 0.5
+_PATTERN_S = 5.0
+"""Computing time for a pattern on one answer."""
 _QUESTIONS_A_SLICE = 16_384
 """Many more than an engine runs at once, so that it seldom runs empty; few enough for their answers
 (some kilobytes each, where the judge thinks) to fit into memory."""
@@ -49,11 +59,23 @@ class JudgeScorer:
         return retries
 
     def __enter__(self) -> JudgeScorer:
-        self.model.__enter__()
+        self._find: Find | None = None
+        with ExitStack() as entered:  # what was entered is left again where the next cannot be
+            if self.options.pattern is not None:
+                # of its own, with a limit: a pattern may take for ever on what a judge says
+                setup = {"how": "verdict", "pattern": self.options.pattern, "group": None}
+                process = LimitedProcess(
+                    "pattern_work.py", setup, _PATTERN_S, "the judge's pattern"
+                )
+                entered.callback(process.stop)
+                process.start()
+                self._find = process.ask
+            entered.enter_context(self.model)
+            self._entered = entered.pop_all()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.model.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self._entered.close()
 
     def score(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
         """Judge every response of every group; a failed one is none, with its reason."""
@@ -103,12 +125,12 @@ class JudgeScorer:
 
     def _point(self, answer: Answer) -> float | Drop:
         if self.options.mode == "rubric":
-            return rubric_score(answer, self.options.pattern, self.options.bounds)
+            return rubric_score(answer, self._find, self.options.bounds)
         return yes_probability(answer)
 
     def _verdict(self, answer: Answer) -> float | Drop:
         if self.options.reads_text:
-            return text_verdict(answer, self.options.pattern)
+            return text_verdict(answer, self._find)
         return word_verdict(answer)
 
     def _ask(self, questions: Iterable[str | Drop]) -> list[Answer | Drop]:

@@ -7,8 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bon.records import Drop
-from bon.scorers.judge.answers import rubric_score, text_verdict, word_verdict, yes_probability
+from bon.scorers.judge.answers import (
+    Find,
+    rubric_score,
+    text_verdict,
+    word_verdict,
+    yes_probability,
+)
 from bon.scorers.judge.model import Answer
+from bon.scorers.rules.pattern_work import prepare
+
+
+def by(pattern: str) -> Find:
+    """The work of the process that a judge's own pattern runs in."""
+    return prepare({"how": "verdict", "pattern": pattern, "group": None})
+
 
 BOUNDS = (1.0, 10.0)
 LOGPROBS = st.floats(-1000, 0)
@@ -96,10 +109,10 @@ def test_the_last_score_counts(text: str, score: float | None) -> None:
 
 def test_a_pattern_of_ones_own() -> None:
     answer = Answer(1, "grade=2; grade=[4]")
-    assert rubric_score(answer, r"grade=\[?(\d)", BOUNDS) == 4.0
-    assert rubric_score(answer, r"\d(?=;)", BOUNDS) == 2.0
-    assert rubric_score(answer, r"x(\d)|(\d)\]", BOUNDS) == 4.0
-    assert isinstance(rubric_score(answer, r"(\w+)=", BOUNDS), Drop)
+    assert rubric_score(answer, by(r"grade=\[?(\d)"), BOUNDS) == 4.0
+    assert rubric_score(answer, by(r"\d(?=;)"), BOUNDS) == 2.0
+    assert rubric_score(answer, by(r"x(\d)|(\d)\]"), BOUNDS) == 4.0
+    assert isinstance(rubric_score(answer, by(r"(\w+)="), BOUNDS), Drop)
 
 
 def test_only_the_first_200_characters_of_an_answer_are_kept() -> None:
@@ -152,9 +165,9 @@ def test_an_answer_that_was_cut_is_not_read(text: str) -> None:
     answer = Answer(1, text, is_cut=True)
     for found in (
         rubric_score(answer, None, BOUNDS),
-        rubric_score(answer, r"\d", BOUNDS),
+        rubric_score(answer, by(r"\d"), BOUNDS),
         text_verdict(answer, None),
-        text_verdict(answer, "A"),
+        text_verdict(answer, by("A")),
     ):
         assert isinstance(found, Drop)
         assert found.reason == "judge_unparseable"
@@ -163,5 +176,5 @@ def test_an_answer_that_was_cut_is_not_read(text: str) -> None:
 
 
 def test_a_pattern_for_verdicts() -> None:
-    assert text_verdict(Answer(1, "better: b"), r"better: (\w+)") == 0.0
-    assert isinstance(text_verdict(Answer(1, "better: first"), r"better: (\w+)"), Drop)
+    assert text_verdict(Answer(1, "better: b"), by(r"better: (\w+)")) == 0.0
+    assert isinstance(text_verdict(Answer(1, "better: first"), by(r"better: (\w+)")), Drop)

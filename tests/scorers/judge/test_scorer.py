@@ -269,3 +269,17 @@ def test_it_can_be_sent_to_a_worker() -> None:
         judge.question,
         judge.model,
     )
+
+
+def test_a_pattern_that_takes_for_ever_costs_the_answer_not_the_run(
+    score: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bon.scorers.judge.scorer._PATTERN_S", 0.3)
+    said = {"slow": "a" * 60, "quick": "score aa: 7", "none": "b"}
+    options = "&mode=rubric&pattern=(?:a+)+: (\\d)"
+    results, _ = score(lambda one: said[one], group("quick", "slow", "none"), options=options)
+    assert results[0].scores == (7.0, None, None)
+    assert [results[0].reasons[place].reason for place in (1, 2)] == [
+        "rule_timeout",
+        "judge_unparseable",
+    ]
