@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bon.errors import PoolCorruptError
+from bon.pool.files import REDO
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 
 __all__ = ["Frame", "frames"]
@@ -186,5 +187,5 @@ def _foreign(pool: Pool, kind: str, part: int, other: str) -> PoolCorruptError:
     return PoolCorruptError(
         f"part {part} of {kind} belongs to other {other}",
         where=str(pool.layout.part(kind, part)),
-        next_step="delete this file and run the same command again: only this part is redone",
+        next_step=REDO,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from bon.pipeline.given_parts import (
 from bon.pipeline.run import refuse_foreign
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest, read_manifest, refuse_differences
+from bon.pool.notes import content_digest
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.records import Drop, GivenResponses
 
@@ -38,6 +39,7 @@ __all__ = [
 DEFAULT_PART_SIZE = 8192
 _ENGINE = "given"
 _SCORERS = (GIVEN_SCORER, LABEL_SCORER)
+_SCORE_KINDS = tuple(map(scores_kind, _SCORERS))
 _KEYS = ["prompt_id", "candidate"]
 _SAME = ["prompt_id", "prompt", "extra", "row"]
 """Columns of a prompt that do not change when its file is renamed."""
@@ -97,7 +99,7 @@ def import_responses(root: Path, plan: GivenPlan) -> Pool:
     for part in given_parts(plan.rows, pool.manifest.part_size):
         num_rows += part.num_rows
         _write(pool, part, stopped=plan.limit is not None and num_rows >= plan.limit)
-    _fill_unknown(pool)
+    _fill_unknown(pool, num_rows)
     whole = plan.limit is None or num_rows < plan.limit
     if num_rows < _num_rows(pool):
         if whole:
@@ -249,7 +251,7 @@ def _undo_unfinished(pool: Pool) -> None:
                 pool.layout.drops(kind, number).unlink(missing_ok=True)
                 continue
             end = number * pool.manifest.part_size + pool.covers(PROMPTS, number)
-            drops = pool.drops(kind, number)
+            drops = pool.stored_drops(kind, number)
             old_drops = [drop for drop in drops if drop.row < end]
             if pool.covers(kind, number) > pool.num_prompts(number) or old_drops != drops:
                 ids = pool.read(PROMPTS, number, ["prompt_id"])["prompt_id"]
@@ -264,23 +266,59 @@ def _of_prompts(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
 def _write(pool: Pool, part: GivenPart, *, stopped: bool) -> None:
     """Commit a part, unless it is there; `stopped` says that a limit may have cut it off."""
     number, prompts = part.number, part.tables[PROMPTS]
-    if number in pool.layout.numbers(PROMPTS) and not _grew(pool, part, stopped):
+    is_there = number in pool.layout.numbers(PROMPTS)
+    if is_there and not _grew(pool, part, stopped):
+        if part.num_rows == pool.covers(PROMPTS, number):
+            lost = [k for k in (*_SCORE_KINDS, CANDIDATES) if number not in pool.layout.numbers(k)]
+            _commit(pool, part, lost)
         return
+    if not is_there:
+        _refuse_other(pool, part)
     # The prompts come last: where they are, the rest of the part is there too.
-    for kind in (*map(scores_kind, _SCORERS), CANDIDATES):
-        if kind in part.tables:
-            drops = part.drops.get(kind, [])
-            pool.commit(kind, number, part.tables[kind], drops, covers=prompts.num_rows)
+    _commit(pool, part, (*_SCORE_KINDS, CANDIDATES))
     pool.commit(PROMPTS, number, prompts, part.drops[PROMPTS], covers=part.num_rows)
 
 
-def _fill_unknown(pool: Pool) -> None:
-    """Write parts without a single score where other parts have some: all have the file then."""
+def _commit(pool: Pool, part: GivenPart, kinds: Iterable[str]) -> None:
+    """Commit what a part has of these kinds, before the rows that they are made of are there."""
+    made_of = {kind: content_digest(CANDIDATES, part.tables[CANDIDATES]) for kind in _SCORE_KINDS}
+    made_of[CANDIDATES] = content_digest(PROMPTS, part.tables[PROMPTS])
+    for kind in kinds:
+        if kind in part.tables:
+            pool.commit(
+                kind,
+                part.number,
+                part.tables[kind],
+                part.drops.get(kind, []),
+                covers=part.tables[PROMPTS].num_rows,
+                made_of=made_of[kind],
+            )
+
+
+def _refuse_other(pool: Pool, part: GivenPart) -> None:
+    """Refuse rows for a part whose prompts were lost, where others were paid for."""
+    prompts, candidates = part.tables[PROMPTS], part.tables[CANDIDATES]
+    for name in _paid_scorers(pool):
+        kind = scores_kind(name)
+        if part.number not in pool.layout.numbers(kind):
+            continue
+        note, covered = pool.note(kind, part.number), pool.covers(kind, part.number)
+        scored = _of_prompts(candidates, prompts["prompt_id"].slice(0, covered))
+        if note and note.made_of not in (None, content_digest(CANDIDATES, scored)):
+            raise _changed(pool, f"{name} has scored other {CANDIDATES} of part {part.number}")
+
+
+def _fill_unknown(pool: Pool, num_rows: int) -> None:
+    """Write parts without a single score where other parts have some: all have the file then.
+
+    Only of the first `num_rows` input rows is it known that they have none.
+    """
     for kind in _given_kinds(pool)[1:]:
         for number in pool.pending(kind):
-            candidates = pool.read(CANDIDATES, number, _KEYS)
-            table = score_table(candidates, [None] * candidates.num_rows)
-            pool.commit(kind, number, table, [], covers=pool.num_prompts(number))
+            if number * pool.manifest.part_size + pool.covers(PROMPTS, number) <= num_rows:
+                candidates = pool.read(CANDIDATES, number, _KEYS)
+                table = score_table(candidates, [None] * candidates.num_rows)
+                pool.commit(kind, number, table, [], covers=pool.num_prompts(number))
 
 
 def _grew(pool: Pool, part: GivenPart, stopped: bool) -> bool:
@@ -292,7 +330,7 @@ def _grew(pool: Pool, part: GivenPart, stopped: bool) -> bool:
     if new.num_rows < old.num_rows and not stopped:
         raise _changed(pool, f"{PROMPTS} of part {part.number} end early")
     ids = old["prompt_id"].slice(0, num_prompts)
-    for kind in (CANDIDATES, *map(scores_kind, _SCORERS)):
+    for kind in (CANDIDATES, *_SCORE_KINDS):
         if not _is_same(pool, part, kind, ids):
             raise _changed(pool, f"{kind} of part {part.number} differ")
     return part.num_rows > pool.covers(PROMPTS, part.number)
@@ -301,6 +339,9 @@ def _grew(pool: Pool, part: GivenPart, stopped: bool) -> bool:
 def _is_same(pool: Pool, part: GivenPart, kind: str, ids: pa.ChunkedArray) -> bool:
     """Compare what the pool and the part have of these prompts; no scores are unknown ones."""
     is_there = part.number in pool.layout.numbers(kind)
+    complete = [CANDIDATES, *map(scores_kind, pool.manifest.scorers)]
+    if not is_there and kind in complete:
+        return True  # it was lost, and nothing is left to compare
     old = pool.read(kind, part.number) if is_there else None
     both = (old, part.tables.get(kind))
     tables = [_of_prompts(table, ids) for table in both if table is not None]

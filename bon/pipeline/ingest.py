@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from bon.errors import SettingsMismatchError
-from bon.pool.pool import PROMPTS, Pool
+from bon.pool.notes import content_digest
+from bon.pool.pool import CANDIDATES, PROMPTS, Pool
 from bon.records import PROMPTS_SCHEMA, Drop, Prompt
 
 __all__ = ["ingest"]
@@ -113,4 +114,14 @@ def _commit(pool: Pool, part: int, chunk: list[Prompt | Drop]) -> None:
         PROMPTS_SCHEMA,
     )
     drops = [row for row in chunk if isinstance(row, Drop)]
+    _refuse_other(pool, part, table)
     pool.commit(PROMPTS, part, table, drops, covers=len(chunk))
+
+
+def _refuse_other(pool: Pool, part: int, table: pa.Table) -> None:
+    """Refuse rows for a part whose prompts were lost, where candidates were made of others."""
+    if not pool.layout.part(CANDIDATES, part).exists():
+        return
+    note, covered = pool.note(CANDIDATES, part), pool.covers(CANDIDATES, part)
+    if note and note.made_of not in (None, content_digest(PROMPTS, table.slice(0, covered))):
+        raise _changed(f"part {part} of candidates was sampled for other prompts", pool)

@@ -255,11 +255,9 @@ def score(
     """
     refuse_incomplete(pool, CANDIDATES, limit)
     kind = scores_kind(plan.name)
-    scorers = pool.manifest.scorers
     check_scorer(pool, plan)
-    pool = pool.save(
-        pool.manifest.model_copy(update={"scorers": {**scorers, plan.name: plan.fingerprint}})
-    )
+    has_parts = bool(pool.layout.numbers(kind))
+    pool = pool.save(pool.manifest.with_scorer(plan.name, plan.fingerprint, is_same=has_parts))
     work = ScoreParts(pool.layout.root, plan.scorer, plan.name, plan.reads_candidates)
     report = _run_stage(f"score {plan.name}", pool, kind, work, engine, limit, observe)
     if report.num_parts_done:

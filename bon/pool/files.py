@@ -1,8 +1,18 @@
-"""Parquet files written durably and read back with their checksums verified."""
+"""Parquet files written durably and read back with every byte that matters verified.
+
+Pages have checksums of their own; Parquet's footer has none, so a flipped bit in it could change
+names, types or numbers of rows. Between the last page and the footer, where readers do not look,
+lies a record of 12 bytes: `bon1`, the CRC-32 of all bytes before it, and that of all bytes behind.
+The second is verified on every read, the first where a whole file is checked.
+"""
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,21 +21,52 @@ from bon.durable import PARQUET_OPTIONS, replace_file
 from bon.errors import PoolCorruptError, first_line
 from bon.records import YOUNGER_COLUMNS
 
-__all__ = ["read_table", "write_table"]
+__all__ = ["REDO", "SEALED", "check_whole", "read_footer", "read_table", "write_table"]
+
+REDO = (
+    "run the command that makes the pool again with --repair: only this part is redone, and the "
+    "damaged file is kept in .bon/damaged"
+)
+SEALED = b"bon.sealed"
+"""Key in the footer of a file that has the record; without it, a lost record would be unseen."""
+
+_MARK = b"bon1"
+_RECORD = struct.Struct("<4sII")
+_END = struct.Struct("<I4s")
+"""Length of the footer, and Parquet's magic number."""
+_TAIL_BYTES = 1 << 14
+_CHUNK_BYTES = 1 << 22
 
 
 def write_table(
     table: pa.Table, final: Path, staging: Path, metadata: dict[str, str] | None = None
 ) -> None:
     """Write one Parquet file durably; `metadata` goes into its footer."""
-    if metadata:
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+    said = {**(table.schema.metadata or {}), **(metadata or {}), SEALED.decode(): "1"}
     with replace_file(final, staging) as path:
-        pq.write_table(table, path, **PARQUET_OPTIONS)
+        pq.write_table(table.replace_schema_metadata(said), path, **PARQUET_OPTIONS)
+        _seal(path)
+
+
+def read_footer(path: Path) -> pq.FileMetaData:
+    """Read a file's footer and verify its checksum.
+
+    Raises:
+        PoolCorruptError: the file is missing or damaged.
+    """
+    try:
+        return _verified_footer(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise PoolCorruptError(
+            f"cannot read the footer of {path.name}",
+            where=str(path),
+            why=_reason(error),
+            next_step=REDO,
+        ) from error
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Read one Parquet file back and verify its page checksums and its schema.
+    """Read one Parquet file back and verify its footer, its page checksums and its schema.
 
     Columns that are younger than the file are null.
 
@@ -33,8 +74,9 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
         PoolCorruptError: the file is missing, damaged or has other columns.
     """
     try:
+        footer = _verified_footer(path)
         # pq.read_table makes a dataset of the file first, which takes longer than a part's reading.
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(path, metadata=footer, page_checksum_verification=True) as file:
             younger = _younger(file.schema_arrow.names, schema)
             table = file.read(None if columns is None else [c for c in columns if c not in younger])
             for name in younger:
@@ -47,12 +89,92 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         # ValueError: names not in UTF-8; KeyError: a column that is not there
         raise PoolCorruptError(
-            f"cannot read {path.name} back",
-            where=str(path),
-            why=first_line(error),
-            next_step="delete this file and run the same command again: only this part is redone",
+            f"cannot read {path.name} back", where=str(path), why=_reason(error), next_step=REDO
         ) from error
     return table
+
+
+def check_whole(path: Path) -> None:
+    """Verify every byte of a file; older ones have no checksum for that, only those of pages.
+
+    Raises:
+        PoolCorruptError: the file is missing or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            _, record = _split(file)
+            if record is None:
+                return
+            end, expected = record
+            file.seek(0)
+            found = 0
+            while chunk := file.read(min(_CHUNK_BYTES, end - file.tell())):
+                found = zlib.crc32(chunk, found)
+            if found != expected:
+                raise ValueError("the checksum of its pages does not fit")
+    except (OSError, ValueError) as error:
+        raise PoolCorruptError(
+            f"cannot read {path.name} back", where=str(path), why=_reason(error), next_step=REDO
+        ) from error
+
+
+def _seal(path: Path) -> None:
+    """Put the record between a new file's pages and its footer."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        tail = _tail(file, size)
+        end = size - len(tail)
+        file.seek(0)
+        checksum = 0
+        while chunk := file.read(min(_CHUNK_BYTES, end - file.tell())):
+            checksum = zlib.crc32(chunk, checksum)
+        file.seek(end)
+        file.write(_RECORD.pack(_MARK, checksum, zlib.crc32(tail)) + tail)
+
+
+def _tail(file: BinaryIO, size: int) -> bytes:
+    """Return the footer, its length and the magic number behind it."""
+    if size < _END.size:
+        raise ValueError(f"it has only {size} bytes")
+    file.seek(max(0, size - _TAIL_BYTES))
+    end = file.read()
+    num_bytes, magic = _END.unpack(end[-_END.size :])
+    length = num_bytes + _END.size
+    if magic != b"PAR1" or length > size:
+        raise ValueError("it does not end as a Parquet file does")
+    if length > len(end):
+        file.seek(size - length)
+        end = file.read()
+    return end[-length:]
+
+
+def _split(file: BinaryIO) -> tuple[bytes, tuple[int, int] | None]:
+    """Return a file's tail, verified, and where its pages end with their checksum, if known."""
+    size = file.seek(0, os.SEEK_END)
+    tail = _tail(file, size)
+    end = size - len(tail) - _RECORD.size
+    if end >= 0:
+        file.seek(end)
+        mark, of_pages, of_tail = _RECORD.unpack(file.read(_RECORD.size))
+        if mark == _MARK:
+            if zlib.crc32(tail) != of_tail:
+                raise ValueError("the checksum of its footer does not fit")
+            return tail, (end, of_pages)
+    return tail, None
+
+
+def _verified_footer(path: Path) -> pq.FileMetaData:
+    with path.open("rb") as file:
+        tail, record = _split(file)
+    footer = pq.read_metadata(pa.BufferReader(b"PAR1" + tail))
+    if record is None and SEALED in (footer.metadata or {}):
+        raise ValueError("the checksum before its footer is gone")
+    return footer
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says, without the path that stands in ours already."""
+    return (isinstance(error, OSError) and error.strerror) or first_line(error)
 
 
 def _younger(names: list[str], schema: pa.Schema) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from bon.durable import replace_file
 from bon.errors import PoolCorruptError, PoolNotFoundError, SettingsMismatchError
+from bon.pool.notes import settings_digest
 
 __all__ = ["FORMAT_VERSION", "Manifest", "differences", "read_manifest", "write_manifest"]
 
@@ -48,6 +49,20 @@ class Manifest(BaseModel):
     """What decides the candidates: model, its digest, sampling settings, N, seed."""
     scorers: dict[str, dict[str, Any]] = {}
     """What decides the scores, by scorer."""
+    same: dict[str, list[str]] = {}
+    """Digests of settings that were written down before, by scorer: they are those of `scorers` in
+    the words of another version, or with a model that has moved. Parts may still name them."""
+
+    def with_scorer(self, name: str, settings: dict[str, Any], *, is_same: bool) -> Manifest:
+        """Return it with a scorer's settings; `is_same` says that parts may name the old ones."""
+        old, same = self.scorers.get(name), dict(self.same)
+        if not is_same:
+            same.pop(name, None)
+        elif old is not None and old != settings:
+            before = [*same.get(name, []), str(settings_digest(old))]
+            same[name] = [one for one in before if one != settings_digest(settings)]
+        scorers = {**self.scorers, name: settings}
+        return self.model_copy(update={"scorers": scorers, "same": same})
 
     @field_validator("scorers")
     @classmethod

@@ -10,10 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bon.errors import PoolCorruptError, first_line
-from bon.pool.files import read_table, write_table
+from bon.errors import PoolCorruptError
+from bon.pool.files import REDO, read_footer, read_table, write_table
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest, read_manifest, write_manifest
+from bon.pool.notes import PartNote, content_digest, drops_digest, settings_digest
 from bon.records import (
     CANDIDATES_SCHEMA,
     DROPS_SCHEMA,
@@ -23,7 +24,7 @@ from bon.records import (
     Prompt,
 )
 
-__all__ = ["CANDIDATES", "PROMPTS", "Pool", "as_prompts", "scores_kind"]
+__all__ = ["CANDIDATES", "PROMPTS", "Pool", "as_prompts", "misplaced", "scores_kind"]
 
 PROMPTS = "prompts"
 CANDIDATES = "candidates"
@@ -63,31 +64,105 @@ class Pool:
         return Pool(self.layout, manifest)
 
     def read(self, kind: str, part: int, columns: list[str] | None = None) -> pa.Table:
-        """Read one part, its checksums verified, in the pool's order."""
+        """Read one part, its checksums and its place verified, in the pool's order.
+
+        Raises:
+            PoolCorruptError: it is missing or damaged, or it is not the part that belongs here.
+        """
+        self.check_place(kind, part)
         return read_table(self.layout.part(kind, part), _schema(kind), columns)
 
     def commit(
-        self, kind: str, part: int, table: pa.Table, drops: Sequence[Drop], covers: int
+        self,
+        kind: str,
+        part: int,
+        table: pa.Table,
+        drops: Sequence[Drop],
+        covers: int,
+        made_of: str | None = None,
     ) -> None:
-        """Make one part durable: first what was dropped, then the part itself."""
+        """Make one part durable: first what was dropped, then the part itself.
+
+        `made_of` is the digest of the rows that it was made of, by default those that are there.
+        """
         staging = self.layout.staging
         path = self.layout.drops(kind, part)
         if drops:
-            write_table(
-                pa.Table.from_pylist([asdict(d) for d in drops], DROPS_SCHEMA), path, staging
-            )
+            dropped = pa.Table.from_pylist([asdict(d) for d in drops], DROPS_SCHEMA)
+            write_table(dropped, path, staging, PartNote(f"drops/{kind}", part).as_metadata())
         elif path.exists():
             path.unlink()
-        metadata = {_COVERS.decode(): str(covers)}
-        write_table(table.cast(_schema(kind)), self.layout.part(kind, part), staging, metadata)
+        table = table.cast(_schema(kind))
+        note = PartNote(
+            kind,
+            part,
+            len(drops),
+            drops_digest(drops),
+            content_digest(kind, table),
+            made_of or self._content(_source(kind), part),
+            self._settings(kind),
+        )
+        metadata = {_COVERS.decode(): str(covers), **note.as_metadata()}
+        write_table(table, self.layout.part(kind, part), staging, metadata)
 
     def covers(self, kind: str, part: int) -> int:
         """Return how many input rows (prompts) or prompts (other kinds) a part accounts for."""
+        return _covers(self.layout.part(kind, part), self._footer(kind, part))
+
+    def note(self, kind: str, part: int) -> PartNote | None:
+        """Return what a part says of itself; none where an older version wrote it.
+
+        Raises:
+            PoolCorruptError: its footer is damaged, or it says that it is another part.
+        """
+        return _note(self.layout.part(kind, part), self._footer(kind, part), kind, part)
+
+    def check_place(self, kind: str, part: int) -> None:
+        """Refuse a file that is whole, but not the one that belongs here.
+
+        What prompts or candidates were made of is compared only where they account for all that is
+        there: an input that grew changes the last part of prompts before that of candidates.
+
+        Raises:
+            PoolCorruptError: it is another part, of another pool, or made of other rows.
+        """
         path = self.layout.part(kind, part)
-        text = (_footer(path).metadata or {}).get(_COVERS, b"")
-        if not text.isdigit():
-            raise _bad_footer(path, f"{_COVERS.decode()} is {text!r}")
-        return int(text)
+        footer = self._footer(kind, part)
+        note = _note(path, footer, kind, part)
+        if note is None:
+            return
+        settings, name = self._settings(kind), kind.removeprefix("scores/")
+        same = (None, settings, *self.manifest.same.get(name, ()))
+        if settings is not None and note.settings not in same:
+            raise misplaced(path, "it was made with other settings than pool.json says")
+        source = _source(kind)
+        if note.made_of is None or not self.layout.part(source, part).exists():
+            return
+        before = self._footer(source, part)
+        source_path = self.layout.part(source, part)
+        said = _note(source_path, before, source, part)
+        rows = before.num_rows if source == PROMPTS else _covers(source_path, before)
+        if said is not None and rows == _covers(path, footer) and said.content != note.made_of:
+            raise misplaced(path, f"it was made of other {source} than those that are there")
+
+    def _content(self, kind: str, part: int) -> str | None:
+        if not kind or not self.layout.part(kind, part).exists():
+            return None
+        note = self.note(kind, part)
+        return None if note is None else note.content
+
+    def _settings(self, kind: str) -> str | None:
+        if kind == PROMPTS:
+            return None
+        if kind == CANDIDATES:
+            return settings_digest(self.manifest.generation)
+        return settings_digest(self.manifest.scorers.get(kind.removeprefix("scores/")))
+
+    def _footer(self, kind: str, part: int) -> pq.FileMetaData:
+        path = self.layout.part(kind, part)
+        footer = read_footer(path)
+        _note(path, footer, kind, part)
+        return footer
 
     def num_prompts(self, part: int) -> int:
         """Return how many prompts a part holds."""
@@ -95,11 +170,11 @@ class Pool:
 
     def num_rows(self, kind: str, part: int) -> int:
         """Return how many rows a part holds, from its footer."""
-        return int(_footer(self.layout.part(kind, part)).num_rows)
+        return int(self._footer(kind, part).num_rows)
 
     def num_bytes(self, kind: str, part: int) -> int:
         """Return how large a part is once it is read, all columns, from its footer."""
-        footer = _footer(self.layout.part(kind, part))
+        footer = self._footer(kind, part)
         return sum(footer.row_group(n).total_byte_size for n in range(footer.num_row_groups))
 
     def pending(self, kind: str, limit: int | None = None) -> list[int]:
@@ -129,24 +204,31 @@ class Pool:
     def drops(self, kind: str, part: int) -> list[Drop]:
         """Return what was dropped while one part that exists was made.
 
+        Raises:
+            PoolCorruptError: the file is missing or damaged, or not the one that belongs here.
+        """
+        note, path = self.note(kind, part), self.layout.drops(kind, part)
+        stored = self.stored_drops(kind, part)
+        if note is None:  # an older version's
+            end = part * self.manifest.part_size + self.covers(kind, part)
+            return [drop for drop in stored if kind != PROMPTS or drop.row < end]
+        drops = stored[: note.num_drops]
+        if len(drops) < note.num_drops or drops_digest(drops) != note.drops:
+            why = "the part says that it has {} dropped rows, here are {}"
+            raise misplaced(path, why.format(note.num_drops, len(stored)))
+        return drops
+
+    def stored_drops(self, kind: str, part: int) -> list[Drop]:
+        """Return all that a file of dropped rows holds, which may be more than its part's.
+
         Drops are renamed into place before their part. So a run that was killed while it extended
-        a part of `prompts` leaves drops of rows which the old part does not cover yet.
+        a part leaves drops of rows, behind the old ones, which the old part does not cover yet.
         """
         path = self.layout.drops(kind, part)
         if not path.exists():
             return []
-        try:
-            drops = [Drop(**row) for row in read_table(path, DROPS_SCHEMA).to_pylist()]
-        except PoolCorruptError as error:
-            error.next_step = (
-                f"delete this file and {self.layout.part(kind, part)}, and run the same command "
-                "again: only this part is redone"
-            )
-            raise
-        if kind != PROMPTS:
-            return drops
-        end = part * self.manifest.part_size + self.covers(kind, part)
-        return [drop for drop in drops if drop.row < end]
+        _note(path, read_footer(path), f"drops/{kind}", part)
+        return [Drop(**row) for row in read_table(path, DROPS_SCHEMA).to_pylist()]
 
 
 def as_prompts(table: pa.Table) -> list[Prompt]:
@@ -157,20 +239,37 @@ def as_prompts(table: pa.Table) -> list[Prompt]:
     ]
 
 
-def _footer(path: Path) -> pq.FileMetaData:
+def misplaced(path: Path, why: str) -> PoolCorruptError:
+    """Return the error of a file that is whole, but does not belong where it lies."""
+    what = f"{path.name} is not the one that belongs here"
+    return PoolCorruptError(what, where=str(path), why=why, next_step=REDO)
+
+
+def _note(path: Path, footer: pq.FileMetaData, kind: str, part: int) -> PartNote | None:
     try:
-        return pq.read_metadata(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _bad_footer(path, first_line(error)) from error
+        note = PartNote.of(footer.metadata)
+    except ValueError as error:
+        raise _bad_footer(path, str(error)) from error
+    if note is not None and (note.kind, note.part) != (kind, part):
+        raise misplaced(path, f"it says that it is part {note.part} of {note.kind}")
+    return note
+
+
+def _covers(path: Path, footer: pq.FileMetaData) -> int:
+    text = (footer.metadata or {}).get(_COVERS, b"")
+    if not text.isdigit():
+        raise _bad_footer(path, f"{_COVERS.decode()} is {text!r}")
+    return int(text)
 
 
 def _bad_footer(path: Path, why: str) -> PoolCorruptError:
-    return PoolCorruptError(
-        f"cannot read the footer of {path.name}",
-        where=str(path),
-        why=why,
-        next_step="delete this file and run the same command again: only this part is redone",
-    )
+    what = f"cannot read the footer of {path.name}"
+    return PoolCorruptError(what, where=str(path), why=why, next_step=REDO)
+
+
+def _source(kind: str) -> str:
+    """Return the kind that another is made of, or nothing."""
+    return {PROMPTS: "", CANDIDATES: PROMPTS}.get(kind, CANDIDATES)
 
 
 def _schema(kind: str) -> pa.Schema:

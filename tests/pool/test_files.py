@@ -82,7 +82,7 @@ def test_flipped_bit_in_a_page_is_caught_by_its_checksum(part: Path) -> None:
 
     assert "CRC" in caught.value.why
     assert caught.value.where == str(part)
-    assert "delete this file and run the same command again" in caught.value.next_step
+    assert "--repair: only this part is redone" in caught.value.next_step
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
