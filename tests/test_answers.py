@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bon import answers
 from bon.answers import compile_answer_pattern, extract_answer, is_correct, reference_answer
 from bon.errors import SettingsError
 
@@ -313,3 +314,18 @@ def test_a_huge_exponent_costs_no_memory():
     for text in ("1e999999999", "1e-999999999", "#### 1e" + "9" * 100_000):
         assert len(reference_answer(text)) <= len(text)
     assert reference_answer("7e9999") == "7" + "0" * 9999
+
+
+NUMBERISH = st.text(alphabet="0123456789.,-+−$€£%\\!{}()x_*#eE²٣ \t\n\u00a0\u2009", max_size=40)
+
+
+@given(NUMBERISH | st.lists(NUMBERISH | st.text(max_size=8), max_size=6).map(" ".join))
+def test_the_last_number_is_the_last_of_all(text):
+    alone = answers._number(text)
+    found = [answers._canonical(match) for match in answers._NUMBER_IN_TEXT.finditer(text)]
+    expected = alone if alone is not None else found[-1] if found else None
+    answer = extract_answer(text)
+    assert answer == expected
+    if answer is not None:
+        assert extract_answer(answer) == answer
+        assert is_correct(text, answer)
