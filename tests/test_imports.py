@@ -21,7 +21,7 @@ HEAVY += ("datasketch", "py3langid", "math_verify", "scipy", "sympy", "pandas", 
 HEAVY += ("httpx", "tenacity")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
-VOCABULARY |= {"heartbeat", "redaction", "shown", "signals"}
+VOCABULARY |= {"heartbeat", "memory", "redaction", "shown", "signals"}
 PURE = {"chat", "selection", "answers", "aggregation", "pairs", "guards", "filters"}
 PURE |= {"bradley_terry", "estimators", "kl", "margins", "repetition", "trie", "verification"}
 PURE |= {"vllm_engine"}

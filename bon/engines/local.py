@@ -13,12 +13,13 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from bon.engines.recovery import Lost, Recovery
-from bon.engines.worker import Failed, Finished, work_alone
+from bon.engines.worker import WORKER_BEGINS, Failed, Finished, work_alone
 from bon.errors import BonError, WorkerDiedError
 from bon.protocols import Event, PartWork, Progress, Ready
 from bon.signals import held, received
@@ -56,6 +57,7 @@ class LocalEngine:
 
     def _attempt(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
         context = multiprocessing.get_context("spawn")
+        _start_tracker_quietly()
         receiver, sender = context.Pipe(duplex=False)
         alive, alive_there = context.Pipe()
         process = context.Process(
@@ -190,6 +192,22 @@ def _drained(alive: Connection) -> bool:
     return True
 
 
+def _start_tracker_quietly() -> None:
+    """Start the process that removes what a dead worker leaves behind: it shall do so in silence.
+
+    Otherwise it warns on our stderr of semaphores that were leaked, which is what it is there for.
+    """
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
+
+
 def _stop(process: BaseProcess, *, wait: bool) -> None:
     """Make a worker go; unless it was given up, it may go by itself, at the end of `alive`."""
     if process.pid is None:  # the system could not start it
@@ -206,5 +224,5 @@ def _tail(log: Path | None) -> str:
         text = log.read_text(encoding="utf-8", errors="replace") if log else ""
     except OSError:
         return ""
-    lines = text.splitlines()[-_LOG_TAIL_LINES:]
+    lines = text.rpartition(WORKER_BEGINS)[2].splitlines()[-_LOG_TAIL_LINES:]
     return "; its last words:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""

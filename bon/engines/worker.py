@@ -16,10 +16,14 @@ from pathlib import Path
 
 from bon.errors import BonError, EngineError
 from bon.heartbeat import send_beats_to
+from bon.memory import FREE_MEMORY, is_lack_of_memory
 from bon.protocols import PartWork, Ready
 from bon.signals import STOPPING
 
-__all__ = ["Failed", "Finished", "work_alone"]
+__all__ = ["WORKER_BEGINS", "Failed", "Finished", "work_alone"]
+
+WORKER_BEGINS = "--- worker of "
+"""Begins the first line that each worker writes to the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,11 @@ def _as_ours(error: Exception, log: Path | None) -> BonError:
     if isinstance(error, BonError):
         return error
     last = traceback.extract_tb(error.__traceback__)[-1]
+    trace = f"its full trace is in {log or 'the output above'}; what is committed stays"
     return EngineError(
-        f"the worker failed: {type(error).__name__}: {error}",
+        f"the worker failed: {type(error).__name__}: {error}".rstrip(": "),
         where=f"{last.filename}:{last.lineno}",
-        next_step=f"its full trace is in {log or 'the output above'}; what is committed stays",
+        next_step=f"{FREE_MEMORY}; {trace}" if is_lack_of_memory(error) else trace,
     )
 
 
@@ -128,6 +133,8 @@ def _redirect_output(log: Path | None) -> None:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             with suppress(OSError):
-                file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} pid {os.getpid()}\n".encode())
+                file.write(
+                    f"{WORKER_BEGINS}{time.strftime('%Y-%m-%d %H:%M:%S')} pid {os.getpid()}\n".encode()
+                )
     except OSError:
         os.dup2(2, 1)

@@ -8,6 +8,7 @@ from typing import Any
 
 from bon.config import INSTALL_ADVICE, GenerateSettings
 from bon.errors import ModelError, first_line
+from bon.memory import FREE_MEMORY, is_lack_of_memory
 
 __all__ = ["best_device", "cache_bytes", "context_tokens", "end_tokens", "load_model"]
 
@@ -59,7 +60,9 @@ def load_model(
             "transformers cannot load the generator",
             where=path,
             why=first_line(error),
-            next_step="give a folder saved with save_pretrained; see the worker's log",
+            next_step=FREE_MEMORY
+            if is_lack_of_memory(error)
+            else "give a folder saved with save_pretrained; see the worker's log",
         ) from error
     _refuse_random_weights(info, path)
     if lora_path:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from bon.errors import ModelError, first_line
 from bon.heartbeat import beat
+from bon.memory import is_lack_of_memory
 from bon.records import Drop
 from bon.scorers.batching import length_sorted_batches
 from bon.scorers.encoding import Encoded
@@ -31,7 +32,6 @@ _CPU_SHARING_COST = 0.05
 _PROBE_TOKENS = 2_048
 _MOST_TOKENS = 1 << 17
 _MEMORY_SHARE = 0.8
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 def can_pack(config: dict[str, Any]) -> bool:
@@ -220,7 +220,7 @@ class ForwardRunner:
 
     def _halve(self, error: Exception, num_tokens: int, *, is_single: bool) -> None:
         """Allow half of what did not fit; anything but a lack of memory is raised again."""
-        if not _is_lack_of_memory(error):
+        if not is_lack_of_memory(error):
             raise error
         if is_single:
             print(
@@ -238,10 +238,3 @@ def _rope_boundary(config: Any) -> float:
         return math.inf
     default = getattr(config, "original_max_position_embeddings", None)
     return float(rope.get("original_max_position_embeddings") or default or math.inf)
-
-
-def _is_lack_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in _MEMORY_WORDS)

@@ -14,6 +14,7 @@ from typing import Any
 
 from bon.chat import check_vocabulary
 from bon.errors import ModelError, first_line
+from bon.memory import FREE_MEMORY, is_lack_of_memory
 
 __all__ = [
     "UNLIMITED",
@@ -210,11 +211,12 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _damaged(path: str, error: Exception, owner: str = "reward model") -> ModelError:
+    again = "copy or download the whole folder again; see the worker's log"
     return ModelError(
         f"cannot load the {owner}",
         where=path,
         why=first_line(error),
-        next_step="copy or download the whole folder again; see the worker's log",
+        next_step=FREE_MEMORY if is_lack_of_memory(error) else again,
     )
 
 
