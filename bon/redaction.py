@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-__all__ = ["HIDDEN", "redacted", "redacted_command"]
+__all__ = ["HIDDEN", "holds_secret", "redacted", "redacted_command"]
 
 HIDDEN = "***"
 """Stands where a secret was."""
@@ -29,7 +29,8 @@ _QUERY = re.compile(
 _NAMED = re.compile(
     r"((?<![A-Za-z])(?:(?:[\w.-]*[_-])?(?:api[_-]?key|passwd|password|secret)"
     r"|(?:hf|hub|api|auth|access|bearer|refresh|session|client|private)[_-]?token)"
-    r"[\"']?\s*[=:]\s*[\"']?)[^\s\"',}&]+",
+    r"[\"']?\s*[=:]\s*[\"']?)"
+    r"(?!(?:null|true|false|none)\b)[^\s\"',}&]+",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
@@ -54,6 +55,11 @@ def redacted(text: str, environment: Mapping[str, str] | None = None) -> str:
     text = _NAMED.sub(rf"\1{HIDDEN}", text)
     text = _BEARER.sub(rf"\1 {HIDDEN}", text)
     return _SHAPES.sub(HIDDEN, text)
+
+
+def holds_secret(text: str) -> bool:
+    """Tell whether a text has a secret, by its name or form alone, whatever the environment."""
+    return redacted(text, {}) != text
 
 
 def redacted_command(arguments: Sequence[str]) -> str:

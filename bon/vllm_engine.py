@@ -66,7 +66,7 @@ def checkpoint_dtype(model_path: str) -> str:
     """Return the data type the checkpoint was saved in (vLLM's auto halves float32)."""
     try:
         config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return "auto"
     nested = config.get("text_config") or {}
     name = config.get("dtype") or config.get("torch_dtype") or nested.get("dtype") or "auto"

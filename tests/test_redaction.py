@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bon.redaction import redacted, redacted_command
+from bon.redaction import holds_secret, redacted, redacted_command
 
 ENVIRONMENT = {
     "HF_TOKEN": "hf-short",
@@ -65,3 +65,12 @@ def test_a_command_line_is_quoted_and_its_secrets_hidden(monkeypatch: pytest.Mon
         "bon select 'my prompts.jsonl' --hub-token '***' -m 'x?api_key=***' "
         "--max-tokens 5 --engine-args 'hf_token=***'"
     )
+
+
+def test_a_secret_is_known_by_its_name_or_form_whatever_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "in-the-environment")
+    assert holds_secret('{"hf_token": "abc"}')
+    assert holds_secret("hf_ABCDEFGHIJKLMNOPQRST")
+    assert not holds_secret('{"max_num_seqs": 4, "x": "in-the-environment", "hf_token": null}')

@@ -93,7 +93,7 @@ def read_config_file(
         raise SettingsError(
             "cannot read the config file", where=str(path), why=error.strerror or str(error)
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(
             "the config file is not TOML", where=str(path), why=str(error)
         ) from None

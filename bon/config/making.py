@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -9,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from bon.config.base import Flag, Settings, number_as_text
+from bon.redaction import holds_secret
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -108,6 +110,16 @@ class GenerateSettings(Settings):
     """Skip compiling the model; by default only without a GPU."""
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """Further vLLM engine argument as KEY=JSON (repeatable), passed through unchanged."""
+
+    @field_validator("engine_args")
+    @classmethod
+    def _holds_no_secret(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if holds_secret(json.dumps({name: value[name]}, default=str)):
+                raise ValueError(
+                    f"{name} is a secret, and settings are stored: set HF_TOKEN in the environment"
+                )
+        return value
 
 
 class ScoreSettings(Settings):

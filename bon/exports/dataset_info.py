@@ -25,7 +25,7 @@ def read_dataset_info(folder: Path) -> dict[str, Any]:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unusable(path, str(error)) from None
     if not isinstance(entries, dict):
         raise _unusable(path, "it is not a JSON object")

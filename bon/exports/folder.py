@@ -142,7 +142,7 @@ def _names(said: Any) -> list[str]:
 def _marker(folder: Path) -> dict[str, Any]:
     try:
         said = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 

@@ -262,7 +262,7 @@ def _adapter_digest(path: Path) -> str:
     """Hash what an adapter's configuration says, but not where its base lies: that has a digest of
     its own."""
     content = path.read_bytes()
-    with suppress(ValueError, AttributeError):
+    with suppress(ValueError, AttributeError, RecursionError):
         said = json.loads(content)
         kept = {key: value for key, value in said.items() if key not in _PLACE_OF_BASE}
         content = json.dumps(kept, sort_keys=True).encode()

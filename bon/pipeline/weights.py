@@ -79,7 +79,7 @@ def _shards(index: Path) -> dict[str, set[str]]:
     try:
         for tensor, shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
             found.setdefault(shard, set()).add(tensor)
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return {}  # what loads the model says what is wrong with it
     return found
 
