@@ -23,7 +23,7 @@ _SHORTEST_OURS, _SHORTEST = 5, 8
 _USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
 _QUERY = re.compile(
     r"([?&;](?:[\w.-]*(?:api[_-]?key|token|secret|password|passwd|credential|signature)"
-    r"|key|auth|sig|pwd|pass)=)[^\s&;#'\"<>]+",
+    r"|(?-i:key|auth|sig|pwd|pass))=)[^\s&;#'\"<>]+",
     re.IGNORECASE,
 )
 _NAMED = re.compile(

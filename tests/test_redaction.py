@@ -40,6 +40,7 @@ ENVIRONMENT = {
         ("sk-proj-ABCDEFGHIJKLMNOPQRST", "***"),
         # no secrets
         ("mail me@host, a@b", None),
+        ("give ?KEY=VALUE&KEY=VALUE behind it", None),
         ("--max-tokens 512 max_tokens=512 eos_token: </s> pad_token_id=0", None),
         ("prompts.jsonl:3: id=key-1 no such key: 'a'", None),
         ("rule:regex?pattern=^token=(\\d+)$&group=1", None),
