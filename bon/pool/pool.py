@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bon.errors import PoolCorruptError
-from bon.pool.files import REDO, read_footer, read_table, write_table
+from bon.pool.files import REDO, read_table, write_table
+from bon.pool.footers import Footer, Footers
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest, read_manifest, write_manifest
 from bon.pool.notes import PartNote, content_digest, drops_digest, settings_digest
@@ -47,6 +47,7 @@ class Pool:
 
     layout: PoolLayout
     manifest: Manifest
+    _footers: Footers = field(default_factory=Footers, compare=False, repr=False)
 
     @classmethod
     def open(cls, root: Path) -> Pool:
@@ -60,8 +61,9 @@ class Pool:
 
     def save(self, manifest: Manifest) -> Pool:
         """Write a changed manifest and return the pool with it."""
-        write_manifest(manifest, self.layout.manifest, self.layout.staging)
-        return Pool(self.layout, manifest)
+        for path in (self.layout.manifest_copy, self.layout.manifest):
+            write_manifest(manifest, path, self.layout.staging)
+        return Pool(self.layout, manifest, self._footers)
 
     def read(self, kind: str, part: int, columns: list[str] | None = None) -> pa.Table:
         """Read one part, its checksums and its place verified, in the pool's order.
@@ -158,9 +160,9 @@ class Pool:
             return settings_digest(self.manifest.generation)
         return settings_digest(self.manifest.scorers.get(kind.removeprefix("scores/")))
 
-    def _footer(self, kind: str, part: int) -> pq.FileMetaData:
+    def _footer(self, kind: str, part: int) -> Footer:
         path = self.layout.part(kind, part)
-        footer = read_footer(path)
+        footer = self._footers.read(path)
         _note(path, footer, kind, part)
         return footer
 
@@ -170,12 +172,11 @@ class Pool:
 
     def num_rows(self, kind: str, part: int) -> int:
         """Return how many rows a part holds, from its footer."""
-        return int(self._footer(kind, part).num_rows)
+        return self._footer(kind, part).num_rows
 
     def num_bytes(self, kind: str, part: int) -> int:
         """Return how large a part is once it is read, all columns, from its footer."""
-        footer = self._footer(kind, part)
-        return sum(footer.row_group(n).total_byte_size for n in range(footer.num_row_groups))
+        return self._footer(kind, part).num_bytes
 
     def pending(self, kind: str, limit: int | None = None) -> list[int]:
         """List the parts of `candidates` or of a scorer that are missing or grew since."""
@@ -227,7 +228,7 @@ class Pool:
         path = self.layout.drops(kind, part)
         if not path.exists():
             return []
-        _note(path, read_footer(path), f"drops/{kind}", part)
+        _note(path, self._footers.read(path), f"drops/{kind}", part)
         return [Drop(**row) for row in read_table(path, DROPS_SCHEMA).to_pylist()]
 
 
@@ -245,7 +246,7 @@ def misplaced(path: Path, why: str) -> PoolCorruptError:
     return PoolCorruptError(what, where=str(path), why=why, next_step=REDO)
 
 
-def _note(path: Path, footer: pq.FileMetaData, kind: str, part: int) -> PartNote | None:
+def _note(path: Path, footer: Footer, kind: str, part: int) -> PartNote | None:
     try:
         note = PartNote.of(footer.metadata)
     except ValueError as error:
@@ -255,8 +256,8 @@ def _note(path: Path, footer: pq.FileMetaData, kind: str, part: int) -> PartNote
     return note
 
 
-def _covers(path: Path, footer: pq.FileMetaData) -> int:
-    text = (footer.metadata or {}).get(_COVERS, b"")
+def _covers(path: Path, footer: Footer) -> int:
+    text = footer.metadata.get(_COVERS, b"")
     if not text.isdigit():
         raise _bad_footer(path, f"{_COVERS.decode()} is {text!r}")
     return int(text)
