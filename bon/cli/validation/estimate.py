@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bon.cli.validation.plan import PlannedRun
-from bon.config import GenerateSettings
 from bon.pool.pool import CANDIDATES
 
 __all__ = ["Estimate"]
@@ -42,7 +41,7 @@ class Estimate:
             formula = "the texts, and so many bytes a response: "
             formula += f"{_CANDIDATE_BYTES} + {scorers} scorers × {_SCORE_BYTES}"
             return cls(run.num_bytes + rows, 2 * run.num_bytes, formula)
-        settings = run.call.settings(GenerateSettings)
+        settings = run.sampling
         number, length = settings.num_candidates, settings.max_tokens
         each = length * _TOKEN_BYTES + _CANDIDATE_BYTES + scorers * _SCORE_BYTES
         left = max(0, prompts - _sampled(run))

@@ -10,14 +10,15 @@ from typing import Any, Literal, TypeAlias
 from bon.cli.flags import Invocation
 from bon.cli.output import OutputPlan
 from bon.cli.places import SourceKind
-from bon.config import ScorerSettings
-from bon.errors import BonError
+from bon.config import GenerateSettings, ScorerSettings
+from bon.errors import BonError, SettingsError
 from bon.generators.prompting import PromptEncoder
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.given import GivenPlan
 from bon.pipeline.recipes import Recipe
 from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
 from bon.pool.pool import Pool
+from bon.redaction import redacted
 from bon.scorers.conversations import Encoder
 
 __all__ = ["Check", "Finding", "Note", "PlannedRun", "Status", "ok", "skipped", "warning"]
@@ -60,14 +61,15 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         """Return it for `--json`."""
-        found: dict[str, Any] = {"check": self.check, "status": self.status, "text": self.text}
+        found: dict[str, Any] = {
+            "check": self.check,
+            "status": self.status,
+            "text": redacted(self.text),
+        }
         if self.error is not None:
-            found |= {
-                "where": self.error.where,
-                "why": self.error.why,
-                "next_step": self.error.next_step,
-                "exit_code": self.error.exit_code,
-            }
+            for key in ("where", "why", "next_step"):
+                found[key] = redacted(getattr(self.error, key))
+            found["exit_code"] = self.error.exit_code
         return found
 
 
@@ -98,6 +100,14 @@ class PlannedRun:
     """Responses that the input brings."""
     num_bytes: int = 0
     """Of the texts that were read."""
+
+    @property
+    def sampling(self) -> GenerateSettings:
+        """Return how candidates would be sampled; where a value cannot be, the defaults."""
+        try:
+            return self.call.settings(GenerateSettings)
+        except SettingsError:
+            return GenerateSettings()
 
     @property
     def has_sampling(self) -> bool:

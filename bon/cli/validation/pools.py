@@ -58,6 +58,7 @@ def _open(run: PlannedRun) -> Pool | None:
 def _damaged(pool: Pool) -> Iterator[PoolCorruptError]:
     """Yield what is wrong with each committed file that cannot be read back."""
     names = pool.layout.scorer_names()
+    said: set[str] = set()  # some parts are read with another's file
     for kind in (PROMPTS, CANDIDATES, *map(scores_kind, names)):
         for part in pool.layout.numbers(kind):
             try:
@@ -65,7 +66,9 @@ def _damaged(pool: Pool) -> Iterator[PoolCorruptError]:
                 pool.read(kind, part)
                 pool.drops(kind, part)
             except PoolCorruptError as error:
-                yield error
+                if error.where not in said:
+                    yield error
+                said.add(error.where)
 
 
 def _parts(pool: Pool, *, is_source: bool) -> Iterator[Note]:

@@ -20,6 +20,9 @@ from bon.scorers.encoding import Encoded
 
 __all__ = ["check_rows"]
 
+_MOST_EXAMPLES = 5
+"""As many as the books of a run show."""
+
 _PROBE = "?"
 """Stands for the response of a prompt that has none yet: about the shortest there is."""
 
@@ -59,11 +62,25 @@ def _compare(run: PlannedRun, rows: _Rows) -> None:
 
 
 @dataclass
-class _Scored:
-    """What a scorer would make of the conversations."""
+class _Stage:
+    """What one stage of the run would drop; the run counts one stage after the other."""
 
-    num_cut: int = 0
     drops: Counter[str] = field(default_factory=Counter)
+    """Rows, by reason."""
+    candidate_drops: Counter[str] = field(default_factory=Counter)
+    examples: list[Drop] = field(default_factory=list)
+    """The first few, and the first of each reason."""
+    num_cut: int = 0
+    """Prompts whose conversations a scorer would cut."""
+
+    def add(self, drop: Drop, prompt: Prompt | None = None, times: int = 1) -> None:
+        """Count a drop, of a prompt where it does not say so itself."""
+        if prompt is not None:
+            drop = replace(drop, where=prompt.where, id=prompt.prompt_id, row=prompt.row)
+        counts = self.drops if drop.candidate is None else self.candidate_drops
+        if len(self.examples) < _MOST_EXAMPLES or not counts[drop.reason]:
+            self.examples.append(drop)
+        counts[drop.reason] += times
 
 
 class _Rows:
@@ -74,10 +91,12 @@ class _Rows:
         assert plan is not None
         self._source = plan.rows
         self._encoder, self._encoders = run.encoder, run.encoders
-        self._ranks = set(run.recipe.reads) if run.recipe else set[str]()
-        self._sampling = run.call.settings(GenerateSettings)
+        self._ranks = set(run.recipe.reads) if run.recipe else None
+        """The scorers that a set would be chosen by; none where no set is written."""
+        self._sampling = run.sampling
         self.books = Accounting(0)
-        self.scored = {name: _Scored() for name in run.encoders}
+        self._read, self._sampled, self._selected = _Stage(), _Stage(), _Stage()
+        self.scored = {name: _Stage() for name in run.encoders}
         self.num_tokens = self.longest = self.num_short = self.num_bytes = self.num_given = 0
         self._items = self._pass()
 
@@ -94,7 +113,16 @@ class _Rows:
         return self._source.describe()
 
     def close(self) -> None:
-        """Close the books."""
+        """Bring the stages' drops into the books, in the order of the run, and close these."""
+        ranks = self.scored.keys() if self._ranks is None else self._ranks
+        counted = [stage for name, stage in self.scored.items() if name in ranks]
+        drops, candidate_drops = Counter[str](), Counter[str]()
+        for stage in (self._read, self._sampled, *counted, self._selected):
+            for drop in stage.examples:
+                self.books.add(drop)
+            drops += stage.drops
+            candidate_drops += stage.candidate_drops
+        self.books.drops, self.books.candidate_drops = drops, candidate_drops
         self.books.kept_rows = self.books.input_rows - self.books.num_drops
         self.books.output_rows = self.books.kept_rows
 
@@ -108,7 +136,7 @@ class _Rows:
         row = item.prompt.row if isinstance(item, GivenResponses) else item.row
         self.books.input_rows = row + 1
         if isinstance(item, Drop):
-            self.books.add(item)
+            (self._read if item.candidate is None else self._sampled).add(item)
             return
         prompt = item.prompt if isinstance(item, GivenResponses) else item
         self.num_bytes += sum(len(message["content"].encode()) for message in prompt.messages)
@@ -127,7 +155,7 @@ class _Rows:
             return True
         encoded = _encode(self._encoder, prompt, self._sampling)
         if isinstance(encoded, Drop):
-            self._add(encoded, prompt)
+            self._sampled.add(encoded, prompt)
             return False
         self.num_tokens += len(encoded)
         self.longest = max(self.longest, len(encoded))
@@ -141,28 +169,17 @@ class _Rows:
         Where a scorer that ranks takes none of them, no candidate is left to choose.
         """
         group = CandidateGroup(prompt.prompt_id, prompt.messages, texts, prompt.extra)
-        lost = ""
         for name, encoder in self._encoders.items():
-            items = encoder.encode(group)
-            failed = [item for item in items if isinstance(item, Drop)]
-            self.scored[name].num_cut += any(
-                isinstance(item, Encoded) and item.truncated for item in items
-            )
+            stage, items = self.scored[name], encoder.encode(group)
+            stage.num_cut += any(isinstance(one, Encoded) and one.truncated for one in items)
             for number, item in enumerate(items):
                 if isinstance(item, Drop):
-                    self.scored[name].drops[item.reason] += 1
-                    self._add(item, prompt, number)
-                    self.books.candidate_drops[item.reason] += num_each - 1
-            if failed and len(failed) == len(items) and name in self._ranks:
-                lost = name
-        if lost:
-            count = len(texts) * num_each
-            drop = Drop("no_scored_candidate", f"none of {count} candidates has a reward")
-            self._add(drop, prompt)
-
-    def _add(self, drop: Drop, prompt: Prompt, candidate: int | None = None) -> None:
-        place = replace(drop, where=prompt.where, id=prompt.prompt_id, row=prompt.row)
-        self.books.add(replace(place, candidate=candidate))
+                    stage.add(replace(item, candidate=number), prompt, num_each)
+            ranks = self._ranks is not None and name in self._ranks
+            if ranks and items and all(isinstance(item, Drop) for item in items):
+                detail = f"none of {len(texts) * num_each} candidates has a reward"
+                self._selected.add(Drop("no_scored_candidate", detail), prompt)
+                return
 
 
 def _encode(encoder: PromptEncoder, prompt: Prompt, settings: GenerateSettings) -> list[int] | Drop:
@@ -180,7 +197,7 @@ def _counted(run: PlannedRun, rows: _Rows) -> Iterator[Note]:
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(books.drops.items()))
     yield warning(f"{text}, {books.num_drops:,} dropped: {reasons}") if reasons else ok(text)
     if run.encoder is not None and rows.longest:
-        yield from _lengths(run.encoder, rows, run.call.settings(GenerateSettings).max_tokens)
+        yield from _lengths(run.encoder, rows, run.sampling.max_tokens)
     for name, one in rows.scored.items():
         yield from _scored_notes(name, one, run.encoders[name], is_given=bool(rows.num_given))
 
@@ -198,7 +215,7 @@ def _lengths(encoder: PromptEncoder, rows: _Rows, max_tokens: int) -> Iterator[N
         yield ok(text)
 
 
-def _scored_notes(name: str, one: _Scored, encoder: Encoder, *, is_given: bool) -> Iterator[Note]:
+def _scored_notes(name: str, one: _Stage, encoder: Encoder, *, is_given: bool) -> Iterator[Note]:
     longest = getattr(encoder, "max_length", 0)
     if one.num_cut:
         what = "prompts with responses" if is_given else "prompts alone"
@@ -206,8 +223,8 @@ def _scored_notes(name: str, one: _Scored, encoder: Encoder, *, is_given: bool) 
             f"{name}: {one.num_cut:,} {what} are longer than the {longest:,} tokens that it reads: "
             "their conversations are cut"
         )
-    for reason, count in sorted(one.drops.items()):
+    for reason, count in sorted(one.candidate_drops.items()):
         what = "responses" if is_given else "prompts' candidates"
         yield warning(f"{name}: no score for {count:,} {what}: {reason}")
-    if not one.num_cut and not one.drops:
+    if not one.num_cut and not one.candidate_drops:
         yield ok(f"{name}: every conversation can be read")

@@ -1,0 +1,391 @@
+"""`bon validate` finds what the run ends with, in the same words, and counts what it would drop."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from support.commands import bon, bon_json, pool_files
+from support.datasets import write_lines
+from support.fakes import Run, input_rows
+from support.tiny_models import edit_config, save_generator, save_reward
+from typer.testing import CliRunner
+
+import bon.cli.score
+import bon.cli.select
+import bon.cli.validate
+from bon.cli.app import app
+from bon.pool.lock import PoolLock
+from bon.pool.pool import Pool
+
+RULE = ("-r", "rule:length?max=600")
+BOOKS = ("input_rows", "kept_rows", "drops", "candidate_drops")
+FLAGS = ("-n", "2", "--generator-engine", "transformers", "-o", "out.parquet")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a generator `gen` and a reward model `rm`."""
+    folder = tmp_path_factory.mktemp("models")
+    save_generator(folder / "gen")
+    save_reward(folder / "rm")
+    return folder
+
+
+@pytest.fixture
+def here(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in: `ask.jsonl`, `gen` and `rm`, which a fault may change."""
+    write_lines(tmp_path / "ask.jsonl", [{"id": f"p{n}", "prompt": f"say {n}"} for n in range(3)])
+    for name in ("gen", "rm"):
+        (tmp_path / name).mkdir()
+        for path in (saved / name).iterdir():
+            (tmp_path / name / path.name).write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+def called(*arguments: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, [str(one) for one in arguments])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def validated(*arguments: object) -> dict[str, Any]:
+    code, stdout, stderr = called("validate", *arguments, "--json")
+    assert stdout, stderr
+    result = dict(json.loads(stdout))
+    assert result["exit_code"] == code
+    return result
+
+
+def errors(result: dict[str, Any]) -> list[str]:
+    """What failed, as a run would print it."""
+    texts = []
+    for one in result["findings"]:
+        if one["status"] == "failed":
+            lines = [one["text"]]
+            labels = {"where": "where: ", "why": "why:   ", "next_step": "next:  "}
+            lines += [f"  {label}{one[key]}" for key, label in labels.items() if one[key]]
+            texts.append("error: " + "\n".join(lines))
+    return texts
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def other_pool(folder: Path) -> None:
+    """A pool of the fakes, sampled with settings that no run of the CLI has."""
+    Run(input_rows(3)).candidates(folder / "ask.pool")
+
+
+def held(folder: Path) -> None:
+    """A lock of a machine that nobody can ask."""
+    (folder / "ask.pool/.bon").mkdir(parents=True)
+    holder = {"pid": "7", "host": f"not-{socket.gethostname()}", "command": "bon select"}
+    (folder / "ask.pool/.bon/lock").write_text(json.dumps(holder))
+
+
+def closed(folder: Path) -> None:
+    (folder / "ask.pool").mkdir()
+    (folder / "ask.pool/mine.txt").write_text("x")
+
+
+def two_labels(folder: Path) -> None:
+    edit_config(folder / "rm", id2label={"0": "a", "1": "b"})
+
+
+MODELS = ("-m", "gen", "-r", "rm")
+ONLY_RULE = ("-m", "gen", *RULE)
+NOTHING: Callable[[Path], object] = lambda folder: None  # noqa: E731
+
+FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "no input": (lambda folder: (folder / "ask.jsonl").unlink(), MODELS),
+    "empty input": (lambda folder: (folder / "ask.jsonl").write_text(""), MODELS),
+    "no known columns": (
+        lambda folder: write_lines(folder / "ask.jsonl", [{"colour": "red"}]),
+        MODELS,
+    ),
+    "no such column": (NOTHING, (*MODELS, "--prompt-column", "question")),
+    "unknown layout": (NOTHING, (*MODELS, "--layout", "alpacca")),
+    "bad value": (NOTHING, (*MODELS, "--top-p", "7")),
+    "unknown form": (NOTHING, (*MODELS, "--format", "trl")),
+    "output is the input": (NOTHING, (*MODELS, "-o", "ask.jsonl")),
+    "output of no known type": (NOTHING, (*MODELS, "-o", "best.xlsx")),
+    "output below a file": (NOTHING, (*MODELS, "-o", "ask.jsonl/best.parquet")),
+    "output folder of others": (NOTHING, (*MODELS, "-o", "gen")),
+    "output in the pool": (NOTHING, (*MODELS, "-o", "ask.pool/best.parquet", "--pool", "ask.pool")),
+    "pool is a file": (lambda folder: (folder / "ask.pool").write_text("x"), MODELS),
+    "pool is a folder of others": (closed, MODELS),
+    "pool of other settings": (other_pool, MODELS),
+    "pool that is held": (held, MODELS),
+    "pool.json damaged": (
+        lambda folder: (other_pool(folder), (folder / "ask.pool/pool.json").write_text("{")),
+        MODELS,
+    ),
+    "no generator": (NOTHING, ("-m", "./nowhere", *RULE)),
+    "hub without network": (NOTHING, ("-m", "org/no-such-model", *RULE)),
+    "generator without config": (lambda f: (f / "gen/config.json").unlink(), ONLY_RULE),
+    "generator without weights": (lambda f: (f / "gen/model.safetensors").unlink(), ONLY_RULE),
+    "generator cut off": (lambda f: cut(f / "gen/model.safetensors"), ONLY_RULE),
+    "no template file": (NOTHING, (*ONLY_RULE, "--chat-template", "none.jinja")),
+    "raw and a system prompt": (NOTHING, (*ONLY_RULE, "--raw", "--system-prompt", "x")),
+    "adapter without config": (NOTHING, (*ONLY_RULE, "--lora", "gen")),
+    "flag of vllm": (NOTHING, (*ONLY_RULE, "--tensor-parallel-size", "2")),
+    "generator as a reward model": (NOTHING, ("-m", "gen", "-r", "gen")),
+    "reward model cut off": (lambda f: cut(f / "rm/model.safetensors"), MODELS),
+    "reward model's config is no JSON": (lambda f: cut(f / "rm/config.json"), MODELS),
+    "two labels": (two_labels, MODELS),
+    "no reward template": (NOTHING, (*MODELS, "--reward-template", "none.jinja")),
+    "unknown rule": (NOTHING, ("-m", "gen", "-r", "rule:lenght")),
+    "rule without its option": (NOTHING, ("-m", "gen", "-r", "rule:length")),
+    "two of one name": (NOTHING, ("-m", "gen", *RULE, *RULE)),
+    "several and none named": (NOTHING, ("-m", "gen", "-r", "a=rm", "-r", "b=rm")),
+    "weight of nobody": (NOTHING, (*MODELS, "--aggregate", "sum", "--weight", "x=2")),
+    "penalty that does nothing": (NOTHING, (*MODELS, "--uwo-penalty", "2")),
+    "flag of models for a rule": (NOTHING, (*ONLY_RULE, "--reward-max-length", "9")),
+    "steps of none": (NOTHING, (*MODELS, "--step-separator", "|")),
+    "no server": (
+        NOTHING,
+        ("-m", "gen", "-r", "server:http://127.0.0.1:9", "--server-patience-s", "0"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_ends_the_run_is_found_in_the_same_words(here: Path, name: str) -> None:
+    fault, flags = FAULTS[name]
+    fault(here)
+    flags = (*(FLAGS if "-o" not in flags else FLAGS[:-2]), *flags)
+    before = pool_files(here)
+
+    code, _, stderr = called("select", "ask.jsonl", *flags)
+    result = validated("ask.jsonl", *flags)
+
+    said = stderr[stderr.index("error: ") :].strip()
+    assert said in errors(result)
+    assert result["exit_code"] == code in (1, 2)
+    assert pool_files(here) == before  # neither has written anything
+
+
+def test_all_findings_are_listed_not_only_the_first(here: Path) -> None:
+    two_labels(here)
+    cut(here / "gen/model.safetensors")
+    other_pool(here)
+    flags = ("-m", "gen", "-r", "rm", "-r", "x=./nowhere", "--rank-by", "x", "--pool", "ask.pool")
+    flags += ("-o", "ask.pool/x.csv", "--top-k", "-1", "--min-p", "3")
+    result = validated("ask.jsonl", *flags)
+    whats = [one["text"] for one in result["findings"] if one["status"] == "failed"]
+    for what in (
+        "--top-k", "--min-p", "in each other", "2 labels", "no model './nowhere'", "not the one",
+    ):  # fmt: skip
+        assert sum(what in one for one in whats) == 1, (what, whats)
+    assert result["input_rows"] == 3
+
+
+def test_a_run_that_can_start_is_told_to(here: Path) -> None:
+    code, stdout, stderr = called("validate", "ask.jsonl", *MODELS, *FLAGS)
+    assert code == 0, stdout
+    assert "warning" not in stdout
+    assert "findings, all well" in stdout
+    assert "the longest" in stdout
+    assert "3 prompts × 2 candidates × (1,024 tokens × 9 + 64 bytes)" in stdout
+    assert "prompts kept" in stderr
+    assert {path.name for path in here.iterdir()} == {"ask.jsonl", "gen", "rm"}
+    assert called("validate", "ask.jsonl", *MODELS, *FLAGS, "-q")[1].count("\n") == 1
+
+
+def test_drops_beyond_the_limit_end_with_3(here: Path) -> None:
+    with (here / "ask.jsonl").open("a") as file:
+        file.write('oops\n{"id": "p9", "prompt": " "}\n')
+    flags = ("ask.jsonl", *ONLY_RULE, *FLAGS)
+    for allowed, code in (("2", 0), ("40%", 0), ("1", 3), ("39%", 3)):
+        result = validated(*flags, "--max-drops", allowed)
+        assert (result["exit_code"], result["input_rows"], result["kept_rows"]) == (code, 5, 3)
+        assert result["drops"] == {"malformed_json": 1, "empty_prompt": 1}
+
+
+GIVEN: list[Any] = [
+    {"prompt": "a", "responses": ["x", "", 3], "scores": [1, 2, 3]},
+    {"prompt": "", "responses": ["x"]},
+    {"prompt": "b", "responses": []},
+    {"prompt": "c", "responses": ["y", "y"]},
+    {"prompt": "d"},
+]
+
+
+def test_given_responses_are_counted_as_the_run_counts_them(here: Path) -> None:
+    write_lines(here / "given.jsonl", GIVEN)
+    found = validated("given.jsonl", *RULE, "-o", "out.parquet")
+    assert found["kind"] == "responses"
+    done = bon_json("score", "given.jsonl", *RULE, cwd=here)
+    assert {name: found[name] for name in BOOKS} == {name: done[name] for name in BOOKS}
+    assert found["drop_examples"] == done["drop_examples"]
+    assert done["drops"]
+
+
+@pytest.fixture
+def pool(here: Path) -> Path:
+    """A pool of two parts of given responses, scored by a rule."""
+    write_lines(here / "given.jsonl", [{"prompt": f"{n}", "responses": ["x", "yy"]} for n in "abc"])
+    bon_json("score", "given.jsonl", *RULE, "--part-size", "2", cwd=here)
+    return here / "given.pool"
+
+
+def test_a_pool_is_read_to_its_end(here: Path, pool: Path) -> None:
+    before = pool_files(pool)
+    result = validated(pool, "-o", "out.parquet")
+    assert result["exit_code"] == 0, errors(result)
+    assert [result[name] for name in BOOKS] == [3, 3, {}, {}]
+    assert [one["text"] for one in result["findings"] if "parts" in one["text"]] == [
+        "candidates: 2 of 2 parts are there",
+        "scores/rule-length: 2 of 2 parts are there",
+    ]
+    assert pool_files(pool) == before
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 8
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("source", ["given.pool", "given.jsonl"])
+def test_every_damaged_part_is_named(here: Path, pool: Path, source: str) -> None:
+    names = ["prompts/part-00001", "candidates/part-00000", "scores/rule-length/part-00001"]
+    for name in names:
+        flip(pool / f"{name}.parquet")
+    result = validated(source, *(RULE if source.endswith("jsonl") else ()))
+    assert result["exit_code"] == 1
+    wheres = [one["where"] for one in result["findings"] if one["status"] == "failed"]
+    assert [str(Path(where)).split("given.pool/")[1] for where in wheres] == [
+        f"{name}.parquet" for name in names
+    ]
+
+
+def test_parts_that_are_to_be_made_are_counted(here: Path, pool: Path) -> None:
+    (pool / "scores/rule-length/part-00001.parquet").unlink()
+    result = validated(pool, "-o", "out.parquet")
+    assert "scores/rule-length: 1 of 2 parts are there" in json.dumps(result)
+    assert called("select", pool, "-o", "out.parquet")[2].strip() in errors(result)
+    assert validated(pool, *RULE)["exit_code"] == 0  # what `bon score` would do
+
+
+def test_a_pool_that_a_run_holds(here: Path, pool: Path) -> None:
+    with PoolLock(pool / ".bon/lock"):
+        result = validated("given.jsonl", *RULE)
+        assert "another run is writing to this pool" in errors(result)[0]
+        with pytest.raises(BlockingIOError), PoolLock(pool / ".bon/lock"):
+            pass  # the look has not freed it
+    assert validated("given.jsonl", *RULE)["exit_code"] == 0
+
+
+@pytest.fixture
+def begun(here: Path) -> Iterator[Path]:
+    """The pool of `ask.jsonl`, whose settings are those of the CLI, with fake candidates."""
+    from support.fakes import FakeGenerator, InlineEngine, ignore
+
+    from bon.cli.build import generation_plan, prompts_plan
+    from bon.config import GenerateSettings, InputSettings
+    from bon.pipeline.run import generate, open_pool, read_prompts
+
+    prompts = prompts_plan("ask.jsonl", InputSettings(), None)
+    real = generation_plan(
+        GenerateSettings(model="gen", num_candidates=2, generator_engine="transformers")
+    )
+    pool = read_prompts(open_pool(here / "ask.pool", prompts, real), prompts)
+    fake = type(real)(FakeGenerator(), real.fingerprint, 2, 0)
+    generate(pool, fake, InlineEngine(), None, ignore)
+    yield here / "ask.pool"
+
+
+def test_an_input_that_changed_is_found(here: Path, begun: Path) -> None:
+    flags = ("ask.jsonl", *ONLY_RULE, *FLAGS)
+    assert validated(*flags)["exit_code"] == 0
+    rows = (here / "ask.jsonl").read_text()
+    (here / "ask.jsonl").write_text(rows + '{"id": "p9", "prompt": "more"}\n')
+    assert validated(*flags)["exit_code"] == 0  # it only grew
+    (here / "ask.jsonl").write_text(rows.replace("say 1", "tell 1") + "oops\n")
+    before = pool_files(begun)
+    result = validated(*flags)
+    assert result["exit_code"] == 2
+    assert (result["input_rows"], result["drops"]) == (4, {"malformed_json": 1})  # all were read
+    assert called("select", *flags)[2].strip().splitlines()[-4:] == errors(result)[0].splitlines()
+    assert pool_files(begun) == before
+
+
+def test_what_was_sampled_costs_no_room_any_more(here: Path, begun: Path) -> None:
+    assert Pool.open(begun).parts() == [0]
+    text = next(
+        one["text"]
+        for one in validated("ask.jsonl", *ONLY_RULE, *FLAGS)["findings"]
+        if one["check"] == "disk"
+    )
+    assert "(0 prompts × 2 candidates" in text
+
+
+NO_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
+)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.vllm)])
+def test_prompts_that_cannot_be_sampled_are_counted_as_the_run_counts_them(
+    here: Path, engine: str
+) -> None:
+    (here / "t.jinja").write_text(NO_SYSTEM)
+    rows: list[Any] = [
+        {"prompt": "hi"},
+        {"prompt": "long " * 40},
+        {"prompt": ""},
+        {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]},
+        {"prompt": "long " * 20},
+    ]
+    write_lines(here / "ask.jsonl", rows)
+    flags = (
+        *("ask.jsonl", "-m", "gen", "-r", "rm", "--generator-engine", engine, "-n", "2"),
+        *("--chat-template", "t.jinja", "--reward-template", "t.jinja", "--max-model-len", "128"),
+        *("--max-tokens", "8", "--reward-max-length", "60", "--kv-cache-gib", "0.1"),
+        *("-o", "out.parquet"),
+    )
+    found = validated(*flags)
+    done = bon_json("select", *flags, cwd=here)
+    assert {name: found[name] for name in BOOKS} == {name: done[name] for name in BOOKS}
+    assert found["drop_examples"] == done["drop_examples"]
+    assert done["drops"] == {"prompt_too_long": 1, "empty_prompt": 1, "template_error": 1}
+    (scores,) = (here / "ask.pool/scores").glob("*/part-00000.parquet")
+    assert sum(pq.read_table(scores)["truncated"].to_pylist()) == 2  # of one prompt
+    texts = [one["text"] for one in found["findings"] if one["status"] == "warning"]
+    assert any("1 prompts alone are longer than the 60 tokens" in text for text in texts)
+
+
+@pytest.mark.faults
+def test_a_prompt_that_no_scorer_takes_is_dropped_by_both(here: Path) -> None:
+    (here / "t.jinja").write_text(NO_SYSTEM)
+    system = {"role": "system", "content": "s"}
+    write_lines(
+        here / "ask.jsonl",
+        [{"prompt": "hi"}, {"prompt": [system, {"role": "user", "content": "u"}]}],
+    )
+    flags = ("ask.jsonl", *MODELS, *FLAGS, "--reward-template", "t.jinja", "--max-tokens", "4")
+    found, done = validated(*flags), bon_json("select", *flags, cwd=here)
+    assert {name: found[name] for name in BOOKS} == {name: done[name] for name in BOOKS}
+    assert done["drops"] == {"no_scored_candidate": 1}
+    assert done["candidate_drops"] == {"template_error": 2}
+
+
+@pytest.mark.faults
+def test_the_command_itself_is_quiet_and_loads_no_engine(here: Path) -> None:
+    done = bon("validate", "ask.jsonl", "-m", "gen", "-r", "rm", "-n", "2", "--json", cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kept_rows"] == 3
+    assert done.stderr == ""
+    assert not (here / "ask.pool").exists()
