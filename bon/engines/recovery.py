@@ -21,6 +21,10 @@ from bon.records import Drop
 __all__ = ["Attempt", "Lost", "Recovery"]
 
 
+_MOST_OTHERS = 8
+"""Prompts that are tried before the machine is blamed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
     """A worker ended before its work did."""
@@ -105,7 +109,7 @@ class Recovery:
                 continue
             again = self._tried(work, part, group)
             if again is not None:
-                if self._num_lived == lived_before and not self._others_live(work, left):
+                if self._num_lived == lived_before and not self._others_live(work, left, group[0]):
                     raise again.error
                 detail = f"the model's process ends whenever it is given it: {again.cause}"
                 killers[group[0]] = Drop(again.reason, detail)
@@ -113,7 +117,8 @@ class Recovery:
         if not killers:
             self._searches[part] += 1
             if self._searches[part] > 1:
-                raise lost.error  # all of them together end it, none of them alone
+                lost.error.why += f"\nit is part {part} that does it, but none of its prompts alone"
+                raise lost.error
         dropped = {**work.scope.dropped, **killers}
         return work.within(Scope(dropped=dropped))
 
@@ -125,12 +130,15 @@ class Recovery:
             return [second]  # one of them must do it
         return [first] if self._tried(work, part, second) is None else [first, second]
 
-    def _others_live(self, work: PartWork, left: list[int]) -> bool:
-        """Tell whether a prompt of another part lives, now that none of this one has."""
-        for part in left[1:]:
-            for prompt_id in work.prompt_ids(part)[:1]:
-                return self._tried(work, part, [prompt_id]) is None
-        return self._num_lived > 0  # nothing else is left: as it was before
+    def _others_live(self, work: PartWork, left: list[int], killer: str) -> bool:
+        """Tell whether any of a few other prompts lives, after only deaths were seen."""
+        others = [(part, one) for part in left[1:_MOST_OTHERS] for one in work.prompt_ids(part)[:1]]
+        same = [(left[0], one) for one in work.prompt_ids(left[0]) if one != killer]
+        others += same[:: max(1, len(same) // _MOST_OTHERS)]
+        for part, prompt_id in others[:_MOST_OTHERS]:
+            if self._tried(work, part, [prompt_id]) is None:
+                return True
+        return not others and self._num_lived > 0  # nothing else is left: as it was before
 
     def _tried(self, work: PartWork, part: int, group: list[str]) -> Lost | None:
         """Give a worker these prompts alone, commit nothing, and return how it was lost."""

@@ -133,8 +133,7 @@ def _redirect_output(log: Path | None) -> None:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             with suppress(OSError):
-                file.write(
-                    f"{WORKER_BEGINS}{time.strftime('%Y-%m-%d %H:%M:%S')} pid {os.getpid()}\n".encode()
-                )
+                begun = time.strftime("%Y-%m-%d %H:%M:%S")
+                file.write(f"{WORKER_BEGINS}{begun}, pid {os.getpid()}\n".encode())
     except OSError:
         os.dup2(2, 1)
