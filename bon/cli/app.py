@@ -11,6 +11,7 @@ from collections.abc import Callable
 import typer
 
 from bon import __version__, signals
+from bon.cli.usage import Commands
 from bon.errors import BonError
 from bon.shown import shown
 
@@ -54,6 +55,7 @@ OVERVIEW = {
 """Every command's panel and first sentence: `bon --help` is quick since it imports no command."""
 app = typer.Typer(
     name="bon",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
