@@ -79,6 +79,7 @@ def build_dpo(call: Invocation) -> None:
     from bon.cli.output import plan_output
     from bon.cli.places import check_apart, check_places, default_pool, source_kind
     from bon.cli.ranking import check_ranking, refuse_across_prompts
+    from bon.cli.repairing import restore_pool
     from bon.pipeline.build_dpo import PairBuilder, check_pairs
     from bon.pipeline.export import write_set
     from bon.pipeline.rewards import fit_ranking
@@ -98,6 +99,7 @@ def build_dpo(call: Invocation) -> None:
         call.refuse_for_pool(allowed, *idle)
     else:
         check_places(call.source, *output.places, root)
+        restore_pool(call, root)
         note_unused_answers(call, kind)
     check_apart(root, *output.places)
     with_scores = _needs_rewards(call, kind)

@@ -26,6 +26,7 @@ from bon.pipeline.ranked import count_sampled, open_books
 from bon.pool.layout import PoolLayout
 from bon.redaction import redacted
 from bon.report.tables import closing_table
+from bon.standard_streams import result_is_complete
 from bon.shown import json_text, shown
 
 __all__ = ["describe", "finish", "finish_pool", "making_steps"]
@@ -95,6 +96,8 @@ def finish(
         "pool": None if is_scratch else str(made.pool.layout.root),
         "stages": [stage.as_json() for stage in made.stages],
     }
+    if made.repaired is not None:
+        result["repaired"] = [damage.as_json() for damage in made.repaired]
     if made.verified is not None:
         result["verified"] = {name: one.as_json() for name, one in made.verified.items()}
     if not call.quiet:
@@ -103,6 +106,7 @@ def finish(
         print(json_text(result), flush=True)
     else:
         print_path(result.get("output", result["pool"]))
+    result_is_complete()
     max_drops = call.settings(RunSettings).max_drops
     if books.num_drops > drops_allowed(max_drops, books.input_rows):
         note(f"{books.num_drops} rows dropped, more than --max-drops allows")

@@ -133,6 +133,7 @@ def _wants_scores(call: Invocation, kind: SourceKind, filters: list[FilterSettin
 def _check_places(call: Invocation, plan: FilterPlan) -> None:
     """Refuse files that would overwrite each other, the input or the pool."""
     from bon.cli.places import check_apart, check_places
+    from bon.cli.repairing import restore_pool
 
     written = plan.output.places
     dropped = plan.settings.dropped
@@ -152,6 +153,7 @@ def _check_places(call: Invocation, plan: FilterPlan) -> None:
         call.refuse_for_pool({"limit", "seed", "max_drops", "engine"}, *idle)
     else:
         check_places(call.source, *written, *([] if plan.is_scratch else [plan.root]))
+        restore_pool(call, plan.root)
     if not plan.is_scratch:
         check_apart(plan.root, *written)
 

@@ -52,6 +52,13 @@ class Invocation:
             SettingsError: with their names.
         """
         settled = [name for group in groups for name in group.model_fields if name not in allowed]
+        if "repair" in settled and "repair" in self.typed:
+            raise SettingsError(
+                "--repair does nothing where a pool is only read",
+                where=self.source,
+                next_step="give it to the command that made the pool; damaged scores are also "
+                f"made again by `bon score {self.source} -r NAME=SPEC --repair`",
+            )
         idle = [f"--{name.replace('_', '-')}" for name in settled if name in self.typed]
         if idle:
             raise SettingsError(

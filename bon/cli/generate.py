@@ -30,6 +30,7 @@ def generate(call: Invocation) -> None:
     """Sample N candidates for each prompt into a pool; resumes a pool that was begun."""
     from bon.cli.closing import describe, finish_pool, making_steps
     from bon.cli.places import check_places, default_pool, is_pool
+    from bon.cli.repairing import restore_pool
     from bon.cli.stages import make_pool
 
     if is_pool(call.source):
@@ -40,6 +41,7 @@ def generate(call: Invocation) -> None:
         )
     root = call.settings(RunSettings).pool or call.output or default_pool(call.source, None)
     check_places(call.source, Path(root))
+    restore_pool(call, Path(root))
     if call.dry_run:
         steps = making_steps(call, Path(root))
         describe(call, Path(root), list(GROUPS), steps)

@@ -29,7 +29,7 @@ SourceKind: TypeAlias = Literal["pool", "prompts", "responses", "pairs"]
 
 def is_pool(source: str) -> bool:
     """Tell whether a source is a pool rather than a prompt file."""
-    return PoolLayout(Path(source)).manifest.is_file()
+    return PoolLayout(Path(source)).is_pool
 
 
 def default_pool(source: str, output: Path | None) -> Path:

@@ -50,6 +50,7 @@ def score(call: Invocation) -> None:
     from bon.cli.curation import note_unused_answers, ready_pool, step_texts
     from bon.cli.idle_flags import refuse_idle_flags
     from bon.cli.places import check_places, default_pool, source_kind
+    from bon.cli.repairing import restore_pool
     from bon.cli.stages import score_pool
 
     if call.given("ref_model") and not call.given("reward"):
@@ -57,11 +58,12 @@ def score(call: Invocation) -> None:
     kind = source_kind(call)
     root = Path(call.source) if kind == "pool" else call.settings(RunSettings).pool
     root = root or default_pool(call.source, None)
+    restore_pool(call, root)
     num_verified = call.settings(VerifySettings).verify or 0
     if kind == "pool":
         idle = (InputSettings, ResponseSettings, GenerateSettings, RunSettings)
         seed = {"seed"} if num_verified else set()  # it draws what is verified
-        call.refuse_for_pool({"limit", "max_drops", "engine"} | seed, *idle)
+        call.refuse_for_pool({"limit", "max_drops", "engine", "repair"} | seed, *idle)
     else:
         check_places(call.source, root)
         note_unused_answers(call, kind)

@@ -53,6 +53,7 @@ def select(call: Invocation) -> None:
     from bon.cli.output import plan_output
     from bon.cli.places import check_apart, check_places, default_pool, is_pool
     from bon.cli.ranking import check_ranking, refuse_across_prompts
+    from bon.cli.repairing import restore_pool
     from bon.cli.stages import Made, make_pool
     from bon.pipeline.export import write_set
     from bon.pipeline.ranked import pool_recipe
@@ -76,6 +77,7 @@ def select(call: Invocation) -> None:
         recipe = pool_recipe(Pool.open(root), call.settings(RankingSettings))
     else:
         check_places(call.source, root, *output.places)
+        restore_pool(call, root)
         recipe = _recipe_to_be(call, root)
     if settings.strategy == "threshold":
         refuse_across_prompts(recipe, "--strategy threshold")

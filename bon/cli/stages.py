@@ -9,6 +9,7 @@ from bon.cli.build import generation_plan, given_plan, prompts_plan, scoring_pla
 from bon.cli.console import note
 from bon.cli.flags import Invocation
 from bon.cli.idle_flags import refuse_idle_steps
+from bon.cli.repairing import MADE_FROM_INPUT, repair_pool
 from bon.cli.writing import PoolRun, pool_run
 from bon.config import (
     GenerateSettings,
@@ -19,7 +20,8 @@ from bon.config import (
     ScoreSettings,
 )
 from bon.pipeline.accounting import count_reasons
-from bon.pipeline.given import import_responses
+from bon.pipeline.given import existing_pool, import_responses
+from bon.pipeline.repair import Damage
 from bon.pipeline.run import (
     ScoringPlan,
     StageReport,
@@ -46,6 +48,8 @@ class Made:
     """The scorers that this run has brought up to date."""
     verified: dict[str, VerifyReport] | None = None
     """By scorer; none where nobody asked."""
+    repaired: list[Damage] | None = None
+    """Parts that were damaged; none where nobody asked."""
 
 
 def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
@@ -60,6 +64,7 @@ def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
     scorings = _scorings(call) if with_scores else []
     with pool_run(call, root) as run:
         pool = open_pool(root, prompts, generation)
+        repaired = repair_pool(call, pool, _redone(scorings), run)
         for scoring in scorings:
             check_scorer(pool, scoring)
         pool = read_prompts(pool, prompts)
@@ -67,7 +72,8 @@ def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
         if generation.engine and pool.pending(CANDIDATES, inputs.limit):
             run.note(f"generate: {generation.engine}, {generation.engine_why}")
         report = generate(pool, generation, run.engine, inputs.limit, run.observe)
-        return _score(call, Made(pool, [run.end_stage(report)]), scorings, run)
+        made = Made(pool, [run.end_stage(report)], repaired=repaired)
+        return _score(call, made, scorings, run)
 
 
 def score_pool(call: Invocation, root: Path) -> Made:
@@ -75,6 +81,8 @@ def score_pool(call: Invocation, root: Path) -> Made:
     scorings = _scorings(call)
     with pool_run(call, root) as run:
         made = Made(Pool.open(root))
+        redone = [scores_kind(scoring.name) for scoring in scorings]
+        made.repaired = repair_pool(call, made.pool, redone, run)
         for scoring in scorings:
             check_scorer(made.pool, scoring)
         return _score(call, made, scorings, run)
@@ -88,9 +96,11 @@ def given_pool(call: Invocation, root: Path, *, group: bool, with_scores: bool) 
     refuse_foreign(root)
     scorings = _scorings(call) if with_scores else []
     with pool_run(call, root) as run:
+        begun = existing_pool(root, plan)
+        repaired = None if begun is None else repair_pool(call, begun, _redone(scorings), run)
         pool = import_responses(root, plan)
         _note_input(pool, plan.name, run)
-        return _score(call, Made(pool), scorings, run)
+        return _score(call, Made(pool, repaired=repaired), scorings, run)
 
 
 def judge_pool(call: Invocation, made: Made, rule: str) -> Made:
@@ -100,6 +110,11 @@ def judge_pool(call: Invocation, made: Made, rule: str) -> Made:
     )
     with pool_run(call, made.pool.layout.root) as run:
         return _score(call, made, scoring_plans(settings), run)
+
+
+def _redone(scorings: list[ScoringPlan]) -> list[str]:
+    """Name what a run that reads an input makes where it is missing."""
+    return [*MADE_FROM_INPUT, *(scores_kind(scoring.name) for scoring in scorings)]
 
 
 def _scorings(call: Invocation) -> list[ScoringPlan]:

@@ -38,6 +38,10 @@ class PoolRun:
         note(text, quiet=self._quiet)
         self.log.write("note", text=text)
 
+    def show(self, stage: str, num_parts: int, event: Event) -> None:
+        """Show one event of a stage that makes nothing, and log none."""
+        self._progress(stage, num_parts, event)
+
     def observe(self, stage: str, num_parts: int, event: Event) -> None:
         """Show and log one event of a stage that has so many parts to do."""
         self._progress(stage, num_parts, event)

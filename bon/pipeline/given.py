@@ -92,7 +92,7 @@ def import_responses(root: Path, plan: GivenPlan) -> Pool:
     pool = existing_pool(root, plan)
     if pool is not None and _is_complete(pool, plan):
         return pool
-    if pool is None or not _paid_scorers(pool):
+    if pool is None or not (_paid_scorers(pool) or _has_lost_parts(pool, plan)):
         pool = _start(root, plan)
     _undo_unfinished(pool)
     num_rows = 0
@@ -146,7 +146,11 @@ def has_paid_scores(pool: Pool) -> bool:
 
 
 def existing_pool(root: Path, plan: GivenPlan) -> Pool | None:
-    """Open the pool that is there, if this input may be its own."""
+    """Open the pool that is there, if this input may be its own.
+
+    Raises:
+        SettingsMismatchError: its candidates were sampled, or paid for with other settings.
+    """
     layout = PoolLayout(root)
     if not layout.manifest.exists():
         return None
@@ -203,6 +207,25 @@ def _has_scores(pool: Pool, name: str) -> bool:
 
 def _is_complete(pool: Pool, plan: GivenPlan) -> bool:
     """Tell whether the pool was made from the same bytes with the same settings, to the end."""
+    return (
+        _is_same_input(pool, plan)
+        and pool.layout.numbers(PROMPTS) == _all_parts(pool)
+        and _num_rows(pool) == pool.manifest.input["rows"]
+        and all(_fits_prompts(pool, kind) for kind in _given_kinds(pool))
+    )
+
+
+def _has_lost_parts(pool: Pool, plan: GivenPlan) -> bool:
+    """Tell whether all that is there is of this input, and files of it are gone since."""
+    parts = set(_all_parts(pool)) if _is_same_input(pool, plan) else set()
+    return (
+        all(set(pool.layout.numbers(kind)) <= parts for kind in (PROMPTS, *_given_kinds(pool)))
+        and _num_rows(pool) <= pool.manifest.input.get("rows", -1)
+        and bool(parts)
+    )
+
+
+def _is_same_input(pool: Pool, plan: GivenPlan) -> bool:
     known = pool.manifest.input
     rows = known.get("rows")
     if rows is None or plan.digest is None or known.get("digest") != plan.digest:
@@ -211,14 +234,11 @@ def _is_complete(pool: Pool, plan: GivenPlan) -> bool:
         return False
     if plan.part_size not in (None, pool.manifest.part_size):
         return False
-    enough = known["whole"] or (plan.limit is not None and plan.limit <= rows)
-    parts = list(range(-(-rows // pool.manifest.part_size)))
-    return bool(
-        enough
-        and pool.layout.numbers(PROMPTS) == parts
-        and _num_rows(pool) == rows
-        and all(_fits_prompts(pool, kind) for kind in _given_kinds(pool))
-    )
+    return bool(known["whole"] or (plan.limit is not None and plan.limit <= rows))
+
+
+def _all_parts(pool: Pool) -> list[int]:
+    return list(range(-(-pool.manifest.input["rows"] // pool.manifest.part_size)))
 
 
 def _num_rows(pool: Pool) -> int:

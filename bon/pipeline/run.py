@@ -192,7 +192,10 @@ def refuse_foreign(root: Path) -> None:
             "the pool is a folder", where=str(root), why="this is a file", next_step="name another"
         )
     strangers = [p.name for p in root.iterdir() if p.name != ".bon"] if root.is_dir() else []
-    if strangers and not PoolLayout(root).manifest.exists():
+    layout = PoolLayout(root)
+    if strangers and not layout.manifest.exists():
+        if layout.is_pool:
+            read_manifest(layout.manifest)  # raises: it says how pool.json comes back
         raise PoolError(
             "this folder is not a pool and not empty",
             where=str(root),

@@ -23,6 +23,21 @@ class PoolLayout:
         return self.root / "pool.json"
 
     @property
+    def manifest_copy(self) -> Path:
+        """A second `pool.json`, for the day on which the first one is damaged."""
+        return self.root / ".bon" / "pool.json"
+
+    @property
+    def damaged(self) -> Path:
+        """Where `--repair` moves files that cannot be used."""
+        return self.root / ".bon" / "damaged"
+
+    @property
+    def is_pool(self) -> bool:
+        """Whether a pool lies here; its `pool.json` may have been lost since."""
+        return self.manifest.is_file() or self.manifest_copy.is_file()
+
+    @property
     def staging(self) -> Path:
         """Files that are being written; nothing outside this folder is ever half-written."""
         return self.root / ".bon" / "staging"

@@ -11,11 +11,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from bon.durable import replace_file
 from bon.errors import PoolCorruptError, PoolNotFoundError, SettingsMismatchError
+from bon.pool.layout import PoolLayout
 from bon.pool.notes import settings_digest
 
 __all__ = ["FORMAT_VERSION", "Manifest", "differences", "read_manifest", "write_manifest"]
 
 FORMAT_VERSION = 1
+_CHECKSUM = "checksum"
+"""Key in `pool.json` with a digest of all the others."""
 _NAMES = {
     "model_digest": ("model", "model_revision"),
     "digest": ("spec", "revision"),
@@ -78,11 +81,15 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises:
         PoolNotFoundError: there is none.
-        PoolCorruptError: it is not one that this version can read.
+        PoolCorruptError: it is damaged, or not one that this version can read.
     """
+    copy = PoolLayout(path.parent).manifest_copy
     try:
         content = path.read_bytes()
-    except OSError:
+    except OSError as error:
+        refuse_system_fault(error, path)
+        if copy.is_file() and copy != path:
+            raise _corrupt("pool.json is gone", path, error.strerror or str(error)) from None
         raise PoolNotFoundError(
             "there is no pool here",
             where=str(path.parent),
@@ -97,23 +104,32 @@ def read_manifest(path: Path) -> Manifest:
                 where=str(path),
                 next_step="use the version of bon that made it",
             )
-        return Manifest.model_validate_json(content)
+        said = json.loads(content)
+        checksum = said.pop(_CHECKSUM, None)  # older versions wrote none
+        if checksum not in (None, settings_digest(said)):
+            raise _corrupt("pool.json has changed", path, "its checksum does not fit")
+        return Manifest.model_validate(said)
     except ValidationError as error:
-        raise PoolCorruptError(
-            "cannot read pool.json",
-            where=str(path),
-            why=str(error.errors()[0]["msg"]),
-            next_step="restore it, or make the pool again in another folder",
-        ) from None
+        raise _corrupt("cannot read pool.json", path, str(error.errors()[0]["msg"])) from None
 
 
 def write_manifest(manifest: Manifest, path: Path, staging: Path) -> None:
     """Write `pool.json` durably, where it is not the same already."""
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    said = manifest.model_dump(mode="json")
+    said[_CHECKSUM] = settings_digest(said)
+    text = json.dumps(said, indent=2, ensure_ascii=False) + "\n"
     if path.exists() and path.read_bytes() == text.encode():
         return
     with replace_file(path, staging) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _corrupt(what: str, path: Path, why: str) -> PoolCorruptError:
+    copy = PoolLayout(path.parent).manifest_copy
+    step = "restore it, or make the pool again in another folder"
+    if copy.is_file():
+        step = f"run the command that makes the pool again with --repair: it takes the copy {copy}"
+    return PoolCorruptError(what, where=str(path), why=why, next_step=step)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

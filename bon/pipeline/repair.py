@@ -1,0 +1,163 @@
+"""Damaged files of a pool: found by reading each one whole, and moved out of the way.
+
+A part that is not there is made by the stages that follow; this only decides which ones are no
+longer there. Nothing is deleted: what is damaged lies in `.bon/damaged` afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bon.durable import replace_file
+from bon.errors import BonError, PoolCorruptError, PoolNotFoundError
+from bon.pool.files import check_whole
+from bon.pool.layout import PoolLayout
+from bon.pool.manifest import read_manifest
+from bon.pool.pool import CANDIDATES, PROMPTS, Pool, misplaced, scores_kind
+
+__all__ = ["Damage", "restore_manifest", "set_damaged_aside"]
+
+_KEYS = ["prompt_id", "candidate"]
+Examined = Callable[[int, int], None]
+"""Called with the number of parts in all, and with that of the part that was just read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One part that cannot be used as it is."""
+
+    kind: str
+    part: int
+    file: str
+    """Path in the pool of the file that is damaged: the part's own, or what was dropped."""
+    why: str
+    moved_to: str | None = None
+    """Path in the pool; none where the part was left in its place."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for `--json`."""
+        return asdict(self)
+
+
+def set_damaged_aside(
+    pool: Pool, redone: Collection[str], limit: int | None, examined: Examined
+) -> list[Damage]:
+    """Read every part whole and move those that are damaged; the caller holds the pool's lock.
+
+    Only parts of the kinds in `redone`, which the run will make again, are moved; others are left
+    and listed. With `limit` only parts that the first input rows lie in are read.
+    """
+    layout, size = pool.layout, pool.manifest.part_size
+    kinds = [PROMPTS, CANDIDATES, *(scores_kind(name) for name in layout.scorer_names())]
+    parts = [
+        (kind, part)
+        for kind in kinds
+        for part in layout.numbers(kind)
+        if limit is None or part * size < limit
+    ]
+    found = []
+    for number, (kind, part) in enumerate(parts):
+        damage = _examine(pool, kind, part)
+        if damage is not None:
+            found.append(_move(layout, damage) if kind in redone else damage)
+        examined(len(parts), number)
+    return found
+
+
+def restore_manifest(layout: PoolLayout) -> str | None:
+    """Put the copy of a damaged `pool.json` back; return what was wrong, none if nothing was.
+
+    The caller holds the pool's lock.
+
+    Raises:
+        PoolCorruptError: the copy is gone or damaged too.
+    """
+    try:
+        read_manifest(layout.manifest)
+    except PoolNotFoundError:
+        return None
+    except PoolCorruptError as error:
+        try:
+            read_manifest(layout.manifest_copy)
+        except BonError:
+            error.next_step = "restore it, or make the pool again in another folder"
+            raise error from None
+        content = layout.manifest_copy.read_bytes()
+        if layout.manifest.exists():
+            _set_aside(layout, layout.manifest)
+        with replace_file(layout.manifest, layout.staging) as temporary:
+            temporary.write_bytes(content)
+        return f"{error.what}: {error.why}"
+    return None
+
+
+def _examine(pool: Pool, kind: str, part: int) -> Damage | None:
+    path, dropped = pool.layout.part(kind, part), pool.layout.drops(kind, part)
+    try:
+        check_whole(path)
+        if dropped.exists():
+            check_whole(dropped)
+        pool.drops(kind, part)
+        _check_keys(pool, kind, part, pool.read(kind, part))
+    except PoolCorruptError as error:
+        file = Path(error.where)
+        if file in (path, dropped):
+            return Damage(kind, part, str(file.relative_to(pool.layout.root)), error.why)
+        # what it was made of is damaged, and listed already
+    return None
+
+
+def _check_keys(pool: Pool, kind: str, part: int, table: pa.Table) -> None:
+    """Compare the rows with those that they belong to; older versions wrote no note of that."""
+    path, source = pool.layout.part(kind, part), PROMPTS if kind == CANDIDATES else CANDIDATES
+    if kind == PROMPTS or not pool.layout.part(source, part).exists():
+        return
+    if kind == CANDIDATES:
+        ids = pool.read(PROMPTS, part, ["prompt_id"])["prompt_id"]
+        place = pc.index_in(table["prompt_id"], ids)
+        steps = np.diff(place.fill_null(-1).to_numpy(), prepend=-1)
+        number = table["candidate"].to_numpy()
+        # a prompt's candidates are numbered from 0, and prompts come in their order
+        fits = np.where(steps == 0, np.diff(number, prepend=-1) == 1, (steps > 0) & (number == 0))
+        is_good = place.null_count == 0 and bool(fits.all())
+    else:
+        keys = pool.read(CANDIDATES, part, _KEYS)
+        covered = pool.covers(kind, part) == pool.covers(CANDIDATES, part)
+        is_good = not covered or table.select(_KEYS).equals(keys)
+    if not is_good:
+        raise misplaced(path, f"its rows are of other {source} than those that are there")
+
+
+def _move(layout: PoolLayout, damage: Damage) -> Damage:
+    """Move a part with its dropped rows: they are made together."""
+    moved = {
+        path: _set_aside(layout, path)
+        for path in (
+            layout.drops(damage.kind, damage.part),
+            layout.part(damage.kind, damage.part),
+        )
+        if path.exists()
+    }
+    # where the dropped rows are gone, it is the part that was moved
+    first = moved.get(layout.root / damage.file) or moved[layout.part(damage.kind, damage.part)]
+    return Damage(
+        damage.kind, damage.part, damage.file, damage.why, str(first.relative_to(layout.root))
+    )
+
+
+def _set_aside(layout: PoolLayout, path: Path) -> Path:
+    """Move a file into `.bon/damaged`, beside those of earlier repairs."""
+    target = layout.damaged / path.relative_to(layout.root)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while target.exists():
+        number += 1
+        target = target.with_name(f"{path.name}.{number}")
+    return path.rename(target)
