@@ -109,6 +109,8 @@ class Ids:
     def __init__(self) -> None:
         self._seen: set[int] = set()
         self._repeats: dict[str, int] = {}
+        self.num_repeats = 0
+        """How often an id came that was taken."""
 
     def claim(self, prompt_id: str) -> None:
         """Take an id from the input; raises the fault `duplicate_id` where it is taken."""
@@ -129,6 +131,7 @@ class Ids:
         digest = hashlib.blake2b(prompt_id.encode(), digest_size=8).digest()
         key = int.from_bytes(digest, "big")
         if key in self._seen:
+            self.num_repeats += 1
             return False
         self._seen.add(key)
         return True

@@ -6,12 +6,14 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from bon.config import InputSettings, ResponseSettings
 from bon.errors import InputError, UnknownLayoutError, listed
 from bon.records import GIVEN_ID, Drop, GivenResponses, Prompt
 from bon.sources.files import read_rows
+from bon.sources.gathering import gather_rows
 from bon.sources.groups import ReadRow, join_rows
 from bon.sources.ids import IdColumn, Ids, choose_id_column, content_id, id_columns_gone, read_id
 from bon.sources.layouts import Layout, named_layout, refuse_unknown_column
@@ -47,6 +49,7 @@ class ResponseReader:
 
     With `group`, consecutive rows of one response each that answer the same prompt are one
     prompt; `Prompt.row` and `InputSettings.limit` then count such groups and the faulty rows.
+    Where such rows stand apart, `is_scattered` says so, and after `gather` they are one prompt too.
     Pairs are never grouped. Without `group`, ids may repeat: a prompt's id is its row's number and
     `extra[GIVEN_ID]` the row's own (or content-made) id.
 
@@ -63,6 +66,8 @@ class ResponseReader:
         self._group = group
         self._plan: _Plan | None = None
         self._num_rows = self._num_items = 0
+        self._beside: Path | None = None
+        self._is_scattered = False
         self._layout = named_layout(inputs)
         self._is_named = inputs.layout is not None or inputs.prompt_column is not None
 
@@ -77,6 +82,18 @@ class ResponseReader:
         column = self._plan.id_column if self._plan else None
         return column.name if column else None
 
+    @property
+    def is_scattered(self) -> bool:
+        """Whether rows so far answer a prompt of rows before, with others between them."""
+        return self._is_scattered
+
+    def gather(self, beside: Path) -> None:
+        """From the next reading on, make one prompt of all rows that answer it, wherever they are.
+
+        All rows are then read before the first prompt comes, and wait in a folder next to `beside`.
+        """
+        self._beside = beside
+
     def describe(self) -> str:
         """Return a line that says how the input is read, once it has been."""
         if self._plan is None:
@@ -87,9 +104,10 @@ class ResponseReader:
         columns = ", ".join(f"`{column}`" for column in plan.shape.columns)
         scores = plan.shape.notes.describe()
         scored = f"scores from {scores}, " if scores else ""
+        apart = ", those that stood apart too" if self._beside is not None else ""
         joined = (
-            f"; {self._num_rows:,} rows joined by prompt into {self._num_items:,}"
-            if self._group and plan.shape.is_single
+            f"; {self._num_rows:,} rows joined by prompt into {self._num_items:,}{apart}"
+            if self._joins
             else ""
         )
         return (
@@ -101,13 +119,19 @@ class ResponseReader:
     def __iter__(self) -> Iterator[GivenResponses | Drop]:
         self._plan = None
         self._num_rows = self._num_items = 0
-        rows = (self._read(row) for row in read_rows(self._source, self._inputs.split))
+        self._is_scattered = False
+        rows: Iterator[ReadRow | Drop] = (
+            self._read(row) for row in read_rows(self._source, self._inputs.split)
+        )
+        if self._beside is not None:
+            rows = gather_rows(rows, self._beside)
         items = join_rows(rows) if self._group else rows
         ids = Ids()
         for number, item in enumerate(islice(items, self._inputs.limit)):
             self._num_items += 1
             self._num_rows += 1 if isinstance(item, Drop) else item.num_rows
             yield from self._finish(item, number, ids)
+            self._is_scattered |= ids.num_repeats > 0 and self._joins
 
     def _read(self, row: SourceRow) -> ReadRow | Drop:
         if row.values is None:
@@ -156,6 +180,10 @@ class ResponseReader:
         yield GivenResponses(prompt, item.responses)
         for candidate, fault in enumerate(item.faults, start=len(item.responses)):
             yield Drop(fault.reason, fault.detail, item.where, prompt_id, number, candidate)
+
+    @property
+    def _joins(self) -> bool:
+        return self._group and self._plan is not None and self._plan.shape.is_single
 
     def _make_plan(self, values: dict[str, Any], where: str) -> _Plan:
         shape = _choose_shape(values, self._responses, where)
