@@ -4,12 +4,14 @@
 #   BON_EXTRA=vllm|cpu|none      engine (default: vllm where an NVIDIA driver answers, else cpu)
 #   TORCH_INDEX=ADDRESS          package index with PyTorch's CPU builds, where pip knows none
 #   PYTEST_ARGS="-k pool -x"     further arguments for `make test`
+#   SOAK_ARGS="--kills 500"      further arguments for `make soak`
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; \
 	done; echo python3)
 PYTEST_ARGS ?=
+SOAK_ARGS ?=
 export BON_EXTRA TORCH_INDEX
 
 BIN := .venv/bin
@@ -20,8 +22,8 @@ BON := $(BIN)/bon
 BON_READY := $(READY)
 include pipelines.mk
 
-.PHONY: help setup demo test test-consumers check format example-dpo bench-generate bench-curation
-.PHONY: bench-score sample-models clean
+.PHONY: help setup demo test test-faults test-consumers soak check format example-dpo
+.PHONY: bench-generate bench-curation bench-score sample-models clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
@@ -43,6 +45,12 @@ demo: $(READY) ## Best-of-8 of sample_data/ with its own models, and a look at t
 test: $(READY) ## Run the tests that need no GPU
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not consumers and not faults" \
 		$(PYTEST_ARGS)
+
+test-faults: $(READY) ## Force every fault and every bad input, those that take their time too
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults tests/bad_input $(PYTEST_ARGS)
+
+soak: $(READY) ## kill -9 at 100 random moments, then compare every file (15 minutes)
+	PYTHONPATH=tests $(BIN)/python tests/faults/soak.py --kills 100 $(SOAK_ARGS)
 
 test-consumers: $(READY) ## Load our files in other trainers, each in an environment of its own
 	BON_CONSUMERS_REQUIRED=1 $(BIN)/python -m pytest -m consumers tests/consumers $(PYTEST_ARGS)

@@ -7,12 +7,14 @@ of the result, has the bytes of a run where nothing happened.
 from __future__ import annotations
 
 import shutil
+import signal
 from functools import cache
 from pathlib import Path
 
 import pytest
 from support.commands import GENERATOR, PROMPTS, bon
 from support.given import PART, write_given
+from support.started import Started, states
 from support.steps import KILL_ALL, KILL_RUN, Step, all_files, bon_until, steps_of
 
 SCORE = ("score", "in.jsonl", "-r", "rule:exact", *PART)
@@ -34,6 +36,8 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     ),
 }  # fmt: skip
 BEFORE = {"select": (SCORE,), "select again": (SCORE, COMMANDS["select"])}
+EVERY = {"score": 1, "build-dpo": 2, "filter": 2, "select": 1, "select again": 1}
+"""Every step, or every second one where many are those of `score`."""
 MOMENTS = {
     "candidates there, their prompts not": ("replace", "staging/.part-00001", 1, KILL_RUN),
     "scores of part 1 dropped, the part not there": ("replace", "staging/.part-00001", 3, KILL_ALL),
@@ -96,13 +100,30 @@ def test_killed_between_two_renames(place: Path, moment: str) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "sampled"])
+@pytest.mark.parametrize("name", EVERY)
 def test_killed_at_every_step(place: Path, name: str) -> None:
     steps = whole(place, name)[2]
     assert len(steps) > 10
-    for step in steps:
+    for step in steps[:: EVERY[name]]:
         in_worker = step.pid != steps[0].pid
         check_killed(place, name, step, KILL_ALL if in_worker else KILL_RUN)
+
+
+@pytest.mark.faults
+def test_no_worker_outlives_its_killed_run(place: Path) -> None:
+    start, expected, steps = whole(place, "score")
+    folder = place / "score" / "run"
+    shutil.rmtree(folder)
+    shutil.copytree(start, folder)
+    step = next(step for step in steps if step.pid != steps[0].pid)
+    run = Started.paused(step.number, *SCORE, cwd=folder)
+    assert len(states(run.process.pid)) > 1
+
+    run.send(signal.SIGKILL)  # the worker stands still, and can do nothing about it
+
+    assert run.end()[0] == -9, "and nothing of its group is left"
+    assert bon(*SCORE, cwd=folder).returncode == 0
+    assert all_files(folder) == expected
 
 
 @pytest.mark.faults
