@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from bon.engines.recovery import Lost, Recovery
+from bon.engines.relay import Relay
 from bon.engines.worker import WORKER_BEGINS, Failed, Finished, work_alone
 from bon.errors import BonError, WorkerDiedError
 from bon.protocols import Event, PartWork, Progress, Ready
@@ -60,15 +61,16 @@ class LocalEngine:
         _start_tracker_quietly()
         receiver, sender = context.Pipe(duplex=False)
         alive, alive_there = context.Pipe()
-        process = context.Process(
-            target=work_alone, args=(work, list(parts), sender, alive_there, self.log, os.getpid())
-        )
+        relay = Relay()
+        given = (work, list(parts), sender, alive_there, self.log, os.getpid(), relay.writer)
+        process = context.Process(target=work_alone, args=given)
         is_wanted = True
         try:
             with held():  # a worker that is not all there yet would end with a trace
                 process.start()
                 sender.close()
                 alive_there.close()
+                relay.start()
             for event in self._events(process, receiver, alive):
                 is_wanted = not isinstance(event, Lost)
                 yield event
@@ -76,6 +78,7 @@ class LocalEngine:
             alive.close()
             _stop(process, wait=is_wanted and received() is None)
             receiver.close()
+            relay.stop()
 
     def _events(
         self, process: BaseProcess, receiver: Connection, alive: Connection

@@ -47,16 +47,20 @@ def work_alone(
     alive: Connection,
     log: Path | None,
     parent: int,
+    output: Connection,
 ) -> None:
     """Do the work in this process and send its events.
 
-    `alive` carries signs of life to the parent, and ends when the parent does.
+    `alive` carries signs of life to the parent, and ends when the parent does; `output` takes what
+    is printed and not logged.
     """
     _die_with(parent)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # see `held`
     threading.Thread(target=_exit_at_end_of, args=(alive,), daemon=True).start()
+    os.dup2(output.fileno(), 2)
+    output.close()
     _redirect_output(log)
     send_beats_to(lambda: _send_beat(alive))
     is_ready = False
