@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bon.errors import BonError, OutputError
+from bon.system_faults import advice, reason
 
 __all__ = [
     "PARQUET_OPTIONS",
@@ -24,6 +25,9 @@ __all__ = [
 
 PARQUET_OPTIONS = {"compression": "zstd", "write_page_checksum": True}
 """How every Parquet file of `bon` is written."""
+_ANYWHERE = "make room or choose another place"
+_LONG_NAME_BYTES = 160
+"""Names of more bytes are cut for staging: with what is added they would be too long."""
 
 
 def process_tag(pid: int | None = None) -> str:
@@ -51,10 +55,11 @@ def replace_file(final: Path, staging: Path) -> Iterator[Path]:
     Raises:
         OutputError: the disk is full, the folder read-only, `final` is a folder, …
     """
-    temporary = staging / f".{final.name}.{process_tag()}.tmp"
+    name = _staged_name(final.name)
+    temporary = staging / f".{name}.{process_tag()}.tmp"
     try:
         staging.mkdir(parents=True, exist_ok=True)
-        _remove_stale(final, staging)
+        _remove_stale(name, staging)
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -70,9 +75,9 @@ def replace_file(final: Path, staging: Path) -> Iterator[Path]:
         raise OutputError(
             f"cannot write {final.name}",
             where=str(final),
-            why=error.strerror or str(error),
-            next_step="make room or choose another place; what is committed stays, and the same "
-            "command goes on from there",
+            why=reason(error),
+            next_step=f"{advice(error, _ANYWHERE)}; what is committed stays, and the same command "
+            "goes on from there",
         ) from error
 
 
@@ -89,18 +94,19 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
     final = beside.absolute()
     folder = _writable(final.parent)
     created = [path for path in (folder, *folder.parents) if not path.exists()]
-    scratch = folder / f".{final.name}.scratch.{process_tag()}.tmp"
+    name = f"{_staged_name(final.name)}.scratch"
+    scratch = folder / f".{name}.{process_tag()}.tmp"
     try:
         try:
-            _remove_stale(folder / f"{final.name}.scratch", folder)
+            _remove_stale(name, folder)
             shutil.rmtree(scratch, ignore_errors=True)  # of a dead one with this process's id
             scratch.mkdir(parents=True)
         except OSError as error:
             raise OutputError(
                 f"cannot write beside {final.name}",
                 where=str(folder),
-                why=error.strerror or str(error),
-                next_step="make room or choose another place for -o",
+                why=reason(error),
+                next_step=f"{advice(error, _ANYWHERE)}, and run the same command again",
             ) from error
         yield scratch
     finally:
@@ -116,8 +122,17 @@ def _writable(folder: Path) -> Path:
     return Path(tempfile.gettempdir()) if is_locked else folder
 
 
-def _remove_stale(final: Path, staging: Path) -> None:
-    for path in staging.glob(f".{glob.escape(final.name)}.*.tmp"):
+def _staged_name(name: str) -> str:
+    """Return a name short enough to be added to, another one for every other name."""
+    content = os.fsencode(name)
+    if len(content) <= _LONG_NAME_BYTES:
+        return name
+    start = content[:_LONG_NAME_BYTES].decode("utf-8", "ignore")
+    return f"{start}-{hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def _remove_stale(name: str, staging: Path) -> None:
+    for path in staging.glob(f".{glob.escape(name)}.*.tmp"):
         if is_of_the_dead(path.name.split(".")[-2]):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

@@ -23,6 +23,7 @@ boundary), and says four things: what happened, where, why, and what to do next.
     │       ├── ServerPathError LookupError          it has no such path, or no such model
     │       └── ServerGoneError TimeoutError         it answers nothing any more
     ├── OutputError            OSError               the result cannot be written
+    ├── SystemFaultError       OSError               room, memory, descriptors or rights are lacking
     └── AccountingError        ArithmeticError       rows in != rows out + drops: a bug
 """
 
@@ -50,6 +51,7 @@ __all__ = [
     "ServerPathError",
     "SettingsError",
     "SettingsMismatchError",
+    "SystemFaultError",
     "UnknownChoiceError",
     "UnknownLayoutError",
     "WorkerDiedError",
@@ -185,6 +187,10 @@ class ServerGoneError(ServerError, TimeoutError):
 
 class OutputError(BonError, OSError):
     """The result cannot be written where it was asked for."""
+
+
+class SystemFaultError(BonError, OSError):
+    """The system lacks or refuses something; it says nothing about the data."""
 
 
 class AccountingError(BonError, ArithmeticError):

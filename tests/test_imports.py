@@ -22,6 +22,7 @@ HEAVY += ("httpx", "tenacity")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
 VOCABULARY |= {"heartbeat", "memory", "redaction", "shown", "signals"}
+VOCABULARY |= {"standard_streams", "system_faults"}
 PURE = {"chat", "selection", "answers", "aggregation", "pairs", "guards", "filters"}
 PURE |= {"bradley_terry", "estimators", "kl", "margins", "repetition", "trie", "verification"}
 PURE |= {"vllm_engine"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from bon import __version__, signals
 from bon.cli.usage import Commands
 from bon.errors import BonError
 from bon.shown import shown
+from bon.system_faults import system_fault
 
 __all__ = ["app", "guarded", "main"]
 
@@ -85,14 +85,15 @@ def guarded(body: Callable[[], None], debug: bool) -> None:
 
 def _reported(error: Exception, debug: bool) -> int:
     """Tell of an error and return the exit code that it stands for."""
-    if isinstance(error, BrokenPipeError) and not isinstance(error, BonError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
     if debug:
         _print_trace()
     if isinstance(error, BonError):
         print(f"error: {_shown(error)}", file=sys.stderr)
         return error.exit_code
+    fault = system_fault(error, is_boundary=True)
+    if fault is not None:
+        print(f"error: {_shown(fault)}", file=sys.stderr)
+        return fault.exit_code
     print(
         f"error: {type(error).__name__}: {_shown(error)}\n  why:   this is a bug in bon\n"
         "  next:  run again with --debug and report the trace",

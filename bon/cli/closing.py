@@ -26,8 +26,8 @@ from bon.pipeline.ranked import count_sampled, open_books
 from bon.pool.layout import PoolLayout
 from bon.redaction import redacted
 from bon.report.tables import closing_table
-from bon.standard_streams import result_is_complete
 from bon.shown import json_text, shown
+from bon.standard_streams import result_is_complete
 
 __all__ = ["describe", "finish", "finish_pool", "making_steps"]
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from bon import signals
+from bon.standard_streams import standard_streams
 
 __all__ = ["main"]
 
@@ -39,9 +40,10 @@ def _run() -> tuple[Any, bool]:
     try:
         try:
             signals.take_over()
-            from bon.cli.app import main as run
+            with standard_streams():
+                from bon.cli.app import main as run
 
-            run()
+                run()
         except SystemExit as end:
             code = end.code
         signals.ending()

@@ -19,6 +19,7 @@ from bon.heartbeat import send_beats_to
 from bon.memory import FREE_MEMORY, is_lack_of_memory
 from bon.protocols import PartWork, Ready
 from bon.signals import STOPPING
+from bon.standard_streams import forgiving_text
 
 __all__ = ["WORKER_BEGINS", "Failed", "Finished", "work_alone"]
 
@@ -128,9 +129,13 @@ def _redirect_output(log: Path | None) -> None:
 
     Where the log cannot be opened (a full disk, a read-only folder), it goes to stderr too.
     """
-    if log is None:
+    if log is None or not _append_to(log):
         os.dup2(2, 1)
-        return
+    # what a model's code prints must not fail because a disk is full
+    sys.stdout, sys.stderr = (forgiving_text(fd, "utf-8", "backslashreplace") for fd in (1, 2))
+
+
+def _append_to(log: Path) -> bool:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab", buffering=0) as file:
@@ -140,4 +145,5 @@ def _redirect_output(log: Path | None) -> None:
                 begun = time.strftime("%Y-%m-%d %H:%M:%S")
                 file.write(f"{WORKER_BEGINS}{begun}, pid {os.getpid()}\n".encode())
     except OSError:
-        os.dup2(2, 1)
+        return False
+    return True

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from bon.durable import is_of_the_dead, process_tag, replace_file
 from bon.errors import BonError, OutputError
+from bon.system_faults import advice, reason
 
 __all__ = ["MARKER", "read_marker", "staged_folder"]
 
@@ -65,8 +66,9 @@ def staged_folder(folder: Path) -> Iterator[Path]:
         raise OutputError(
             f"cannot write into {folder.name}",
             where=str(folder),
-            why=error.strerror or str(error),
-            next_step="make room or choose another place, and run the same command again",
+            why=reason(error),
+            next_step=f"{advice(error, 'make room or choose another place')}, and run the same "
+            "command again",
         ) from error
     finally:
         move = _move_of(folder)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from bon.errors import InputError, first_line
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.records import Drop, Prompt
+from bon.system_faults import refuse_system_fault
 
 __all__ = ["file_facts", "pool_facts", "prompt_facts"]
 
@@ -96,6 +97,7 @@ def file_facts(path: Path, num_rows: int) -> dict[str, Any]:
                 "rows": first.to_pylist()[:num_rows] if first is not None else [],
             }
     except (pa.ArrowException, OSError) as error:
+        refuse_system_fault(error, path)
         raise InputError(
             "cannot read this as Parquet", where=str(path), why=first_line(error)
         ) from None

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from bon.durable import PARQUET_OPTIONS, replace_file
 from bon.errors import PoolCorruptError, first_line
 from bon.records import YOUNGER_COLUMNS
+from bon.system_faults import refuse_system_fault
 
 __all__ = ["REDO", "SEALED", "check_whole", "read_footer", "read_table", "write_table"]
 
@@ -53,10 +54,12 @@ def read_footer(path: Path) -> pq.FileMetaData:
 
     Raises:
         PoolCorruptError: the file is missing or damaged.
+        SystemFaultError: the system does not let it be read.
     """
     try:
         return _verified_footer(path)
     except (pa.ArrowException, OSError, ValueError) as error:
+        refuse_system_fault(error, path)
         raise PoolCorruptError(
             f"cannot read the footer of {path.name}",
             where=str(path),
@@ -72,6 +75,7 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
 
     Raises:
         PoolCorruptError: the file is missing, damaged or has other columns.
+        SystemFaultError: the system does not let it be read.
     """
     try:
         footer = _verified_footer(path)
@@ -88,6 +92,7 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
             raise pa.ArrowInvalid(f"columns are {table.schema.names}, not {expected.names}")
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         # ValueError: names not in UTF-8; KeyError: a column that is not there
+        refuse_system_fault(error, path)
         raise PoolCorruptError(
             f"cannot read {path.name} back", where=str(path), why=_reason(error), next_step=REDO
         ) from error
@@ -99,6 +104,7 @@ def check_whole(path: Path) -> None:
 
     Raises:
         PoolCorruptError: the file is missing or damaged.
+        SystemFaultError: the system does not let it be read.
     """
     try:
         with path.open("rb") as file:
@@ -113,6 +119,7 @@ def check_whole(path: Path) -> None:
             if found != expected:
                 raise ValueError("the checksum of its pages does not fit")
     except (OSError, ValueError) as error:
+        refuse_system_fault(error, path)
         raise PoolCorruptError(
             f"cannot read {path.name} back", where=str(path), why=_reason(error), next_step=REDO
         ) from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from bon.errors import OutputError, PoolLockedError
 from bon.pool.links import refuse_links
 from bon.redaction import redacted_command
+from bon.system_faults import advice, reason
 
 __all__ = ["PoolLock", "refuse_held", "refuse_unwritable"]
 
@@ -161,14 +162,14 @@ def refuse_unwritable(path: Path) -> None:
 
 
 def _no_access(path: Path, error: OSError) -> OutputError:
-    advice = "make its folder writable, or copy the pool to a place that is"
+    step = "make its folder writable, or copy the pool to a place that is"
     if error.errno in _NO_LOCKS:
-        advice = "put the pool on a file system that has locks"
+        step = "put the pool on a file system that has locks"
     return OutputError(
         "cannot write to the pool",
         where=str(path),
-        why=error.strerror or str(error),
-        next_step=advice,
+        why=reason(error),
+        next_step=advice(error, step),
     )
 
 

@@ -13,6 +13,7 @@ from bon.durable import replace_file
 from bon.errors import PoolCorruptError, PoolNotFoundError, SettingsMismatchError
 from bon.pool.layout import PoolLayout
 from bon.pool.notes import settings_digest
+from bon.system_faults import refuse_system_fault
 
 __all__ = ["FORMAT_VERSION", "Manifest", "differences", "read_manifest", "write_manifest"]
 
@@ -81,6 +82,7 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises:
         PoolNotFoundError: there is none.
+        SystemFaultError: the system does not let it be read.
         PoolCorruptError: it is damaged, or not one that this version can read.
     """
     copy = PoolLayout(path.parent).manifest_copy

@@ -12,6 +12,7 @@ from bon.sources.line_files import read_delimited, read_text
 from bon.sources.locate import InputFile, find_files
 from bon.sources.rows import SourceRow
 from bon.sources.tables import read_hub_dataset, read_parquet
+from bon.system_faults import advice, reason
 
 __all__ = ["read_rows"]
 
@@ -53,9 +54,12 @@ def _read_file(file: InputFile) -> Iterator[SourceRow]:
         raise InputError(
             f"{file.path.name} cannot be read on after row {row}",
             where=f"{file.path}: after row {row}",
-            why=getattr(error, "strerror", None) or str(error),
-            next_step="the file is damaged, cut off, closed to you or not what its name says: "
-            "fetch or write it again",
+            why=reason(error),
+            next_step=advice(
+                error,
+                "the file is damaged, cut off, closed to you or not what its name says: fetch or "
+                "write it again",
+            ),
         ) from error
 
 
