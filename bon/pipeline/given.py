@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,12 +18,12 @@ from bon.pipeline.given_parts import (
     given_parts,
     score_table,
 )
+from bon.pipeline.given_plan import GivenPlan
 from bon.pipeline.run import refuse_foreign
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest, read_manifest, refuse_differences
 from bon.pool.notes import content_digest
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
-from bon.records import Drop, GivenResponses
 
 __all__ = [
     "GIVEN_SCORER",
@@ -41,43 +40,17 @@ _ENGINE = "given"
 _SCORERS = (GIVEN_SCORER, LABEL_SCORER)
 _SCORE_KINDS = tuple(map(scores_kind, _SCORERS))
 _KEYS = ["prompt_id", "candidate"]
+_GATHERED = "gathered"
+"""Key in `pool.json`'s input of pools whose prompts' rows stood apart."""
 _SAME = ["prompt_id", "prompt", "extra", "row"]
 """Columns of a prompt that do not change when its file is renamed."""
 
 
-class GivenSource(Protocol):
-    """What the pipeline needs of a reader of responses."""
-
-    def __iter__(self) -> Iterator[GivenResponses | Drop]:
-        """Start again from the first row."""
-        ...
-
-    @property
-    def kind(self) -> str | None:
-        """What a row is, responses or pairs, once a good one has been read."""
-        ...
-
-    def describe(self) -> str:
-        """Say how the rows are read, once they have been."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class GivenPlan:
-    """An input with responses, and how it becomes a pool."""
-
-    name: str
-    rows: GivenSource
-    fingerprint: dict[str, Any]
-    """What decides how rows are read; grouping belongs to it."""
-    digest: str | None
-    """Hash of the input's bytes, none where it has no files."""
-    limit: int | None
-    part_size: int | None
-
-
 def import_responses(root: Path, plan: GivenPlan) -> Pool:
     """Write the pool of an input with responses, or find it complete; the caller holds its lock.
+
+    Where the responses to a prompt turn out to stand apart, the import begins again and gathers
+    them. A pool that was paid for stays as it was begun.
 
     Scores become those of the scorer `given`, verdicts those of `label`; each is there only if any
     row has one. An import that was interrupted starts again. Where a reward model has scored the
@@ -92,13 +65,18 @@ def import_responses(root: Path, plan: GivenPlan) -> Pool:
     pool = existing_pool(root, plan)
     if pool is not None and _is_complete(pool, plan):
         return pool
-    if pool is None or not (_paid_scorers(pool) or _has_lost_parts(pool, plan)):
+    stays = pool is not None and (_paid_scorers(pool) or _has_lost_parts(pool, plan))
+    if pool is None or not stays:
         pool = _start(root, plan)
+    _gather_as_before(pool, plan)
     _undo_unfinished(pool)
-    num_rows = 0
-    for part in given_parts(plan.rows, pool.manifest.part_size):
-        num_rows += part.num_rows
-        _write(pool, part, stopped=plan.limit is not None and num_rows >= plan.limit)
+    num_rows = _write_parts(pool, plan, may_gather=not stays)
+    is_gathered = _is_gathered(pool)
+    if plan.rows.is_scattered and not stays:
+        is_gathered = True
+        pool = _start(root, plan)
+        plan.rows.gather(_beside(pool))
+        num_rows = _write_parts(pool, plan)
     _fill_unknown(pool, num_rows)
     whole = plan.limit is None or num_rows < plan.limit
     if num_rows < _num_rows(pool):
@@ -114,10 +92,36 @@ def import_responses(root: Path, plan: GivenPlan) -> Pool:
         "digest": plan.digest,
         "rows": num_rows,
         "whole": whole,
+        **({_GATHERED: True} if is_gathered else {}),
     }
     given = {name: {"spec": _ENGINE} for name in _SCORERS if _has_scores(pool, name)}
     update = {"input": new, "scorers": {**pool.manifest.scorers, **given}}
     return pool.save(pool.manifest.model_copy(update=update))
+
+
+def _write_parts(pool: Pool, plan: GivenPlan, *, may_gather: bool = False) -> int:
+    """Write what is missing; with `may_gather`, stop where rows turn out to be scattered."""
+    num_rows = 0
+    for part in given_parts(plan.rows, pool.manifest.part_size):
+        if plan.rows.is_scattered and may_gather:
+            break
+        num_rows += part.num_rows
+        _write(pool, part, stopped=plan.limit is not None and num_rows >= plan.limit)
+    return num_rows
+
+
+def _is_gathered(pool: Pool) -> bool:
+    return bool(pool.manifest.input.get(_GATHERED))
+
+
+def _gather_as_before(pool: Pool, plan: GivenPlan) -> None:
+    """Read the input as the pool was made of it: a prompt's rows together, or as they stand."""
+    if _is_gathered(pool):
+        plan.rows.gather(_beside(pool))
+
+
+def _beside(pool: Pool) -> Path:
+    return pool.layout.staging.parent / "gathered"
 
 
 def refuse_other_responses(pool: Pool, plan: GivenPlan) -> None:
@@ -128,6 +132,7 @@ def refuse_other_responses(pool: Pool, plan: GivenPlan) -> None:
     Raises:
         SettingsMismatchError: a row differs.
     """
+    _gather_as_before(pool, plan)
     finished, num_rows = set(pool.layout.numbers(PROMPTS)), 0
     for part in given_parts(plan.rows, pool.manifest.part_size):
         num_rows += part.num_rows
@@ -358,7 +363,7 @@ def _grew(pool: Pool, part: GivenPart, stopped: bool) -> bool:
 
 def _is_same(pool: Pool, part: GivenPart, kind: str, ids: pa.ChunkedArray) -> bool:
     """Compare what the pool and the part have of these prompts; no scores are unknown ones."""
-    is_there = part.number in pool.layout.numbers(kind)
+    is_there = pool.layout.part(kind, part.number).exists()
     complete = [CANDIDATES, *map(scores_kind, pool.manifest.scorers)]
     if not is_there and kind in complete:
         return True  # it was lost, and nothing is left to compare

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.commands import pool_files
-from support.fakes import FakeScorer, InlineEngine, Run, bad_row, ignore, input_rows, prompt
+from support.fakes import (
+    FakeScorer,
+    InlineEngine,
+    Run,
+    add_scores,
+    bad_row,
+    ignore,
+    input_rows,
+    prompt,
+)
 from support.ranked import ranked_prompts
 
 from bon.config import InputSettings, RankingSettings, ResponseSettings
 from bon.errors import PoolError, PoolIncompleteError, SettingsMismatchError
 from bon.pipeline.frames import frames
-from bon.pipeline.given import GivenPlan, import_responses
+from bon.pipeline.given import GivenPlan, import_responses, refuse_other_responses
 from bon.pipeline.given_parts import GIVEN_SCORER, LABEL_SCORER
 from bon.pipeline.ranked import count_sampled, open_books, pool_recipe
 from bon.pipeline.rewards import Ranking
@@ -43,6 +52,10 @@ class FakeGiven:
     limit: int | None = None
     num_reads: int = 0
     kind: str | None = "responses"
+    is_scattered: bool = False
+
+    def gather(self, beside: Path) -> None:
+        raise AssertionError(f"nothing to gather beside {beside}")
 
     def __iter__(self) -> Iterator[GivenResponses | Drop]:
         self.num_reads += 1
@@ -495,3 +508,68 @@ def test_a_rule_costs_nothing_so_a_changed_input_is_imported_again(tmp_path: Pat
     changed = import_responses(tmp_path, plan([responses(0)], digest="other"))
     assert [one.prompt_id for one in changed.prompts(0)] == ["p0"]
     assert "rule-math" not in changed.layout.scorer_names()
+
+
+def scattered_file(folder: Path, prompts: Iterable[int]) -> Path:
+    """An input with one response a row, to these prompts."""
+    path = folder / "in.jsonl"
+    rows = [
+        {"id": f"q{n}", "prompt": f"question {n}", "response": f"answer {place}", "score": place}
+        for place, n in enumerate(prompts)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def grouped_plan(path: Path, limit: int | None = None) -> GivenPlan:
+    rows = ResponseReader(str(path), InputSettings(limit=limit), ResponseSettings(), group=True)
+    return GivenPlan("in.jsonl", rows, {"group": True}, input_digest(str(path)), limit, 2)
+
+
+def responses_of(pool: Pool) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for part in pool.parts():
+        for row in pool.read(CANDIDATES, part, ["prompt_id", "response"]).to_pylist():
+            found.setdefault(row["prompt_id"], []).append(row["response"])
+    return found
+
+
+def test_responses_that_stand_apart_are_gathered(tmp_path: Path) -> None:
+    order = [0, 1, 2, 3, 4, 0, 2, 0, 5, 4]
+    path = scattered_file(tmp_path, order)
+    pool = import_responses(tmp_path / "p", grouped_plan(path))
+    expected: dict[str, list[str]] = {}
+    for place, n in enumerate(order):
+        expected.setdefault(f"q{n}", []).append(f"answer {place}")
+    assert responses_of(pool) == expected
+    assert list(responses_of(pool)) == list(expected), "prompts in the order of their first rows"
+    assert [pool.covers(PROMPTS, part) for part in pool.parts()] == [2, 2, 2]
+    assert pool.manifest.input["gathered"] is True
+    assert sum(1 for _ in pool.read_drops(PROMPTS)) == 0
+    # and again, from the same bytes or a limit that is a view
+    assert import_responses(tmp_path / "p", grouped_plan(path)).manifest == pool.manifest
+    limited = import_responses(tmp_path / "q", grouped_plan(path, limit=3))
+    assert responses_of(limited) == {name: [f"answer {name[1]}"] for name in ("q0", "q1", "q2")}
+    assert [one.name for one in (tmp_path / "p" / ".bon").iterdir() if "gathered" in one.name] == []
+
+
+def test_a_paid_pool_is_read_as_it_was_begun(tmp_path: Path) -> None:
+    gathered, plain = scattered_file(tmp_path, [0, 1, 0]), tmp_path / "plain.jsonl"
+    add_scores(import_responses(tmp_path / "g", grouped_plan(gathered)), "reward", {})
+    scattered_file(tmp_path, [0, 1, 0, 2])  # a prompt more
+    pool = import_responses(tmp_path / "g", grouped_plan(gathered))
+    expected = {"q0": ["answer 0", "answer 2"], "q1": ["answer 1"], "q2": ["answer 3"]}
+    assert responses_of(pool) == expected
+    refuse_other_responses(pool, grouped_plan(gathered))
+    scattered_file(tmp_path, [0, 1, 0, 2, 1])  # one more response to a prompt that was scored
+    with pytest.raises(SettingsMismatchError, match="is not the one"):
+        import_responses(tmp_path / "g", grouped_plan(gathered))
+
+    scattered_file(tmp_path, [0, 0, 1]).rename(plain)
+    add_scores(import_responses(tmp_path / "n", grouped_plan(plain)), "reward", {})
+    scattered_file(tmp_path, [0, 0, 1, 2, 0]).rename(plain)
+    pool = import_responses(tmp_path / "n", grouped_plan(plain))
+    assert responses_of(pool) == {
+        "q0": ["answer 0", "answer 1"], "q1": ["answer 2"], "q2": ["answer 3"],
+    }  # fmt: skip
+    assert [drop.reason for drop in pool.read_drops(PROMPTS)] == ["duplicate_id"]
