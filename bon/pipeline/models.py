@@ -139,8 +139,10 @@ def _base_of(adapter: ResolvedModel, pickles: Pickles) -> ResolvedModel:
         ) from error
 
 
-def read_config(model: ResolvedModel, name: str = "config.json") -> dict[str, Any]:
-    """Read a model's config.json, or its file of another name.
+def read_config(
+    model: ResolvedModel, name: str = "config.json", owner: str = "reward model"
+) -> dict[str, Any]:
+    """Read a model's config.json, or its file of another name; messages call the model `owner`.
 
     Raises:
         ModelError: it is no JSON object.
@@ -151,7 +153,7 @@ def read_config(model: ResolvedModel, name: str = "config.json") -> dict[str, An
             raise ValueError(f"{name} is not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
-            "cannot read the reward model's configuration",
+            f"cannot read the {owner}'s configuration",
             where=model.path,
             why=first_line(error),
             next_step="give a folder saved with save_pretrained",

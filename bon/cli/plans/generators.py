@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from bon.cli.plans.files import read_text, text_digest
+from bon.cli.plans.language_models import refuse_reward_models
 from bon.cli.plans.server_generator import server_plan
 from bon.config import GenerateSettings
 from bon.errors import SettingsError
@@ -12,7 +13,7 @@ from bon.generators.engine_choice import choose_engine
 from bon.generators.server import PREFIX
 from bon.generators.transformers import TransformersGenerator
 from bon.generators.vllm import VllmGenerator
-from bon.pipeline.models import resolve_adapter, resolve_model
+from bon.pipeline.models import read_config, resolve_adapter, resolve_model
 from bon.pipeline.run import GenerationPlan
 from bon.pipeline.trust import Pickles
 
@@ -43,6 +44,7 @@ def _local_plan(settings: GenerateSettings) -> GenerationPlan:
     )
     pickles = Pickles(settings.allow_pickle, "--allow-pickle")
     model = resolve_model(settings.model, settings.model_revision, pickles)
+    refuse_reward_models(read_config(model, owner="generator"), model.path)
     lora = resolve_adapter(settings.lora, pickles) if settings.lora else None
     template = read_text(settings.chat_template, "--chat-template")
     fingerprint = settings.fingerprint() | {

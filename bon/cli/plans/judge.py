@@ -118,7 +118,7 @@ def _local(
         settings.spec.removeprefix(PREFIX), options.revision, pickles_of(settings)
     )
     refuse_others(
-        read_config(found),
+        read_config(found, owner="judge"),
         found.path,
         "a judge answers in text: …ForCausalLM",
         "give an instruction-tuned language model; a reward model is given without judge:",

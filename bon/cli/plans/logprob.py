@@ -56,7 +56,7 @@ def plan(settings: ScorerSettings) -> ScoringPlan:
     model = resolve_model(
         settings.spec.removeprefix(PREFIX), options.revision, pickles_of(settings)
     )
-    config = read_config(model)
+    config = read_config(model, owner="reference model")
     refuse_others(
         config,
         model.path,
