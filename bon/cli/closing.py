@@ -29,7 +29,7 @@ from bon.report.tables import closing_table
 from bon.shown import json_text, shown
 from bon.standard_streams import result_is_complete
 
-__all__ = ["describe", "finish", "finish_pool", "making_steps"]
+__all__ = ["check_drops", "describe", "finish", "finish_pool", "making_steps"]
 
 
 def making_steps(call: Invocation, root: Path) -> list[str]:
@@ -107,6 +107,11 @@ def finish(
     else:
         print_path(result.get("output", result["pool"]))
     result_is_complete()
+    check_drops(call, books)
+
+
+def check_drops(call: Invocation, books: Accounting) -> None:
+    """End with 3 where more rows were dropped than --max-drops allows, or all of them."""
     max_drops = call.settings(RunSettings).max_drops
     if books.num_drops > drops_allowed(max_drops, books.input_rows):
         note(f"{books.num_drops} rows dropped, more than --max-drops allows")

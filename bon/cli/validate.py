@@ -9,7 +9,6 @@ import typer
 from bon.cli.app import app, guarded
 from bon.cli.flags import Invocation, command
 from bon.config import GROUPS as COMMAND_GROUPS
-from bon.config import RunSettings
 
 if TYPE_CHECKING:
     from bon.cli.validation import Finding, PlannedRun
@@ -61,20 +60,17 @@ def validate(call: Invocation) -> None:
 
 def _exit_code(planned: PlannedRun, findings: list[Finding]) -> int:
     """Return the code of the first error, as the run would come upon it, or of too many drops."""
-    from bon.cli.console import note
-    from bon.pipeline.accounting import drops_allowed
+    from bon.cli.closing import check_drops
 
     errors = [finding.error for finding in findings if finding.error is not None]
     if errors:
         return errors[0].exit_code
-    books = planned.books
-    if books is None:
-        return 0
-    books.close()
-    allowed = drops_allowed(planned.call.settings(RunSettings).max_drops, books.input_rows)
-    if books.num_drops > allowed:
-        note(f"{books.num_drops} rows dropped, more than --max-drops allows")
-        return 3
+    if planned.books is not None:
+        planned.books.close()
+        try:
+            check_drops(planned.call, planned.books)
+        except typer.Exit as end:
+            return end.exit_code
     return 0
 
 

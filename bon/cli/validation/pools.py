@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bon.cli.validation.plan import Note, PlannedRun, ok, warning
-from bon.config import InputSettings
+from bon.config import InputSettings, RunSettings
 from bon.errors import BonError, PoolCorruptError
 from bon.pipeline.given import existing_pool
 from bon.pipeline.ranked import count_sampled, open_books
+from bon.pipeline.repair import set_damaged_aside
 from bon.pipeline.run import begun_pool, check_scorer, refuse_foreign
-from bon.pool.files import check_whole
-from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
+from bon.pool.files import REDO
+from bon.pool.pool import CANDIDATES, Pool, scores_kind
 
 __all__ = ["check_pool"]
 
@@ -24,7 +25,13 @@ def check_pool(run: PlannedRun) -> Iterator[Note | BonError]:
             yield ok(f"{run.root} would be made")
         return
     damaged = list(_damaged(pool))
-    yield from damaged
+    if run.call.settings(RunSettings).repair:
+        yield from (
+            warning(f"{error.where} is damaged ({error.why}): --repair has it made again")
+            for error in damaged
+        )
+    else:
+        yield from damaged
     if damaged:
         return
     yield ok(f"every committed file of {pool.layout.root} can be read, its checksums fit")
@@ -56,19 +63,12 @@ def _open(run: PlannedRun) -> Pool | None:
 
 
 def _damaged(pool: Pool) -> Iterator[PoolCorruptError]:
-    """Yield what is wrong with each committed file that cannot be read back."""
-    names = pool.layout.scorer_names()
-    said: set[str] = set()  # some parts are read with another's file
-    for kind in (PROMPTS, CANDIDATES, *map(scores_kind, names)):
-        for part in pool.layout.numbers(kind):
-            try:
-                check_whole(pool.layout.part(kind, part))
-                pool.read(kind, part)
-                pool.drops(kind, part)
-            except PoolCorruptError as error:
-                if error.where not in said:
-                    yield error
-                said.add(error.where)
+    """Yield what is wrong with each committed file that cannot be used; nothing is moved."""
+    for damage in set_damaged_aside(pool, (), None, lambda num_parts, part: None):
+        path = pool.layout.root / damage.file
+        yield PoolCorruptError(
+            f"cannot read {path.name} back", where=str(path), why=damage.why, next_step=REDO
+        )
 
 
 def _parts(pool: Pool, *, is_source: bool) -> Iterator[Note]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from bon.cli.validation.plan import Note, PlannedRun, ok, skipped, warning
@@ -17,6 +20,7 @@ from bon.pipeline.ingest import ingest
 from bon.records import CandidateGroup, Drop, GenerationRequest, GivenResponses, Prompt
 from bon.scorers.conversations import Encoder
 from bon.scorers.encoding import Encoded
+from bon.sources.responses import ResponseReader
 
 __all__ = ["check_rows"]
 
@@ -39,8 +43,10 @@ def check_rows(run: PlannedRun) -> Iterator[Note | BonError]:
         _compare(run, rows)
     except BonError as error:
         yield error
-    for _ in rows:  # what a refusal left unread
-        pass
+    rows.drain()  # what a refusal left unread
+    if run.given is not None and rows.is_scattered and not rows.is_gathered:
+        rows.gather(Path())
+        rows.drain()
     rows.close()
     run.books, run.num_bytes, run.num_given = rows.books, rows.num_bytes, rows.num_given
     yield from _counted(run, rows)
@@ -94,9 +100,13 @@ class _Rows:
         self._ranks = set(run.recipe.reads) if run.recipe else None
         """The scorers that a set would be chosen by; none where no set is written."""
         self._sampling = run.sampling
+        self.is_gathered = False
+        self._begin()
+
+    def _begin(self) -> None:
         self.books = Accounting(0)
         self._read, self._sampled, self._selected = _Stage(), _Stage(), _Stage()
-        self.scored = {name: _Stage() for name in run.encoders}
+        self.scored = {name: _Stage() for name in self._encoders}
         self.num_tokens = self.longest = self.num_short = self.num_bytes = self.num_given = 0
         self._items = self._pass()
 
@@ -105,8 +115,26 @@ class _Rows:
         """What a row is, as the reader says."""
         return getattr(self._source, "kind", None)
 
+    @property
+    def is_scattered(self) -> bool:
+        """Whether rows of one prompt have turned out to stand apart."""
+        return bool(getattr(self._source, "is_scattered", False))
+
+    def gather(self, beside: Path) -> None:
+        """Read again, and all rows of a prompt together; nothing is written into the pool."""
+        beside = Path(tempfile.gettempdir()) / f"bon-validate-{os.getpid()}"
+        assert isinstance(self._source, ResponseReader)
+        self._source.gather(beside)
+        self.is_gathered = True
+        self._begin()
+
     def __iter__(self) -> Iterator[Any]:
         return self._items
+
+    def drain(self) -> None:
+        """Read to the end."""
+        for _ in self._items:
+            pass
 
     def describe(self) -> str:
         """Say how the rows are read."""
