@@ -174,7 +174,7 @@ def _no_access(path: Path, error: OSError) -> OutputError:
 
 
 def _myself() -> dict[str, str]:
-    command = redacted_command([Path(sys.argv[0]).name, *sys.argv[1:]])[:_COMMAND_CHARACTERS]
+    command = redacted_command(["bon", *sys.argv[1:]])[:_COMMAND_CHARACTERS]
     return {"pid": str(os.getpid()), "host": socket.gethostname(), "command": command}
 
 

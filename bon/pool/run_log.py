@@ -42,7 +42,7 @@ class RunLog:
                 self._file.write(b"\n")
         self.write(
             "start",
-            command=redacted_command([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            command=redacted_command(["bon", *sys.argv[1:]]),
             version=__version__,
             host=platform.node(),
         )

@@ -57,7 +57,7 @@ def test_second_run_is_refused_with_the_name_of_the_first(tmp_path: Path) -> Non
     done = bon(*FIRST, cwd=tmp_path)
 
     assert done.returncode == 1
-    holder = f"process {run.process.pid} on {socket.gethostname()}: __main__.py score in.jsonl"
+    holder = f"process {run.process.pid} on {socket.gethostname()}: bon score in.jsonl"
     said = (
         f"error: another run is writing to this pool\n  where: in.pool\n  why:   held by {holder}"
     )
@@ -72,7 +72,7 @@ def test_while_a_second_scorer_scores(place: Path, folder: Path) -> None:
     _, steps, expected = scored(place)
     parts = [s for s in steps if s.name == "replace" and s.pid != steps[0].pid]
     run = Started.paused(parts[1].number, *SECOND, cwd=folder)
-    holder = f"process {run.process.pid} on {socket.gethostname()}: __main__.py score in.pool"
+    holder = f"process {run.process.pid} on {socket.gethostname()}: bon score in.pool"
 
     by_first, by_second = (
         bon(*SELECT, "--rank-by", name, "-o", f"{name}/best.parquet", cwd=folder)
@@ -118,7 +118,7 @@ def test_lock_of_a_run_that_was_killed_is_taken_over(place: Path, folder: Path) 
     killed = bon_until(steps[3].number, *SECOND, cwd=folder)
     assert killed.returncode == -9
     left = json.loads((folder / "in.pool/.bon/lock").read_text())
-    assert left["command"] == "__main__.py score in.pool -r 'second=rule:length?max=2'"
+    assert left["command"] == "bon score in.pool -r 'second=rule:length?max=2'"
     assert not Path(f"/proc/{left['pid']}").exists()
 
     done = bon(*SECOND, cwd=folder)
