@@ -124,4 +124,5 @@ def _refuse_other(pool: Pool, part: int, table: pa.Table) -> None:
         return
     note, covered = pool.note(CANDIDATES, part), pool.covers(CANDIDATES, part)
     if note and note.made_of not in (None, content_digest(PROMPTS, table.slice(0, covered))):
-        raise _changed(f"part {part} of candidates was sampled for other prompts", pool)
+        path = pool.layout.part(CANDIDATES, part)
+        raise _changed(f"part {part} of candidates ({path}) was sampled for other prompts", pool)

@@ -20,7 +20,7 @@ from bon.errors import BonError, PoolCorruptError, PoolNotFoundError
 from bon.pool.files import check_whole
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import read_manifest
-from bon.pool.pool import CANDIDATES, PROMPTS, Pool, misplaced, scores_kind
+from bon.pool.pool import CANDIDATES, PROMPTS, Pool, made_of_other, misplaced, scores_kind
 
 __all__ = ["Damage", "restore_manifest", "set_damaged_aside"]
 
@@ -63,8 +63,11 @@ def set_damaged_aside(
         if limit is None or part * size < limit
     ]
     found = []
+    is_as_read = _is_as_read(pool)
     for number, (kind, part) in enumerate(parts):
         damage = _examine(pool, kind, part)
+        if kind == PROMPTS and damage is None and not is_as_read:
+            damage = _compare_with_candidates(pool, part)
         if damage is not None:
             found.append(_move(layout, damage) if kind in redone else damage)
         examined(len(parts), number)
@@ -95,6 +98,26 @@ def restore_manifest(layout: PoolLayout) -> str | None:
         with replace_file(layout.manifest, layout.staging) as temporary:
             temporary.write_bytes(content)
         return f"{error.what}: {error.why}"
+    return None
+
+
+def _is_as_read(pool: Pool) -> bool:
+    """Tell whether the prompts that are there are, all of them, those that were read."""
+    try:
+        return pool.manifest.input.get("content") in (None, pool.prompts_digest())
+    except PoolCorruptError:
+        return False
+
+
+def _compare_with_candidates(pool: Pool, part: int) -> Damage | None:
+    """Find prompts of another pool: where some are not as they were read, candidates tell which."""
+    path = pool.layout.part(PROMPTS, part)
+    try:
+        pool.check_place(CANDIDATES, part)
+    except PoolCorruptError as error:
+        if error.why == made_of_other(PROMPTS):
+            why = "they are others than those that were read"
+            return Damage(PROMPTS, part, str(path.relative_to(pool.layout.root)), why)
     return None
 
 
@@ -132,7 +155,7 @@ def _check_keys(pool: Pool, kind: str, part: int, table: pa.Table) -> None:
         covered = pool.covers(kind, part) == pool.covers(CANDIDATES, part)
         is_good = not covered or table.select(_KEYS).equals(keys)
     if not is_good:
-        raise misplaced(path, f"its rows are of other {source} than those that are there")
+        raise misplaced(path, made_of_other(source))
 
 
 def _move(layout: PoolLayout, damage: Damage) -> Damage:

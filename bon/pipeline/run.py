@@ -221,6 +221,7 @@ def read_prompts(pool: Pool, plan: PromptsPlan) -> Pool:
         "digest": plan.digest,
         "rows": rows,
         "whole": plan.limit is None or rows < plan.limit,
+        "content": pool.prompts_digest(),
     }
     return pool.save(pool.manifest.model_copy(update={"input": new}))
 
@@ -233,7 +234,9 @@ def _is_read(pool: Pool, plan: PromptsPlan) -> bool:
     enough = known["whole"] or (plan.limit is not None and plan.limit <= rows)
     num_parts = -(-rows // pool.manifest.part_size)
     present = pool.parts() == list(range(num_parts))
-    return bool(enough and present)
+    # pools of older versions do not say what they hold
+    as_read = known.get("content") in (None, pool.prompts_digest())
+    return bool(enough and present and as_read)
 
 
 def generate(

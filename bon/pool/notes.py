@@ -91,7 +91,7 @@ def drops_digest(drops: Sequence[Drop]) -> str | None:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def settings_digest(settings: Mapping[str, Any] | None) -> str | None:
+def settings_digest(settings: Mapping[Any, Any] | None) -> str | None:
     """Return a digest of settings as `pool.json` holds them; none where it holds none."""
     if settings is None:
         return None

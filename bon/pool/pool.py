@@ -24,7 +24,15 @@ from bon.records import (
     Prompt,
 )
 
-__all__ = ["CANDIDATES", "PROMPTS", "Pool", "as_prompts", "misplaced", "scores_kind"]
+__all__ = [
+    "CANDIDATES",
+    "PROMPTS",
+    "Pool",
+    "as_prompts",
+    "made_of_other",
+    "misplaced",
+    "scores_kind",
+]
 
 PROMPTS = "prompts"
 CANDIDATES = "candidates"
@@ -145,7 +153,22 @@ class Pool:
         said = _note(source_path, before, source, part)
         rows = before.num_rows if source == PROMPTS else _covers(source_path, before)
         if said is not None and rows == _covers(path, footer) and said.content != note.made_of:
-            raise misplaced(path, f"it was made of other {source} than those that are there")
+            raise misplaced(path, made_of_other(source))
+
+    def prompts_digest(self) -> str | None:
+        """Return a digest of all prompts that are there; none where a part does not say its own.
+
+        `pool.json` holds it once an input has been read to its end: a part of another pool that
+        differs in its texts alone is seen by it.
+
+        Raises:
+            PoolCorruptError: a footer is damaged.
+        """
+        parts = self.layout.numbers(PROMPTS)
+        contents = [self._content(PROMPTS, part) for part in parts]
+        return (
+            None if None in contents else settings_digest(dict(zip(parts, contents, strict=True)))
+        )
 
     def _content(self, kind: str, part: int) -> str | None:
         if not kind or not self.layout.part(kind, part).exists():
@@ -238,6 +261,11 @@ def as_prompts(table: pa.Table) -> list[Prompt]:
         Prompt(r["prompt_id"], tuple(r["prompt"]), json.loads(r["extra"]), r["row"], r["where"])
         for r in table.to_pylist()
     ]
+
+
+def made_of_other(source: str) -> str:
+    """Say why a part does not belong to those of another kind."""
+    return f"it was made of other {source} than those that are there"
 
 
 def misplaced(path: Path, why: str) -> PoolCorruptError:

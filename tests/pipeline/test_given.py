@@ -145,6 +145,7 @@ def test_the_manifest_says_how_it_was_made(tmp_path: Path) -> None:
         "digest": made.digest,
         "rows": 9,
         "whole": True,
+        "content": Pool.open(tmp_path).prompts_digest(),
     }
 
 

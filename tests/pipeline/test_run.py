@@ -230,9 +230,10 @@ def test_input_is_read_again_only_where_its_bytes_or_the_limit_ask_for_it(tmp_pa
     assert num_reads(None, "a") == num_reads(20, "a") == 0
     assert num_reads(None, "b") == 1
     assert num_reads(None, None) == 1, "a source without files is always compared"
-    assert Pool.open(tmp_path / "p").manifest.input == {
+    pool = Pool.open(tmp_path / "p")
+    assert pool.manifest.input == {
         "settings": {"layout": None}, "source": "in.jsonl", "description": "read as a list",
-        "digest": None, "rows": 10, "whole": True,
+        "digest": None, "rows": 10, "whole": True, "content": pool.prompts_digest(),
     }  # fmt: skip
 
 
