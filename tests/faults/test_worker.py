@@ -90,6 +90,7 @@ def test_responses_that_end_the_scorer_are_found_and_dropped(tmp_path: Path, tro
     assert pool_files(tmp_path / "in.pool") == before
 
 
+@pytest.mark.faults
 def test_a_scorer_that_ends_with_everything_ends_the_run(tmp_path: Path) -> None:
     responses(tmp_path)
     (tmp_path / "my.py").write_text(FUNCTION.format(trouble="os._exit(3)"))
