@@ -12,12 +12,16 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from support.commands import GENERATOR, PROMPTS, bon
-from support.given import PART, write_given
+from support.commands import GENERATOR, bon
+from support.given import PART, write_given, write_prompts
 from support.started import Started, states
 from support.steps import KILL_ALL, KILL_RUN, Step, all_files, bon_until, steps_of
 
 SCORE = ("score", "in.jsonl", "-r", "rule:exact", *PART)
+SAMPLED = (
+    "select", "prompts.jsonl", "-m", GENERATOR, "--generator-engine", "transformers", "-n", 2,
+    "--max-tokens", 8, "-r", "rule:exact", "--part-size", 3, "-o", "best.parquet",
+)  # fmt: skip
 COMMANDS: dict[str, tuple[object, ...]] = {
     "score": SCORE,
     "build-dpo": (
@@ -30,12 +34,14 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     ),
     "select": ("select", "in.pool", "-o", "best", "--format", "trl-sft"),
     "select again": ("select", "in.pool", "--strategy", "top-k", "--k", 2, "-o", "best"),
-    "sampled": (
-        "select", PROMPTS, "-m", GENERATOR, "--generator-engine", "transformers", "-n", 2,
-        "--max-tokens", 8, "-r", "rule:exact", "--limit", 6, "--part-size", 2, "-o", "b.parquet",
-    ),
+    "sampled": (*SAMPLED, "--limit", 7),
+    "grown": (*SAMPLED, "--limit", 7),
 }  # fmt: skip
-BEFORE = {"select": (SCORE,), "select again": (SCORE, COMMANDS["select"])}
+BEFORE: dict[str, tuple[tuple[object, ...], ...]] = {
+    "select": (SCORE,),
+    "select again": (SCORE, COMMANDS["select"]),
+    "grown": ((*SAMPLED, "--limit", 5),),
+}
 EVERY = {"score": 1, "build-dpo": 2, "filter": 2, "select": 1, "select again": 1}
 """Every step, or every second one where many are those of `score`."""
 MOMENTS = {
@@ -50,6 +56,7 @@ def prepared(folder: Path, name: str) -> Path:
     """Make a folder as it is before the command."""
     folder.mkdir(parents=True)
     write_given(folder / "in.jsonl")
+    write_prompts(folder / "prompts.jsonl")
     for before in BEFORE.get(name, ()):
         done = bon(*before, cwd=folder)
         assert done.returncode == 0, done.stderr
@@ -136,10 +143,11 @@ def test_worker_killed_at_every_step(place: Path) -> None:
 
 
 @pytest.mark.faults
-def test_killed_at_every_rename_while_a_model_samples(place: Path) -> None:
-    steps = whole(place, "sampled")[2]
+@pytest.mark.parametrize("name", ["sampled", "grown"])
+def test_killed_at_every_rename_while_a_model_samples(place: Path, name: str) -> None:
+    steps = whole(place, name)[2]
     renames = [step for step in steps if step.name in ("replace", "unlink")]
-    assert len(renames) > 10
+    assert len(renames) > 8
     for step in renames:
         in_worker = step.pid != steps[0].pid
-        check_killed(place, "sampled", step, KILL_ALL if in_worker else KILL_RUN)
+        check_killed(place, name, step, KILL_ALL if in_worker else KILL_RUN)

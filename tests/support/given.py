@@ -1,4 +1,4 @@
-"""A small input that has responses, with a row that is cut off and one that a rule cannot score."""
+"""Small inputs with a row that is cut off, and rows that a rule cannot score."""
 
 from __future__ import annotations
 
@@ -18,5 +18,17 @@ def write_given(path: Path, num_rows: int = 12) -> Path:
         for n in range(num_rows)
     ]
     rows[3] = rows[3][:20]
+    path.write_text("".join(f"{row}\n" for row in rows))
+    return path
+
+
+def write_prompts(path: Path, num_rows: int = 12) -> Path:
+    """Write prompts with answers; row 5 is malformed, rows 4 and 6 are unanswered."""
+    rows = [
+        json.dumps({"id": f"q{n}", "prompt": f"What is {n} + 2?"}
+                   | ({} if n in (4, 6) else {"answer": f"{n + 2}"}))
+        for n in range(num_rows)
+    ]  # fmt: skip
+    rows[5] = rows[5][:20]
     path.write_text("".join(f"{row}\n" for row in rows))
     return path
