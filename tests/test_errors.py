@@ -12,9 +12,8 @@ import pytest
 from bon import errors
 from bon.errors import BonError, did_you_mean
 
-KINDS = [
-    getattr(errors, name) for name in errors.__all__ if name not in ("did_you_mean", "first_line")
-]
+NAMED = [getattr(errors, name) for name in errors.__all__]
+KINDS = [one for one in NAMED if isinstance(one, type)]
 TREE = re.findall(r"── (\w+) +([A-Z]\w+)?", errors.__doc__ or "")
 
 

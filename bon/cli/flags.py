@@ -19,6 +19,7 @@ from bon.cli.console import note
 from bon.cli.reasons import reasons_to
 from bon.config import Flag, Settings, known_keys, read_config_file, resolve
 from bon.errors import SettingsError
+from bon.sources.locate import refuse_undecodable
 
 __all__ = ["Invocation", "command"]
 
@@ -151,6 +152,9 @@ def _invocation(command: str, given: dict[str, Any], typed: frozenset[str]) -> I
     config: Path | None = given.pop("config")
     own = {k: given.pop(k, None) for k in ("source", "output", "dry_run", "as_json")}
     quiet, verbose = given.pop("quiet"), given.pop("verbose")
+    for value in (config, own["source"], own["output"], *given.values()):
+        if isinstance(value, str | Path):
+            refuse_undecodable(str(value))
     flags = {key: _from_typer(key, value) for key, value in given.items()}
     return Invocation(
         source=str(own["source"] or ""),

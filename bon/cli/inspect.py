@@ -35,7 +35,9 @@ def inspect(
         from bon.pool.snapshot import unchanged
         from bon.report.inspection import show
         from bon.shown import json_text
+        from bon.sources.locate import refuse_undecodable
 
+        refuse_undecodable(source)
         path = Path(source)
         if path.is_dir():
             with unchanged(Pool.open(path)):

@@ -14,7 +14,7 @@ from bon.exports.files import SUFFIXES, suffix_of
 from bon.exports.folder import MARKER, read_marker
 from bon.exports.formats import Format
 
-__all__ = ["Target", "check_output", "target_of"]
+__all__ = ["Target", "check_output", "real_file", "target_of"]
 
 _SHARD = re.compile(r".+-\d{5}-of-\d{5}\..+")
 _HARMLESS = frozenset({".git", ".gitattributes", ".huggingface", ".cache"})
@@ -90,7 +90,8 @@ def check_output(
         OutputError: the place is taken by other things, or nothing can be written there.
     """
     target = target_of(output, format)
-    parent = target.path if target.is_folder else target.path.absolute().parent
+    _check_kind(target.path)
+    parent = target.path if target.is_folder else real_file(target.path).absolute().parent
     while not parent.exists():
         parent = parent.absolute().parent
     if not parent.is_dir():
@@ -111,6 +112,33 @@ def check_output(
         _check_folder(target.path, {target.subfolder(split) for split in splits})
     elif not target.is_folder and format.entry is not None:
         read_dataset_info(parent)
+
+
+def real_file(path: Path) -> Path:
+    """Return a path, or the file that it leads to as a symbolic link, which need not be there.
+
+    Raises:
+        OutputError: the link leads to itself.
+    """
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop
+        raise OutputError(
+            f"{path.name} cannot be written to",
+            where=str(path),
+            why="a symbolic link that leads to itself",
+            next_step="mend or remove the link, or give -o another place",
+        ) from error
+
+
+def _check_kind(path: Path) -> None:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OutputError(
+            f"{path.name} is no regular file",
+            where=str(path),
+            why="a device or a pipe cannot be replaced at once by a complete file",
+            next_step="give -o the name of a file or folder",
+        )
 
 
 def _check_folder(folder: Path, wanted: set[str]) -> None:

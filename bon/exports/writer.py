@@ -17,7 +17,7 @@ from bon.exports.files import RowFile, open_rows
 from bon.exports.folder import staged_folder
 from bon.exports.formats import Format, Kind
 from bon.exports.streams import SplitStream
-from bon.exports.target import check_output, target_of
+from bon.exports.target import check_output, real_file, target_of
 
 __all__ = ["DatasetWriter"]
 
@@ -28,7 +28,8 @@ class DatasetWriter:
     """Writes one set: a file, a file a split, or a folder as the Hub wants it.
 
     Rows come in native form and input order, a split at a time or mixed. Everything is staged on
-    the same file system and appears when the block ends without an error; else nothing does.
+    the same file system and appears when the block ends without an error; else nothing does. A
+    symbolic link stays one: the file that it leads to is replaced.
 
     Raises:
         SettingsError: a file type that is unknown, or that the trainer does not read.
@@ -110,10 +111,11 @@ class DatasetWriter:
     def _single_files(self) -> Iterator[None]:
         target, format = self._target, self._format
         finals = {split: target.file(split, self._splits) for split in self._splits}
+        real = {split: real_file(final) for split, final in finals.items()}
         with ExitStack() as stack:
             staged = {
                 split: stack.enter_context(replace_file(final, final.parent))
-                for split, final in finals.items()
+                for split, final in real.items()
             }
             with self._opened(lambda split, _: staged[split], float("inf")):
                 yield

@@ -305,5 +305,8 @@ def _keep_digest(key: str, digest: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
         known = _known_digests() | {key: digest}  # with what other processes have added since
-        temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        temporary.replace(file)  # os.replace: whole or not at all
+        try:
+            temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
+            temporary.replace(file)  # os.replace: whole or not at all
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bon.errors import InputError, InputNotFoundError
 
-__all__ = ["COMPRESSIONS", "FORMATS", "InputFile", "find_files"]
+__all__ = ["COMPRESSIONS", "FORMATS", "InputFile", "find_files", "refuse_undecodable"]
 
 FORMATS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet")
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -51,6 +51,23 @@ def find_files(source: str) -> list[InputFile] | None:
     if _HUB_NAME.fullmatch(source) and _format_of(path) is None and not _exists(path.parent):
         return None
     raise _not_found(source, path)
+
+
+def refuse_undecodable(name: str) -> None:
+    """Refuse a name of a file or folder that is not UTF-8: Arrow cannot open such a file.
+
+    Raises:
+        InputError: with the name, its foreign bytes spelled out.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            "a name that is not UTF-8 cannot be used",
+            where=os.fsencode(name).decode("utf-8", "backslashreplace"),
+            why="pools, dataset cards and Arrow know only names in UTF-8",
+            next_step="rename it, or lead to it with a symbolic link that has another name",
+        ) from None
 
 
 def _exists(path: Path) -> bool:
@@ -122,6 +139,7 @@ def _format_of(path: Path) -> tuple[str, str | None] | None:
 
 
 def _known_file(path: Path) -> InputFile:
+    refuse_undecodable(str(path))
     found = _format_of(path)
     if found is None:
         raise InputError(
