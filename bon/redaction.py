@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -20,7 +21,8 @@ _LAST_WORDS = frozenset(
 _SHORTEST_OURS, _SHORTEST = 5, 8
 """Characters; what is shorter would be found in innocent texts."""
 
-_USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
+_USER = re.compile(r"(:/{1,2})[^\s/?#'\"<>]+@")
+"""One slash where somebody took a URL for a path."""
 _QUERY = re.compile(
     r"([?&;](?:[\w.-]*(?:api[_-]?key|token|secret|password|passwd|credential|signature)"
     r"|(?-i:key|auth|sig|pwd|pass))=)[^\s&;#'\"<>]+",
@@ -50,7 +52,7 @@ def redacted(text: str, environment: Mapping[str, str] | None = None) -> str:
     """
     for secret in _secrets(os.environ if environment is None else environment):
         text = text.replace(secret, HIDDEN)
-    text = _USER.sub(f"{HIDDEN}@", text)
+    text = _USER.sub(rf"\1{HIDDEN}@", text)
     text = _QUERY.sub(rf"\1{HIDDEN}", text)
     text = _NAMED.sub(rf"\1{HIDDEN}", text)
     text = _BEARER.sub(rf"\1 {HIDDEN}", text)
@@ -89,4 +91,6 @@ def _secrets(environment: Mapping[str, str]) -> list[str]:
         if len(value.strip()) >= (_SHORTEST_OURS if name in _OURS else _SHORTEST)
         and _says_secret(name)
     }
-    return sorted(found | {quote(one, safe="") for one in found}, key=len, reverse=True)
+    # as they stand in URLs and in JSON
+    found |= {quote(one, safe="") for one in found} | {json.dumps(one)[1:-1] for one in found}
+    return sorted(found, key=len, reverse=True)

@@ -13,6 +13,7 @@ ENVIRONMENT = {
     "MY_PASSWORD": "a/b c&d-e",
     "TOKENIZERS_PARALLELISM": "false-and-long-enough",
     "HF_TOKEN_PATH": "/somewhere/token",
+    "QUOTED_SECRET": 'with "quotes"',
     "SHORT_KEY": "main",
     "EMPTY_TOKEN": "",
 }
@@ -27,6 +28,8 @@ ENVIRONMENT = {
         ("a/b c&d-e and a%2Fb%20c%26d-e", "*** and ***"),
         ("false-and-long-enough, /somewhere/token, main", None),
         ("server:http://user:pa:ss@host:8000/v1", "server:http://***@host:8000/v1"),
+        ("https:/user:pass@host/x, a:b@c", "https:/***@host/x, a:b@c"),
+        ('{"a": "with \\"quotes\\""}', '{"a": "***"}'),
         ("http://user:p@ss@host, https://me@host", "http://***@host, https://***@host"),
         ("http://host/v1?model=a&api_key=xyz&n=3", "http://host/v1?model=a&api_key=***&n=3"),
         ("http://host?token=x#y", "http://host?token=***#y"),

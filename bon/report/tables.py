@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bon.shown import printable
+from bon.shown import shown
 
 __all__ = ["closing_table"]
 
@@ -51,15 +51,15 @@ def closing_table(title: str, result: dict[str, Any]) -> None:
     if not console.is_terminal:
         console = Console(stderr=True, width=100)  # a file gets whole lines
     # by itself: a table's title is broken to the table's width
-    console.print(Text(printable(title), style="table.title"), soft_wrap=True)
+    console.print(Text(shown(title), style="table.title"), soft_wrap=True)
     console.print(table)
     for line in _lines(result):
-        console.print(Text(f"  {printable(line)}"), soft_wrap=True)
+        console.print(Text(f"  {shown(line)}"), soft_wrap=True)
 
 
 def _add_row(table: Table, name: str, value: str) -> None:
     """As text, for names may be anything: reasons, scorers and filters of other people."""
-    table.add_row(Text(printable(name)), Text(printable(value)))
+    table.add_row(Text(shown(name)), Text(shown(value)))
 
 
 def _book_rows(table: Table, result: dict[str, Any]) -> None:
