@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bon.errors import UnknownChoiceError, did_you_mean
-from bon.records import Message
+from bon.records import GIVEN_ID, Message
 from bon.sources.rows import RowFault
 from bon.sources.scalars import is_empty
 
@@ -19,6 +19,7 @@ __all__ = [
     "Ids",
     "choose_id_column",
     "content_id",
+    "free_given_id",
     "id_columns_gone",
     "read_id",
 ]
@@ -93,6 +94,16 @@ def id_columns_gone(
     if id_column is None or (own_id is None and not is_empty(values.get(id_column.name))):
         return set()
     return {id_column.name}
+
+
+def free_given_id(extra: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns with another name for one that is called like the key `GIVEN_ID`."""
+    if GIVEN_ID not in extra:
+        return extra
+    free = f"input_{GIVEN_ID}"
+    while free in extra:
+        free = f"input_{free}"
+    return {free if name == GIVEN_ID else name: value for name, value in extra.items()}
 
 
 def content_id(messages: tuple[Message, ...]) -> str:

@@ -91,6 +91,8 @@ def _read_objects(file: InputFile) -> Iterator[SourceRow]:
 def _next_row(stream: JsonStream, file: InputFile, row: int) -> SourceRow:
     try:
         return read_row(f"{file.path.name}:row {row + 1}", stream.next_row)
+    except InputError:
+        raise
     except ValueError as error:
         raise _broken(file, row, str(error)) from None
     except RecursionError:

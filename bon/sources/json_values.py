@@ -14,7 +14,7 @@ from collections import Counter
 from typing import Any, TextIO
 
 from bon.sources.json_skip import ValueSkipper
-from bon.sources.limits import MAX_ROW_BYTES, row_too_large
+from bon.sources.limits import MAX_ROW_BYTES, has_too_many_values, row_too_large
 from bon.sources.rows import RowFault
 from bon.sources.streams import refuse_broken_utf8
 
@@ -23,6 +23,7 @@ __all__ = ["MAX_DEPTH", "JsonDecoder", "JsonStream"]
 MAX_DEPTH = 100
 """Deepest nesting of a row, far below where Python's own recursion ends."""
 _CHUNK_CHARS = 1 << 18
+_MOST_CHUNK_CHARS = 1 << 23
 _LONGEST_TOKEN = 64
 """Characters in which a number or literal cut off at the end of a chunk must begin."""
 _BLANK = re.compile(r"[ \t\r\n]*")
@@ -99,8 +100,11 @@ class JsonDecoder:
         """Return the row that is the whole of `text`.
 
         Raises:
-            RowFault: as `row`, and `malformed_json` with the parser's message and column.
+            RowFault: as `row`, `row_too_large`, and `malformed_json` with the parser's message and
+                column.
         """
+        if has_too_many_values(text):
+            raise row_too_large()
         start = len(text) - len(text.lstrip(" \t\r\n"))
         try:
             value, end = self.decode(text, start)
@@ -167,7 +171,8 @@ class JsonStream:
 
     def _refuse_too_large(self) -> None:
         """Go past a value that is too large to be held, and raise its fault."""
-        if len(self._text) - self._at <= MAX_ROW_BYTES or self._text[self._at] not in '{["':
+        is_large = len(self._text) - self._at > MAX_ROW_BYTES
+        if not is_large and not has_too_many_values(self._text, self._at):
             return
         skipper = ValueSkipper()
         while (end := skipper.end_in(self._text, self._at)) is None:
@@ -179,9 +184,8 @@ class JsonStream:
 
     def _fill(self) -> bool:
         rest = self._text[self._at :]
-        # twice as much as before, so that what is read again stays small, up to the largest row
-        wanted = min(len(rest), MAX_ROW_BYTES + 1 - len(rest))
-        chunk = self._stream.read(max(_CHUNK_CHARS, wanted))
+        # twice as much as before, so that little is read again, but no huge step
+        chunk = self._stream.read(max(_CHUNK_CHARS, min(len(rest), _MOST_CHUNK_CHARS)))
         if chunk:
             self._text, self._at = rest + chunk, 0
         return bool(chunk)

@@ -9,10 +9,21 @@ from bon.errors import InputError
 from bon.sources.locate import InputFile
 from bon.sources.rows import RowFault
 
-__all__ = ["MAX_RATIO", "MAX_ROW_BYTES", "MAX_UNPACKED_BYTES", "Unpacked", "row_too_large"]
+__all__ = [
+    "MAX_RATIO",
+    "MAX_ROW_BYTES",
+    "MAX_UNPACKED_BYTES",
+    "Unpacked",
+    "has_too_many_values",
+    "row_too_large",
+]
 
 MAX_ROW_BYTES = 1 << 26
 """Largest row: of lines in bytes, of text that is read as a stream in characters (64 Mi)."""
+_MAX_CONTAINERS = 1 << 20
+"""Most lists and objects of a row: each takes some thirty times what it takes on disk."""
+_SMALL_CHARS = 1 << 22
+"""A row of so much text may have as many as it likes."""
 MAX_UNPACKED_BYTES = 1 << 30
 """An archive may always unpack to so much, ..."""
 MAX_RATIO = 200
@@ -21,7 +32,15 @@ MAX_RATIO = 200
 
 def row_too_large() -> RowFault:
     """Return the fault of a row that is not read to its end."""
-    return RowFault("row_too_large", f"the row has more than {MAX_ROW_BYTES >> 20} MiB")
+    size = f"{MAX_ROW_BYTES >> 20} MiB, or a million of lists and objects"
+    return RowFault("row_too_large", f"the row has more than {size}")
+
+
+def has_too_many_values(text: str, start: int = 0) -> bool:
+    """Tell JSON that would take far more memory than its text."""
+    if len(text) - start <= _SMALL_CHARS:
+        return False
+    return text.count("[", start) + text.count("{", start) > _MAX_CONTAINERS
 
 
 class Unpacked(io.RawIOBase):

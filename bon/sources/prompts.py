@@ -12,7 +12,7 @@ from bon.config import InputSettings
 from bon.errors import InputError, listed
 from bon.records import Drop, Prompt
 from bon.sources.files import read_rows
-from bon.sources.ids import IdColumn, Ids, choose_id_column, id_columns_gone, read_id
+from bon.sources.ids import IdColumn, Ids, choose_id_column, free_given_id, id_columns_gone, read_id
 from bon.sources.layouts import Layout, choose_layout, named_layout
 from bon.sources.locate import find_files
 from bon.sources.rows import Fault, RowFault, SourceRow
@@ -94,6 +94,7 @@ class PromptReader:
         if conversation.is_whole:
             gone |= plan.layout.consumes
         extra = {name: value for name, value in row.values.items() if name not in gone}
+        extra = free_given_id(extra)
         return Prompt(prompt_id, conversation.messages, extra, number, row.where)
 
     def _make_plan(self, values: dict[str, Any], where: str) -> _Plan:

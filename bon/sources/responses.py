@@ -15,7 +15,15 @@ from bon.records import GIVEN_ID, Drop, GivenResponses, Prompt
 from bon.sources.files import read_rows
 from bon.sources.gathering import gather_rows
 from bon.sources.groups import ReadRow, join_rows
-from bon.sources.ids import IdColumn, Ids, choose_id_column, content_id, id_columns_gone, read_id
+from bon.sources.ids import (
+    IdColumn,
+    Ids,
+    choose_id_column,
+    content_id,
+    free_given_id,
+    id_columns_gone,
+    read_id,
+)
 from bon.sources.layouts import Layout, named_layout, refuse_unknown_column
 from bon.sources.pairs import recognise_pairs
 from bon.sources.response_layouts import recognise_responses
@@ -152,6 +160,7 @@ class ResponseReader:
         gone = said | id_columns_gone(row.values, plan.id_column, own_id)
         extra = {name: value for name, value in row.values.items() if name not in gone}
         extra |= {name: value for name, value in given.rest.items() if name not in extra}
+        extra = free_given_id(extra)
         can_join = self._group and plan.shape.is_single
         return ReadRow(own_id, messages, given.responses, extra, row.where, can_join, given.faults)
 
