@@ -1,12 +1,14 @@
-"""Joins names to classes: from settings to the generator, scorers and reader of a run."""
+"""Joins names to classes: from settings to the generator, scorers and reader of a run.
+
+The plans are imported where they are asked for: a command that only reads a pool does without.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from bon.cli.plans import KINDS, kind_of
-from bon.cli.plans.generators import generation_plan
 from bon.config import (
+    GenerateSettings,
     InputSettings,
     ResponseSettings,
     ScorerSettings,
@@ -15,7 +17,7 @@ from bon.config import (
 from bon.config.scorer_spec import parse_scorer_spec
 from bon.errors import SettingsError
 from bon.pipeline.given import GivenPlan
-from bon.pipeline.run import PromptsPlan, ScoringPlan
+from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
 from bon.sources.prompts import PromptReader, input_digest
 from bon.sources.responses import ResponseReader
 
@@ -60,8 +62,17 @@ def given_plan(
     )
 
 
+def generation_plan(settings: GenerateSettings) -> GenerationPlan:
+    """Plan the sampling, as `bon.cli.plans.generators` does."""
+    from bon.cli.plans import generators
+
+    return generators.generation_plan(settings)
+
+
 def scoring_plans(settings: ScoreSettings) -> list[ScoringPlan]:
     """Plan the scorers, in the order in which they were given."""
+    from bon.cli.plans import kind_of
+
     return [kind_of(one.spec).plan(one) for one in scorer_settings(settings)]
 
 
@@ -84,6 +95,8 @@ def scorer_settings(settings: ScoreSettings) -> list[ScorerSettings]:
 
 
 def _one_scorer(settings: ScoreSettings, said: str) -> ScorerSettings:
+    from bon.cli.plans import KINDS, kind_of
+
     parsed = parse_scorer_spec(said, kinds=tuple(kind.prefix for kind in KINDS if kind.prefix))
     scorer = ScorerSettings(
         name=parsed.name,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bon.cli.flags import Invocation
-from bon.cli.plans import LOGPROB, kind_of
 from bon.config import RankingSettings, ScorerSettings
 from bon.errors import SettingsError
 from bon.pipeline.ranked import ScorersThere
@@ -46,6 +45,8 @@ def recipe_to_be(
     Raises:
         SettingsError: as `plan_recipe`.
     """
+    from bon.cli.plans import LOGPROB, kind_of
+
     has_pool = root is not None and PoolLayout(root).manifest.is_file()
     there = ScorersThere.of(Pool.open(root)) if root and has_pool else ScorersThere()
     new = {one.name: kind_of(one.spec) for one in scorers}

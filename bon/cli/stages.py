@@ -8,7 +8,6 @@ from pathlib import Path
 from bon.cli.build import generation_plan, given_plan, prompts_plan, scoring_plans
 from bon.cli.console import note
 from bon.cli.flags import Invocation
-from bon.cli.idle_flags import refuse_idle_steps
 from bon.cli.repairing import MADE_FROM_INPUT, repair_pool
 from bon.cli.writing import PoolRun, pool_run
 from bon.config import (
@@ -119,6 +118,8 @@ def _redone(scorings: list[ScoringPlan]) -> list[str]:
 
 def _scorings(call: Invocation) -> list[ScoringPlan]:
     """Plan the scorers; refuse flags of steps that were typed though none of them reads steps."""
+    from bon.cli.idle_flags import refuse_idle_steps
+
     plans = scoring_plans(call.settings(ScoreSettings))
     read = {name for plan in plans for name in plan.fingerprint}
     refuse_idle_steps(call, ScorerSettings.step_fields - read)
