@@ -14,15 +14,13 @@ from support.commands import bon, bon_json, pool_files
 from support.datasets import write_lines
 from support.fakes import Run, input_rows
 from support.tiny_models import edit_config, save_generator, save_reward
-from typer.testing import CliRunner
+from support.validating import BOOKS, called, errors, validated
 
-from bon.cli import select, validate  # noqa: F401  (registers the commands)
-from bon.cli.app import app
+from bon.cli import select  # noqa: F401  (registers the command)
 from bon.pool.lock import PoolLock
 from bon.pool.pool import Pool
 
 RULE = ("-r", "rule:length?max=600")
-BOOKS = ("input_rows", "kept_rows", "drops", "candidate_drops")
 FLAGS = ("-n", "2", "--generator-engine", "transformers", "-o", "out.parquet")
 
 
@@ -47,31 +45,6 @@ def here(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return tmp_path
-
-
-def called(*arguments: object) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, [str(one) for one in arguments])
-    return done.exit_code, done.stdout, done.stderr
-
-
-def validated(*arguments: object) -> dict[str, Any]:
-    code, stdout, stderr = called("validate", *arguments, "--json")
-    assert stdout, stderr
-    result = dict(json.loads(stdout))
-    assert result["exit_code"] == code
-    return result
-
-
-def errors(result: dict[str, Any]) -> list[str]:
-    """What failed, as a run would print it."""
-    texts = []
-    for one in result["findings"]:
-        if one["status"] == "failed":
-            lines = [one["text"]]
-            labels = {"where": "where: ", "why": "why:   ", "next_step": "next:  "}
-            lines += [f"  {label}{one[key]}" for key, label in labels.items() if one[key]]
-            texts.append("error: " + "\n".join(lines))
-    return texts
 
 
 def cut(path: Path) -> None:
