@@ -58,14 +58,18 @@ SETS = [
 
 @pytest.mark.parametrize(
     ("streams", "code", "said"),
-    [pytest.param(*one, marks=[] if n in (0, 2) else pytest.mark.faults) for n, one in enumerate(SETS)],
-)  # fmt: skip
+    [
+        pytest.param(*one, marks=[] if number in (0, 2) else pytest.mark.faults)
+        for number, one in enumerate(SETS)
+    ],
+)
 def test_a_set_is_complete_whoever_reads(
     place: Path, tmp_path: Path, streams: str, code: int, said: str
 ) -> None:
     output = tmp_path / "out.jsonl"
     done = in_shell(f"{BON} select free.pool -q -o {output} {streams}", place)
-    assert (done.returncode, done.stderr) == (code, done.stderr) and said in done.stderr
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
     assert output.read_bytes() == (place / "free.jsonl").read_bytes()
     assert "Traceback" not in done.stderr
 
@@ -104,8 +108,11 @@ PRINTED = [
 
 @pytest.mark.parametrize(
     ("command", "code", "said"),
-    [pytest.param(*one, marks=[] if n < 2 else pytest.mark.faults) for n, one in enumerate(PRINTED)],
-)  # fmt: skip
+    [
+        pytest.param(*one, marks=[] if number < 2 else pytest.mark.faults)
+        for number, one in enumerate(PRINTED)
+    ],
+)
 def test_what_is_printed_is_lost_or_unwanted(
     place: Path, command: str, code: int, said: str
 ) -> None:
