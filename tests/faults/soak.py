@@ -43,7 +43,7 @@ _SLOW = ("--generator-engine", "transformers")
 _SCORER = ("-r", f"reward={REWARD}", "--scorer-engine", "transformers")
 _GENERATE = ("generate", PROMPTS, *_SAMPLING, *_SLOW, "--pool", "p.pool")
 _SCORE = ("score", "p.pool", *_SCORER)
-_MOST_KILLS = 4
+_MOST_KILLS = 6
 """In one cycle."""
 _AFTER_STEP_S = 0.004
 _NAMES = ("run", "worker", "both")
