@@ -118,6 +118,8 @@ def _making_command(pool: Pool) -> str:
     else:
         command = "generate"
         flags = _flags(InputSettings, said.get("settings", {}))
+        if generation.get("engine") == "server":  # which of them is not written down
+            generation = {**generation, "model": "server:URL"}
         flags += _flags(GenerateSettings, generation)
         if generation.get("engine") in ("vllm", "transformers"):
             flags += ["--generator-engine", generation["engine"]]

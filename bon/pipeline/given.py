@@ -15,7 +15,9 @@ from bon.pipeline.given_parts import (
     GIVEN_SCORER,
     LABEL_SCORER,
     GivenPart,
+    first_difference,
     given_parts,
+    of_prompts,
     score_table,
 )
 from bon.pipeline.given_plan import GivenPlan
@@ -92,6 +94,7 @@ def import_responses(root: Path, plan: GivenPlan) -> Pool:
         "digest": plan.digest,
         "rows": num_rows,
         "whole": whole,
+        "content": pool.prompts_digest(),
         **({_GATHERED: True} if is_gathered else {}),
     }
     given = {name: {"spec": _ENGINE} for name in _SCORERS if _has_scores(pool, name)}
@@ -216,6 +219,7 @@ def _is_complete(pool: Pool, plan: GivenPlan) -> bool:
         _is_same_input(pool, plan)
         and pool.layout.numbers(PROMPTS) == _all_parts(pool)
         and _num_rows(pool) == pool.manifest.input["rows"]
+        and pool.manifest.input.get("content") in (None, pool.prompts_digest())
         and all(_fits_prompts(pool, kind) for kind in _given_kinds(pool))
     )
 
@@ -280,12 +284,8 @@ def _undo_unfinished(pool: Pool) -> None:
             old_drops = [drop for drop in drops if drop.row < end]
             if pool.covers(kind, number) > pool.num_prompts(number) or old_drops != drops:
                 ids = pool.read(PROMPTS, number, ["prompt_id"])["prompt_id"]
-                table = _of_prompts(pool.read(kind, number), ids)
+                table = of_prompts(pool.read(kind, number), ids)
                 pool.commit(kind, number, table, old_drops, covers=len(ids))
-
-
-def _of_prompts(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
-    return table.filter(pc.is_in(table["prompt_id"], value_set=ids))
 
 
 def _write(pool: Pool, part: GivenPart, *, stopped: bool) -> None:
@@ -328,7 +328,7 @@ def _refuse_other(pool: Pool, part: GivenPart) -> None:
         if part.number not in pool.layout.numbers(kind):
             continue
         note, covered = pool.note(kind, part.number), pool.covers(kind, part.number)
-        scored = _of_prompts(candidates, prompts["prompt_id"].slice(0, covered))
+        scored = of_prompts(candidates, prompts["prompt_id"].slice(0, covered))
         if note and note.made_of not in (None, content_digest(CANDIDATES, scored)):
             raise _changed(pool, f"{name} has scored other {CANDIDATES} of part {part.number}")
 
@@ -348,31 +348,46 @@ def _fill_unknown(pool: Pool, num_rows: int) -> None:
 
 def _grew(pool: Pool, part: GivenPart, stopped: bool) -> bool:
     """Tell whether new rows follow a part's old ones; refuse if the old ones changed."""
-    old, new = pool.read(PROMPTS, part.number, _SAME), part.tables[PROMPTS].select(_SAME)
-    num_prompts = min(old.num_rows, new.num_rows)
-    if not old.slice(0, num_prompts).equals(new.slice(0, num_prompts)):
-        raise _changed(pool, f"{PROMPTS} of part {part.number} differ")
-    if new.num_rows < old.num_rows and not stopped:
+    covered = pool.covers(PROMPTS, part.number)
+    end = part.number * pool.manifest.part_size + min(covered, part.num_rows)
+    old, new = (
+        table.filter(pc.less(table["row"], end))
+        for table in (pool.read(PROMPTS, part.number), part.tables[PROMPTS])
+    )
+    index = first_difference(old.select(_SAME), new.select(_SAME))
+    if index is not None:
+        where = [*new["where"].to_pylist()[index:], *old["where"].to_pylist()[index:]][0]
+        raise _changed(pool, f"{where} is another row now, or was none that could be read")
+    if part.num_rows < covered and not stopped:
         raise _changed(pool, f"{PROMPTS} of part {part.number} end early")
-    ids = old["prompt_id"].slice(0, num_prompts)
     for kind in (CANDIDATES, *_SCORE_KINDS):
-        if not _is_same(pool, part, kind, ids):
-            raise _changed(pool, f"{kind} of part {part.number} differ")
-    return part.num_rows > pool.covers(PROMPTS, part.number)
+        index = _difference(pool, part, kind, old["prompt_id"])
+        if index is not None:
+            where = new["where"][index].as_py()
+            raise _changed(pool, f"{where} has other {kind.replace('scores/', 'scores: ')} now")
+    return part.num_rows > covered
 
 
-def _is_same(pool: Pool, part: GivenPart, kind: str, ids: pa.ChunkedArray) -> bool:
-    """Compare what the pool and the part have of these prompts; no scores are unknown ones."""
+def _difference(pool: Pool, part: GivenPart, kind: str, ids: pa.ChunkedArray) -> int | None:
+    """Return the first prompt of which the pool and the part have not the same.
+
+    Where there are no scores, they are unknown ones.
+    """
     is_there = pool.layout.part(kind, part.number).exists()
     complete = [CANDIDATES, *map(scores_kind, pool.manifest.scorers)]
     if not is_there and kind in complete:
-        return True  # it was lost, and nothing is left to compare
+        return None  # it was lost, and nothing is left to compare
     old = pool.read(kind, part.number) if is_there else None
     both = (old, part.tables.get(kind))
-    tables = [_of_prompts(table, ids) for table in both if table is not None]
-    if len(tables) == 2:
-        return bool(tables[0].equals(tables[1]))
-    return all(table["score"].null_count == table.num_rows for table in tables)
+    tables = [of_prompts(table, ids) for table in both if table is not None]
+    if len(tables) == 1:
+        known = tables[0].filter(pc.is_valid(tables[0]["score"]))
+        tables = [known, known.slice(0, 0)]
+    index = first_difference(*tables) if tables else None
+    if index is None:
+        return None
+    longer = max(tables, key=len)
+    return int(pc.index(ids, longer["prompt_id"][index]).as_py())
 
 
 def _changed(pool: Pool, why: str) -> SettingsMismatchError:

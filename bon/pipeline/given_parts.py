@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bon.pool.pool import CANDIDATES, PROMPTS, scores_kind
 from bon.records import (
@@ -19,7 +20,15 @@ from bon.records import (
     GivenResponses,
 )
 
-__all__ = ["GIVEN_SCORER", "LABEL_SCORER", "GivenPart", "given_parts", "score_table"]
+__all__ = [
+    "GIVEN_SCORER",
+    "LABEL_SCORER",
+    "GivenPart",
+    "first_difference",
+    "given_parts",
+    "of_prompts",
+    "score_table",
+]
 
 GIVEN_SCORER = "given"
 """Name of the scorer that stands for the input's own scores."""
@@ -46,6 +55,19 @@ def given_parts(rows: Iterable[GivenResponses | Drop], size: int) -> Iterator[Gi
 
     for number, items in groupby(rows, key=number_of):
         yield _build(number, list(items), size)
+
+
+def first_difference(old: pa.Table, new: pa.Table) -> int | None:
+    """Return the first row in which two tables of the same columns differ; none where none does."""
+    if old.equals(new):
+        return None
+    rows = zip_longest(old.to_pylist(), new.to_pylist())
+    return next((index for index, (one, other) in enumerate(rows) if one != other), None)
+
+
+def of_prompts(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
+    """Return the rows that belong to these prompts."""
+    return table.filter(pc.is_in(table["prompt_id"], value_set=ids))
 
 
 def _build(number: int, items: Sequence[GivenResponses | Drop], size: int) -> GivenPart:

@@ -426,7 +426,17 @@ def test_another_response_to_the_last_old_prompt_is_no_growth(tmp_path: Path) ->
     before = pool_files(root)
     with pytest.raises(SettingsMismatchError) as caught:
         import_responses(root, plan([*BARE[:5], responses(5, None, None), *LATE[6:]]))
-    assert caught.value.why == "candidates of part 1 differ"
+    assert caught.value.why == "in.jsonl:6 has other candidates now"
+    assert pool_files(root) == before
+
+
+def test_a_row_that_was_bad_and_is_mended_is_another_input(tmp_path: Path) -> None:
+    """As the last row of its part it looks like one that was added."""
+    root = bought(tmp_path / "paid", [*BARE[:3], bad_row(3), *BARE[4:]])
+    before = pool_files(root)
+    with pytest.raises(SettingsMismatchError) as caught:
+        import_responses(root, plan(BARE))
+    assert caught.value.why.startswith("in.jsonl:4 is another row now")
     assert pool_files(root) == before
 
 
