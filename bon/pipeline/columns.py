@@ -21,6 +21,7 @@ _SCALARS = {
     "float": pa.float64(),
     "string": pa.string(),
 }
+_SIMPLE: dict[type, _Kind] = {str: "string", bool: "bool", float: "float", type(None): "null"}
 _LARGEST_EXACT = 1 << 53
 
 
@@ -40,7 +41,10 @@ class ExtraColumns:
         """Widen the types to hold these rows too; how rows are cut into batches is no matter."""
         for extra in extras:
             for name, value in extra.items():
-                self._kinds[name] = _join(self._kinds.get(name, "null"), _kind(value))
+                kind = _SIMPLE.get(type(value)) or _kind(value)
+                known = self._kinds.get(name)
+                if known is None or known != kind:
+                    self._kinds[name] = _join("null" if known is None else known, kind)
 
     def beside(self, taken: Collection[str], without: Collection[str] = ()) -> ExtraColumns:
         """Return what was learnt, without some columns, for an output that takes other names."""
@@ -76,7 +80,7 @@ class ExtraColumns:
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    if kind == pa.string():
+    if kind == pa.string() and not set(map(type, values)) <= {str, type(None)}:
         values = [None if v is None else _as_text(v) for v in values]
     return pa.array(values, kind)
 

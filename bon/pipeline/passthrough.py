@@ -80,7 +80,7 @@ def given_ids(prompts: pa.Table) -> pa.Array | pa.ChunkedArray:
 def read_extras(prompts: pa.Table) -> list[dict[str, Any]]:
     """Return the input's other columns of each prompt; `prompts` needs its column `extra`."""
     extras = _load(prompts)
-    for extra in extras:
+    for extra in extras if has_given_ids(prompts) else ():
         if isinstance(extra.get(GIVEN_ID), str):
             del extra[GIVEN_ID]
     return extras

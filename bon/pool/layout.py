@@ -59,11 +59,12 @@ class PoolLayout:
 
     def part(self, kind: str, number: int) -> Path:
         """Return the path of one part's file."""
-        return self.root / kind / f"part-{number:05d}.parquet"
+        # One string, not three joins: reading a large pool asks for a hundred thousand paths.
+        return Path(f"{self.root}/{kind}/part-{number:05d}.parquet")
 
     def drops(self, kind: str, number: int) -> Path:
         """Return the path of the rows that were dropped while one part was made."""
-        return self.root / "drops" / kind / f"part-{number:05d}.parquet"
+        return Path(f"{self.root}/drops/{kind}/part-{number:05d}.parquet")
 
     def numbers(self, kind: str) -> list[int]:
         """List the parts of a kind that exist, in order; they exist, so they are complete."""
