@@ -23,7 +23,7 @@ BON_READY := $(READY)
 include pipelines.mk
 
 .PHONY: help setup demo test test-faults test-consumers soak check format example-dpo
-.PHONY: bench-generate bench-curation bench-score sample-models clean
+.PHONY: bench-generate bench-curation bench-scale bench-score sample-models clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
@@ -82,6 +82,9 @@ bench-generate: $(READY) ## Measure generation against its peers
 
 bench-curation: $(READY) ## Measure pairing, filters and near-dedup against pyarrow and datasketch
 	$(BIN)/python benchmarks/bench_curation.py
+
+bench-scale: $(READY) ## Measure select at 1 and 4 million candidates against pyarrow, and peak memory
+	$(BIN)/python benchmarks/bench_scale.py
 
 bench-score: $(READY) ## Measure reward scoring against padded batches and vLLM (40 minutes)
 	$(BIN)/python benchmarks/bench_score.py
