@@ -132,7 +132,7 @@ def _read_record(reader: Any, header: list[str], lines: _Lines) -> dict[str, Any
     except csv.Error as error:
         fault = row_too_large().fault if lines.is_too_large else Fault("malformed_csv", str(error))
         spans = (
-            f"; lines {first} to {lines.number} are one record, as a quote that is not closed makes"
+            f"; lines {first} to {lines.number} are one record: is a quote not closed?"
             if lines.number > first
             else ""
         )
