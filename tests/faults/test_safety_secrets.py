@@ -201,4 +201,4 @@ def test_a_command_line_with_a_secret_is_stored_without_it(place: Path) -> None:
     assert CANARY not in done.stderr
     assert leaks(place) == []
     log = (place / "a.pool" / ".bon" / "run.log").read_text()
-    assert '"command": "__main__.py score in.jsonl' in log
+    assert '"command": "bon score in.jsonl' in log
