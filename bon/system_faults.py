@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 from bon.errors import SystemFaultError, first_line
 from bon.memory import is_lack_of_memory
 
-__all__ = ["advice", "reason", "refuse_system_fault", "system_fault"]
+__all__ = ["advice", "reason", "refuse_little_memory", "refuse_system_fault", "system_fault"]
 
 _ROOM = "make room or choose another place"
 _RIGHTS = "give yourself the right to it, or choose another place"
@@ -47,8 +48,11 @@ _ADVICE = {
 """By error number: what a person can do, without what then follows."""
 _AGAIN = "; then run the same command again; what is committed stays"
 _THREAD = "can't start new thread"
-_IN_WORDS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Numbers that arrive as words alone, such as from the loader of shared libraries."""
+_NO_MAP = "failed to map segment"
+_IN_WORDS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+"""Numbers that arrive as words alone, such as from Arrow or the loader of shared libraries."""
+_LEAST = {resource.RLIMIT_AS: ("ulimit -v", 1 << 30), resource.RLIMIT_DATA: ("ulimit -d", 1 << 28)}
+"""Bytes without which numpy and Arrow do not load: they hang in that, or abort."""
 
 
 def reason(error: BaseException) -> str:
@@ -75,10 +79,24 @@ def system_fault(
     file = getattr(error, "filename", None)
     place = str(where) or ("" if file is None else os.fsdecode(file))
     what = "not enough memory" if number == errno.ENOMEM else "the system refuses"
-    step = _ADVICE.get(number, "see to what it says, with --debug for where in bon")
-    return SystemFaultError(
-        what, where=place, why=os.strerror(number), next_step=f"{step}; {_AGAIN}"
-    )
+    step = _ADVICE.get(number, "see to what it says, with --debug for where in bon") + _AGAIN
+    return SystemFaultError(what, where=place, why=os.strerror(number), next_step=step)
+
+
+def refuse_little_memory() -> None:
+    """Refuse to begin under a limit on memory with which a command would hang while it loads.
+
+    Raises:
+        SystemFaultError: such a limit is set.
+    """
+    for number, (command, least) in _LEAST.items():
+        most = resource.getrlimit(number)[0]
+        if most != resource.RLIM_INFINITY and most < least:
+            raise SystemFaultError(
+                "not enough memory",
+                why=f"this process may have {most >> 20} MiB (`{command}`)",
+                next_step=f"raise the limit: `{command} {least >> 10}` is the least, in KiB",
+            )
 
 
 def refuse_system_fault(error: BaseException, where: Path | str) -> None:
@@ -102,6 +120,9 @@ def _number(error: BaseException) -> int | None:
     text = str(error)
     if isinstance(error, RuntimeError) and _THREAD in text:
         return errno.EAGAIN
-    if isinstance(error, ImportError | RuntimeError | ValueError):
+    if isinstance(error, ImportError) and _NO_MAP in text:
+        return errno.ENOMEM
+    is_arrows = type(error).__module__.startswith("pyarrow")
+    if is_arrows or isinstance(error, ImportError | RuntimeError):
         return next((one for one in _IN_WORDS if os.strerror(one) in text), None)
     return None

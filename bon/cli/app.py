@@ -13,7 +13,7 @@ from bon import __version__, signals
 from bon.cli.usage import Commands
 from bon.errors import BonError
 from bon.shown import shown
-from bon.system_faults import system_fault
+from bon.system_faults import refuse_little_memory, system_fault
 
 __all__ = ["app", "guarded", "main"]
 
@@ -131,7 +131,11 @@ def main() -> None:
     """Parse the command line and run it; of the commands, only the one that runs is imported."""
     said = sys.argv[1] if len(sys.argv) > 1 else ""
     if said in OVERVIEW:
-        importlib.import_module(f"bon.cli.{said.replace('-', '_')}")
+        try:
+            refuse_little_memory()
+            importlib.import_module(f"bon.cli.{said.replace('-', '_')}")
+        except Exception as error:
+            sys.exit(_reported(error, debug="--debug" in sys.argv))
     else:
         for name, (panel, text) in OVERVIEW.items():
             app.command(name, help=text, rich_help_panel=panel)(_not_imported)

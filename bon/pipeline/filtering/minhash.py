@@ -41,7 +41,7 @@ class Hasher:
     def __init__(self, ngram: int, num_perm: int, seed: int, what: str) -> None:
         try:
             from datasketch import MinHash
-        except ImportError:
+        except ModuleNotFoundError:  # others say why it does not load
             raise curation_missing(what, "datasketch") from None
         self._ngram = ngram
         # The n-grams come hashed already. A copy shares the permutations, which are dear to make.

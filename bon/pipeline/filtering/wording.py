@@ -175,7 +175,7 @@ class LanguageStep:
 def _identifier() -> Any:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ImportError:
+    except ModuleNotFoundError:  # others say why it does not load
         raise curation_missing("language", "py3langid") from None
     # Only normalised scores are probabilities; restricting the languages would make every text
     # one of the allowed ones.
