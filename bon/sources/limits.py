@@ -32,7 +32,7 @@ MAX_RATIO = 200
 
 def row_too_large() -> RowFault:
     """Return the fault of a row that is not read to its end."""
-    size = f"{MAX_ROW_BYTES >> 20} MiB, or a million of lists and objects"
+    size = f"{MAX_ROW_BYTES >> 20} MiB, or millions of values"
     return RowFault("row_too_large", f"the row has more than {size}")
 
 

@@ -17,6 +17,7 @@ __all__ = ["read_delimited", "read_text"]
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _PIECE_CHARS = 1 << 18
+_MAX_FIELDS = 1 << 22
 _MESSAGE_KEYS = ({"role", "content"}, {"from", "value"})
 
 
@@ -63,7 +64,7 @@ def read_delimited(file: InputFile) -> Iterator[SourceRow]:
     """
     csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
     with open_text(file) as text:
-        lines = _Lines(text)
+        lines = _Lines(text, _DELIMITERS[file.format])
         reader = csv.reader(lines, delimiter=_DELIMITERS[file.format], strict=True)
         header = _read_header(reader, file, lines)
         ended = not header
@@ -81,8 +82,9 @@ def read_delimited(file: InputFile) -> Iterator[SourceRow]:
 class _Lines:
     """The lines of a table, counted; those of one record are not too large to be held together."""
 
-    def __init__(self, text: TextIO) -> None:
-        self._text = text
+    def __init__(self, text: TextIO, delimiter: str) -> None:
+        self._text, self._delimiter = text, delimiter
+        self._num_delimiters = 0
         self.number = 0
         self.num_chars = 0
         """Of the record that is being read."""
@@ -93,7 +95,7 @@ class _Lines:
         while line := read(MAX_ROW_BYTES):
             self.number += 1
             self.num_chars += len(line)
-            if self.num_chars < MAX_ROW_BYTES:
+            if self.num_chars < MAX_ROW_BYTES and not self._has_too_many_fields(line):
                 yield line
                 continue
             piece = line
@@ -102,6 +104,14 @@ class _Lines:
             self.is_too_large = True
             # no text: the reader stops here with its own error, and can go on with the next line
             yield cast(str, None)
+
+    def _has_too_many_fields(self, line: str) -> bool:
+        """Count where a record is large: a field takes eight times the room of its comma."""
+        if self.num_chars <= _MAX_FIELDS:
+            self._num_delimiters = 0
+            return False
+        self._num_delimiters += line.count(self._delimiter)
+        return self._num_delimiters > _MAX_FIELDS
 
 
 def _read_header(reader: Any, file: InputFile, lines: _Lines) -> list[str]:

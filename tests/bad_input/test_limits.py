@@ -131,6 +131,18 @@ def test_a_quote_that_is_closed_nowhere_says_which_lines_it_took(tmp_path: Path)
     assert "lines 3 to 4 are one record" in lost.detail
 
 
+def test_more_fields_than_memory_has_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line_files, "_MAX_FIELDS", 100)
+    rows = ["a,b", "," * 99, "," * 500, "c,d", '"\n",' * 300 + "x"]
+    (tmp_path / "a.csv").write_text("prompt,n\n" + "\n".join(rows))
+    items = items_of(tmp_path / "a.csv")
+    reasons = [getattr(item, "reason", "good") for item in items]
+    assert reasons[:4] == ["good", "wrong_field_count", "row_too_large", "good"]
+    assert "row_too_large" in reasons[4:]
+
+
 JSON = st.recursive(
     st.one_of(st.integers(), st.text(max_size=6)),
     lambda inner: st.one_of(
@@ -262,6 +274,26 @@ def test_a_row_of_100_mb_is_never_held(tmp_path: Path, name: str) -> None:
         file.write(after)
     result = read_in_a_process(tmp_path / name)
     assert (result["rows"], result["error"]) == ({"good": 2, "row_too_large": 1}, "")
+    assert int(str(result["peak_mib"])) < PEAK_MIB
+
+
+DENSE = {
+    "commas": ("a.csv", "", ",", ""),
+    "lines_of_commas": ("a.csv", "", '"\n",', ""),
+    "lists": ("a.jsonl", '", "x": [', "[],", '0], "y": "'),
+    "objects": ("a.json", '", "x": [', "{},", '0], "y": "'),
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", DENSE)
+def test_a_row_of_millions_of_values_is_never_held(tmp_path: Path, kind: str) -> None:
+    name, begin, unit, end = DENSE[kind]
+    text = FORMS[name] % (begin + unit * (60 * MIB // len(unit)) + end)
+    (tmp_path / name).write_text(text)
+    result = read_in_a_process(tmp_path / name)
+    told = f"{result['rows']} {result['error']}"
+    assert "row_too_large" in told or "too many values to be skipped" in told
     assert int(str(result["peak_mib"])) < PEAK_MIB
 
 
