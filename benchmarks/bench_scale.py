@@ -88,7 +88,7 @@ def bench_gather(folder: Path, num_rows: int) -> dict[str, object]:
             row = {"id": f"prompt-{number}", "prompt": f"question {number}", "response": text}
             file.write(json.dumps({**row, "score": place % 97}) + "\n")
     pool = folder / "gathered.pool"
-    arguments = ("score", str(path), "-r", "rule:length", "--pool", str(pool))
+    arguments = ("score", str(path), "-r", "rule:length?max=500", "--pool", str(pool))
     peak_mib = peak_memory_mib(arguments)
     made = Pool.open(pool)
     prompts = sum(made.num_prompts(part) for part in made.parts())
