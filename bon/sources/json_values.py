@@ -111,7 +111,7 @@ class JsonDecoder:
             if end < len(text) and (after := text[end:].lstrip(" \t\r\n")):
                 raise json.JSONDecodeError("Extra data", text, len(text) - len(after))
         except json.JSONDecodeError as error:
-            raise RowFault("malformed_json", f"{error.msg} at column {error.colno}") from None
+            raise RowFault("malformed_json", f"{_said(error)} at column {error.colno}") from None
         except ValueError as error:
             raise RowFault("malformed_json", str(error)) from None
         except RecursionError:
@@ -157,7 +157,8 @@ class JsonStream:
                     if self._fill():
                         continue
                 snippet = self._text[error.pos : error.pos + 20]
-                raise ValueError(f"{error.msg}, at {snippet!r}" if snippet else "it ends") from None
+                said = f"{_said(error)}, at {snippet!r}" if snippet else "it ends"
+                raise ValueError(said) from None
             if end + _LONGEST_TOKEN > len(self._text) and self._fill():
                 continue
             text, self._at = self._text[self._at : end], end
@@ -189,6 +190,10 @@ class JsonStream:
         if chunk:
             self._text, self._at = rest + chunk, 0
         return bool(chunk)
+
+
+def _said(error: json.JSONDecodeError) -> str:
+    return error.msg.removesuffix(" at").removesuffix(" starting")
 
 
 def _depth(value: Any) -> int:
