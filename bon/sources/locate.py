@@ -92,7 +92,7 @@ def _files_in(folder: Path) -> list[InputFile]:
             why="a folder is read as the Parquet files in and below it",
             next_step=f"for other formats give a quoted pattern, such as '{folder}/*.jsonl'",
         )
-    return [InputFile(path, ".parquet", None) for path in visible]
+    return [_known_file(path) for path in visible]
 
 
 def _refuse_closed(error: OSError) -> None:
