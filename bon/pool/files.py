@@ -78,9 +78,11 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
         SystemFaultError: the system does not let it be read.
     """
     try:
-        footer = _verified_footer(path)
+        with path.open("rb") as content:
+            _, record = _split(content)
         # pq.read_table makes a dataset of the file first, which takes longer than a part's reading.
-        with pq.ParquetFile(path, metadata=footer, page_checksum_verification=True) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            _refuse_unsealed(file.metadata, record)
             younger = _younger(file.schema_arrow.names, schema)
             table = file.read(None if columns is None else [c for c in columns if c not in younger])
             for name in younger:
@@ -174,9 +176,13 @@ def _verified_footer(path: Path) -> pq.FileMetaData:
     with path.open("rb") as file:
         tail, record = _split(file)
     footer = pq.read_metadata(pa.BufferReader(b"PAR1" + tail))
+    _refuse_unsealed(footer, record)
+    return footer
+
+
+def _refuse_unsealed(footer: pq.FileMetaData, record: tuple[int, int] | None) -> None:
     if record is None and SEALED in (footer.metadata or {}):
         raise ValueError("the checksum before its footer is gone")
-    return footer
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -60,12 +61,16 @@ class PartNote:
             ValueError: there is one that nobody can read.
         """
         text = (metadata or {}).get(NOTE.encode())
-        if text is None:
-            return None
-        try:
-            return cls(**json.loads(text))
-        except TypeError as error:
-            raise ValueError(f"{NOTE} is {text!r}") from error
+        return None if text is None else _parsed(text)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: bytes) -> PartNote:
+    """Parse a note; a part's is asked for again and again while the part is read."""
+    try:
+        return PartNote(**json.loads(text))
+    except TypeError as error:
+        raise ValueError(f"{NOTE} is {text!r}") from error
 
 
 def content_digest(kind: str, table: pa.Table) -> str | None:

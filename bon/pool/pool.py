@@ -56,6 +56,7 @@ class Pool:
     layout: PoolLayout
     manifest: Manifest
     _footers: Footers = field(default_factory=Footers, compare=False, repr=False)
+    _digests: dict[str, str | None] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def open(cls, root: Path) -> Pool:
@@ -179,9 +180,11 @@ class Pool:
     def _settings(self, kind: str) -> str | None:
         if kind == PROMPTS:
             return None
-        if kind == CANDIDATES:
-            return settings_digest(self.manifest.generation)
-        return settings_digest(self.manifest.scorers.get(kind.removeprefix("scores/")))
+        if kind not in self._digests:
+            scorer = self.manifest.scorers.get(kind.removeprefix("scores/"))
+            said = self.manifest.generation if kind == CANDIDATES else scorer
+            self._digests[kind] = settings_digest(said)
+        return self._digests[kind]
 
     def _footer(self, kind: str, part: int) -> Footer:
         path = self.layout.part(kind, part)

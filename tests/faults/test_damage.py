@@ -85,6 +85,10 @@ def bit(path: Path) -> None:
     flip_bit(path)
 
 
+def page_bit(path: Path) -> None:
+    flip_bit(path, 60)
+
+
 def footer_bit(path: Path) -> None:
     flip_bit(path, path.stat().st_size - 300)
 
@@ -109,7 +113,7 @@ def swapped(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "do", "said"),
     [
-        ("prompts/part-00001.parquet", bit, "CRC"),
+        ("prompts/part-00001.parquet", page_bit, "cannot read part-00001.parquet back"),
         ("prompts/part-00001.parquet", lost, "interrupted"),
         ("prompts/part-00001.parquet", swapped, "part 2 of prompts"),
         ("candidates/part-00001.parquet", footer_bit, "checksum of its footer"),
