@@ -81,6 +81,7 @@ class GenerateParts:
             retries = Counter[str]()
             for result in generator.stream(self._requests(pool, parts, owners, complete)):
                 part = owners.pop(result.prompt_id)
+                result = self._whole(result)
                 part.results[result.prompt_id] = result
                 if part.complete:
                     complete.append(part)
@@ -97,6 +98,14 @@ class GenerateParts:
                     where=f"the first is id={next(iter(owners))}",
                     why="this is a bug in bon",
                 )
+
+    def _whole(self, result: GenerationResult) -> GenerationResult:
+        """Return a result that has all candidates or says why it has none: no row may be lost."""
+        found, wanted = len(result.candidates), self.num_candidates
+        if result.drop is not None or found == wanted:
+            return result
+        drop = Drop("wrong_count", f"the generator gave {found} candidates of {wanted}")
+        return GenerationResult(result.prompt_id, (), result.num_prompt_tokens, drop)
 
     def _requests(
         self,

@@ -140,7 +140,7 @@ REFUSED: dict[str, tuple[Edit, str, str]] = {
     "weights that are cut off": (cut("model.safetensors"), "damaged", "its header says"),
     "a shard that is cut off": (a_shard_cut, "weights are damaged", "model-00002-of-"),
     "a shard that is lost": (a_shard_lost, "weights are incomplete", "missing: model-00002-of-"),
-    "config that is no JSON": (cut("config.json"), "cannot read the", "delimiter"),
+    "config that is no JSON": (cut("config.json"), "cannot read the", "Unterminated string"),
     "no config": (without("config.json"), "not a model", "it has no config.json"),
     "no weights": (without("model.safetensors"), "has no weights", "no *.safetensors"),
 }
@@ -316,7 +316,6 @@ def test_equal_candidates_have_equal_scores_and_empty_ones_a_score(whole: Path) 
         found.setdefault(row["prompt_id"], []).append(row["score"])
     assert len(set(found["same"])) == len(set(found["empty"])) == 1
     assert None not in {*found["same"], *found["empty"]}
-    assert found["plain"] == found["extra"][:0] + found["plain"]
     assert found["plain"][0] == found["same"][0]
 
 
@@ -371,10 +370,9 @@ def test_a_server_that_returns_none_costs_the_prompts_and_no_row_is_lost(
     here: Path, served: Callable[[OpenAI], tuple[str, ...]]
 ) -> None:
     done = bon(*served(OpenAI(most_choices=0)), "--json", cwd=here)
-    assert done.returncode in (1, 3), done.stderr
-    assert "Traceback" not in done.stderr
-    if done.returncode == 3:
-        assert sum(closed(json.loads(done.stdout), 3).values()) == 3
+    assert done.returncode == 3, done.stderr  # nothing is left
+    assert closed(json.loads(done.stdout), 3) == {"no_choices": 3}
+    assert (here / "best.jsonl").read_bytes() == b""
 
 
 def test_a_server_that_refuses_one_prompt_costs_only_that(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from support.fakes import FakeGenerator, InlineEngine, Run, fake_candidate, inpu
 
 from bon.errors import AccountingError
 from bon.pipeline.generate import GenerateParts, sampling_seed
+from bon.pipeline.ranked import count_sampled, open_books
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
 from bon.protocols import PartDone, Progress, Ready
 from bon.records import GenerationRequest, GenerationResult
@@ -187,3 +188,30 @@ def test_redone_candidates_take_their_old_scores_with_them(tmp_path: Path) -> No
     scores = scored.read("scores/reward", 1).column("score").to_pylist()
     assert scores == [float(len(response)) for response in responses]
     assert pool.layout.numbers(PROMPTS) == [0, 1]
+
+
+@dataclass
+class _Miscounting(FakeGenerator):
+    """Gives one prompt another number of candidates than it was asked for."""
+
+    given: int = 0
+
+    def _answer(self, request: GenerationRequest) -> GenerationResult:
+        result = super()._answer(request)
+        if request.prompt_id != "p2":
+            return result
+        return replace(result, candidates=(result.candidates * 2)[: self.given])
+
+
+@pytest.mark.parametrize("given", [0, 1, 2, 4])
+def test_another_number_of_candidates_is_a_drop_and_the_books_close(
+    tmp_path: Path, given: int
+) -> None:
+    pool = Run(input_rows(6), generator=_Miscounting(given=given)).scores(tmp_path / "p")
+    books = open_books(pool, ["reward"], None)
+    books.kept_rows = count_sampled(pool, None)
+    books.close()
+    assert dict(books.drops) == {"wrong_count": 1}
+    (drop,) = books.examples
+    assert (drop.id, drop.where) == ("p2", "in.jsonl:3")
+    assert drop.detail == f"the generator gave {given} candidates of 3"
