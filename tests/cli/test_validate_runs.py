@@ -13,6 +13,8 @@ import pytest
 from support.commands import bon, bon_json, pool_files
 from support.datasets import write_lines
 from support.fakes import Run, input_rows
+from support.openai_server import OpenAI
+from support.servers import FakeServer
 from support.tiny_models import edit_config, save_generator, save_reward
 from support.validating import BOOKS, called, errors, validated
 
@@ -182,23 +184,40 @@ def test_drops_beyond_the_limit_end_with_3(here: Path) -> None:
         assert result["drops"] == {"malformed_json": 1, "empty_prompt": 1}
 
 
-GIVEN: list[Any] = [
+GIVEN: dict[str, list[Any]] = {}
+GIVEN["lists"] = [
     {"prompt": "a", "responses": ["x", "", 3], "scores": [1, 2, 3]},
     {"prompt": "", "responses": ["x"]},
     {"prompt": "b", "responses": []},
     {"prompt": "c", "responses": ["y", "y"]},
     {"prompt": "d"},
 ]
+GIVEN["rows that stand apart"] = [
+    {"prompt": text, "response": f"{n}"} for n, text in enumerate(["a", "b", "a", "", "b", "a"])
+]
 
 
-def test_given_responses_are_counted_as_the_run_counts_them(here: Path) -> None:
-    write_lines(here / "given.jsonl", GIVEN)
+@pytest.mark.parametrize("name", GIVEN)
+def test_given_responses_are_counted_as_the_run_counts_them(here: Path, name: str) -> None:
+    write_lines(here / "given.jsonl", GIVEN[name])
     found = validated("given.jsonl", *RULE, "-o", "out.parquet")
     assert found["kind"] == "responses"
     done = bon_json("score", "given.jsonl", *RULE, cwd=here)
     assert {name: found[name] for name in BOOKS} == {name: done[name] for name in BOOKS}
     assert found["drop_examples"] == done["drop_examples"]
     assert done["drops"]
+    assert validated("given.jsonl", *RULE)["exit_code"] == 0  # the pool that was made fits
+    assert {path.name for path in here.glob("*.pool")} == {"given.pool"}
+
+
+def test_a_server_is_asked_for_its_model_and_samples_nothing(here: Path) -> None:
+    with FakeServer(OpenAI()) as server:
+        flags = ("-m", f"server:{server.url}", *RULE, "-n", "2", "-o", "out.parquet")
+        result = validated("ask.jsonl", *flags)
+        assert (result["exit_code"], result["kept_rows"]) == (0, 3)
+        assert server.posts == []
+    (said,) = [one["text"] for one in result["findings"] if one["status"] == "skipped"]
+    assert "the server templates the prompts" in said
 
 
 @pytest.fixture
@@ -238,6 +257,10 @@ def test_every_damaged_part_is_named(here: Path, pool: Path, source: str) -> Non
     assert [str(Path(where)).split("given.pool/")[1] for where in wheres] == [
         f"{name}.parquet" for name in names
     ]
+    mended = validated("given.jsonl", *RULE, "--repair")
+    warned = [one["text"] for one in mended["findings"] if one["status"] == "warning"]
+    assert (mended["exit_code"], len(warned)) == (0, 3)
+    assert not list((pool / ".bon").glob("damaged*"))
 
 
 def test_parts_that_are_to_be_made_are_counted(here: Path, pool: Path) -> None:

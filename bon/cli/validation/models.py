@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from bon.chat import ChatTemplate
 from bon.cli.build import generation_plan
@@ -82,9 +81,9 @@ def _scorer(run: PlannedRun, settings: ScorerSettings) -> Iterator[Note]:
 
 def _described(plan: ScoringPlan, settings: ScorerSettings) -> str:
     digest = str(plan.fingerprint.get("digest") or "")
-    parts: list[Any] = [kind_of(settings.spec).noun, plan.engine, plan.engine_why]
-    parts.append(f"digest {digest[:16]}" if digest else "")
-    return ", ".join(str(part) for part in parts if part)
+    noun, why = kind_of(settings.spec).noun, plan.engine_why or ""
+    parts = [noun, plan.engine, why.removeprefix(f"{noun}, "), digest and f"digest {digest[:16]}"]
+    return ", ".join(part for part in parts if part)
 
 
 def _roles(chat: ChatTemplate, *, is_wanted: bool, name: str = "") -> Iterator[Note]:
