@@ -27,10 +27,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 COMMANDS = {
-    "select": "select p.pool -o {}.jsonl -q",
-    "folder": "select p.pool -o {}-out -q",
-    "filter": "filter p.pool --dedup near -o {}.f.jsonl --dropped {}.dropped.jsonl -q",
-    "given": "score in.jsonl -r rule:length?max=3 --part-size 2 --pool {}.pool -q",
+    "select": "select p.pool -o {0}.jsonl -q",
+    "folder": "select p.pool -o {0}-out -q",
+    "filter": "filter p.pool --dedup near -o {0}.f.jsonl --dropped {0}.dropped.jsonl -q",
+    "given": "score in.jsonl -r rule:length?max=3 --part-size 2 --pool {0}.pool -q",
 }
 
 
@@ -48,12 +48,12 @@ def results(place: Path, name: str) -> dict[str, bytes]:
     [
         pytest.param(c, n, marks=[] if (c, n) == ("given", 14) else pytest.mark.faults)
         for c in COMMANDS
-        for n in (8, 10, 12, 14, 18, 24, 32, 128)
+        for n in (8, 12, 14, 18, 24, 64)
     ],
 )
 def test_few_descriptors(place: Path, command: str, most: int) -> None:
     name = f"{command}-{most}"
-    words = COMMANDS[command].format(*(name,) * 2).split()
+    words = COMMANDS[command].format(name).split()
     done = bon_under(*words, cwd=place, limits={resource.RLIMIT_NOFILE: most})
     if done.returncode != 0:
         assert done.returncode == 1, done.stderr
@@ -64,8 +64,7 @@ def test_few_descriptors(place: Path, command: str, most: int) -> None:
         assert "--repair" not in done.stderr, "nothing is damaged"
         again = bon(*words, cwd=place)
         assert again.returncode == 0, again.stderr
-    expected = COMMANDS[command].format("free", "free")
-    for path, data in results(place, name).items():
-        if path.endswith("README.md"):
-            continue  # quotes the command
-        assert results(place, "free")[path] == data, expected
+    free, found = results(place, "free"), results(place, name)
+    assert found
+    for path, data in found.items():
+        assert path.endswith("README.md") or free[path] == data  # a card quotes the command
