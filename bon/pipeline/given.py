@@ -359,7 +359,7 @@ def _grew(pool: Pool, part: GivenPart, stopped: bool) -> bool:
         where = [*new["where"].to_pylist()[index:], *old["where"].to_pylist()[index:]][0]
         raise _changed(pool, f"{where} is another row now, or was none that could be read")
     if part.num_rows < covered and not stopped:
-        raise _changed(pool, f"{PROMPTS} of part {part.number} end early")
+        raise _changed(pool, f"the input ends after {end} rows; the pool has more")
     for kind in (CANDIDATES, *_SCORE_KINDS):
         index = _difference(pool, part, kind, old["prompt_id"])
         if index is not None:

@@ -17,8 +17,8 @@ from support.server_pool import PART, SCORERS, sampler, write_prompts
 
 Do = Callable[[Path], None]
 MINE = """
-def rate(prompt, response, row):
-    return len(response)
+def rate(prompts, responses, columns):
+    return [len(one) for one in responses]
 """
 
 
