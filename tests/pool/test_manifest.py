@@ -19,6 +19,7 @@ from bon.pool.manifest import (
     refuse_differences,
     write_manifest,
 )
+from bon.pool.notes import settings_digest
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 SETTINGS = st.dictionaries(st.sampled_from("abcdef"), SCALARS | st.lists(SCALARS, max_size=2))
@@ -151,3 +152,14 @@ def test_a_scorer_whose_name_is_a_path_is_refused(name: str, tmp_path: Path) -> 
     with pytest.raises(PoolCorruptError) as caught:
         read_manifest(path)
     assert repr(name) in caught.value.why
+
+
+def test_settings_that_parts_may_name_are_remembered() -> None:
+    old, new = {"spec": "a", "digest": "x"}, {"spec": "b", "digest": "x"}
+    manifest = Manifest(part_size=8, input={}).with_scorer("rm", old, is_same=False)
+    assert (manifest.scorers, manifest.same) == ({"rm": old}, {})
+    moved = manifest.with_scorer("rm", new, is_same=True)
+    assert (moved.scorers["rm"], moved.same) == (new, {"rm": [settings_digest(old)]})
+    back = moved.with_scorer("rm", old, is_same=True)
+    assert back.same == {"rm": [settings_digest(new)]}
+    assert back.with_scorer("rm", new, is_same=False).same == {}
