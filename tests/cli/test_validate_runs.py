@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -220,12 +221,20 @@ def test_a_server_is_asked_for_its_model_and_samples_nothing(here: Path) -> None
     assert "the server templates the prompts" in said
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with responses and their pool of two parts, scored by a rule."""
+    folder = tmp_path_factory.mktemp("made")
+    rows = [{"prompt": f"{n}", "responses": ["x", "yy"]} for n in "abc"]
+    write_lines(folder / "given.jsonl", rows)
+    bon_json("score", "given.jsonl", *RULE, "--part-size", "2", cwd=folder)
+    return folder
+
+
 @pytest.fixture
-def pool(here: Path) -> Path:
-    """A pool of two parts of given responses, scored by a rule."""
-    write_lines(here / "given.jsonl", [{"prompt": f"{n}", "responses": ["x", "yy"]} for n in "abc"])
-    bon_json("score", "given.jsonl", *RULE, "--part-size", "2", cwd=here)
-    return here / "given.pool"
+def pool(here: Path, made: Path) -> Path:
+    """Copies of them."""
+    return shutil.copytree(made, here, dirs_exist_ok=True) / "given.pool"
 
 
 def test_a_pool_is_read_to_its_end(here: Path, pool: Path) -> None:
