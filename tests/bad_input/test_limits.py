@@ -281,7 +281,6 @@ def test_a_row_of_100_mb_is_never_held(tmp_path: Path, name: str) -> None:
 
 DENSE = {
     "commas": ("a.csv", "", ",", ""),
-    "lines_of_commas": ("a.csv", "", '"\n",', ""),
     "lists": ("a.jsonl", '", "x": [', "[],", '0], "y": "'),
     "objects": ("a.json", '", "x": [', "{},", '0], "y": "'),
 }
