@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-from support.commands import bon, bon_json, pool_files
+from support.commands import bon_json, pool_files
 from support.datasets import write_lines
 from support.fakes import Run, input_rows
 from support.openai_server import OpenAI
@@ -331,64 +330,3 @@ def test_what_was_sampled_costs_no_room_any_more(here: Path, begun: Path) -> Non
         if one["check"] == "disk"
     )
     assert "(0 prompts × 2 candidates" in text
-
-
-NO_SYSTEM = (
-    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-    "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
-)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.vllm)])
-def test_prompts_that_cannot_be_sampled_are_counted_as_the_run_counts_them(
-    here: Path, engine: str
-) -> None:
-    (here / "t.jinja").write_text(NO_SYSTEM)
-    rows: list[Any] = [
-        {"prompt": "hi"},
-        {"prompt": "long " * 40},
-        {"prompt": ""},
-        {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]},
-        {"prompt": "long " * 20},
-    ]
-    write_lines(here / "ask.jsonl", rows)
-    flags = (
-        *("ask.jsonl", "-m", "gen", "-r", "rm", "--generator-engine", engine, "-n", "2"),
-        *("--chat-template", "t.jinja", "--reward-template", "t.jinja", "--max-model-len", "128"),
-        *("--max-tokens", "8", "--reward-max-length", "60", "--kv-cache-gib", "0.1"),
-        *("-o", "out.parquet"),
-    )
-    found = bon_json("validate", *flags, cwd=here)  # vLLM warns when it is imported
-    done = bon_json("select", *flags, cwd=here)
-    assert {name: found[name] for name in BOOKS} == {name: done[name] for name in BOOKS}
-    assert found["drop_examples"] == done["drop_examples"]
-    assert done["drops"] == {"prompt_too_long": 1, "empty_prompt": 1, "template_error": 1}
-    (scores,) = (here / "ask.pool/scores").glob("*/part-00000.parquet")
-    assert sum(pq.read_table(scores)["truncated"].to_pylist()) == 2  # of one prompt
-    texts = [one["text"] for one in found["findings"] if one["status"] == "warning"]
-    assert any("1 prompts alone are longer than the 60 tokens" in text for text in texts)
-
-
-@pytest.mark.faults
-def test_a_prompt_that_no_scorer_takes_is_dropped_by_both(here: Path) -> None:
-    (here / "t.jinja").write_text(NO_SYSTEM)
-    system = {"role": "system", "content": "s"}
-    write_lines(
-        here / "ask.jsonl",
-        [{"prompt": "hi"}, {"prompt": [system, {"role": "user", "content": "u"}]}],
-    )
-    flags = ("ask.jsonl", *MODELS, *FLAGS, "--reward-template", "t.jinja", "--max-tokens", "4")
-    found, done = validated(*flags), bon_json("select", *flags, cwd=here)
-    assert {name: found[name] for name in BOOKS} == {name: done[name] for name in BOOKS}
-    assert done["drops"] == {"no_scored_candidate": 1}
-    assert done["candidate_drops"] == {"template_error": 2}
-
-
-@pytest.mark.faults
-def test_the_command_itself_is_quiet_and_loads_no_engine(here: Path) -> None:
-    done = bon("validate", "ask.jsonl", "-m", "gen", "-r", "rm", "-n", "2", "--json", cwd=here)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["kept_rows"] == 3
-    assert done.stderr == ""
-    assert not (here / "ask.pool").exists()
