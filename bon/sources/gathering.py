@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
 
@@ -24,13 +25,20 @@ if TYPE_CHECKING:
 
 __all__ = ["gather_rows"]
 
-_BATCH_ROWS = 1024
+_BATCH_ROWS = 4096
 _MEMORY_LIMIT = "384MiB"
 _SCHEMA = pa.schema(
-    [("place", pa.int64()), ("is_row", pa.bool_()), ("key", pa.string()), ("row", pa.string())]
+    [
+        ("place", pa.int64()),
+        ("key", pa.int64()),
+        ("is_row", pa.bool_()),
+        ("start", pa.int64()),
+        ("num_bytes", pa.int64()),
+    ]
 )
+_TYPES = {pa.int64(): "BIGINT", pa.bool_(): "BOOLEAN"}
 _IN_ORDER = """
-    SELECT is_row, rows.row
+    SELECT is_row, start, num_bytes
     FROM rows JOIN (SELECT key, min(place) AS first FROM rows GROUP BY key) USING (key)
     ORDER BY first, place
 """
@@ -42,7 +50,7 @@ def gather_rows(rows: Iterable[ReadRow | Drop], beside: Path) -> Iterator[ReadRo
     Prompts come in the order of their first rows, a prompt's rows in their own; a drop stays behind
     the row before it. So rows that follow each other already come as they are. All rows are read
     before the first one is yielded. They wait in a scratch folder next to `beside`, which takes
-    about as much room as the input, and are sorted by duckdb, which spills to it.
+    about as much room as the input; duckdb sorts where they lie, and spills to it.
 
     Raises:
         InputError: duckdb is not installed.
@@ -67,9 +75,12 @@ def gather_rows(rows: Iterable[ReadRow | Drop], beside: Path) -> Iterator[ReadRo
             "autoload_known_extensions": False,
         }
         try:
-            with duckdb.connect(str(folder / "rows.duckdb"), config=config) as connection:
-                _store(connection, rows)
-                yield from _read_in_order(connection)
+            with (
+                duckdb.connect(str(folder / "order.duckdb"), config=config) as connection,
+                (folder / "rows.jsonl").open("w+b") as file,
+            ):
+                _store(connection, file, rows)
+                yield from _read_in_order(connection, file)
         except duckdb.Error as error:
             raise OutputError(
                 "cannot bring the responses to each prompt together",
@@ -79,33 +90,39 @@ def gather_rows(rows: Iterable[ReadRow | Drop], beside: Path) -> Iterator[ReadRo
             ) from error
 
 
-def _store(connection: DuckDBPyConnection, rows: Iterable[ReadRow | Drop]) -> None:
-    connection.execute("CREATE TABLE rows (place BIGINT, is_row BOOLEAN, key VARCHAR, row VARCHAR)")
-    keyed = _keyed(rows)
-    while batch := list(islice(keyed, _BATCH_ROWS)):
-        columns = [
-            pa.array(values, item.type)
-            for values, item in zip(zip(*batch, strict=True), _SCHEMA, strict=True)
-        ]
-        connection.register("batch", pa.Table.from_arrays(columns, schema=_SCHEMA))
+def _store(connection: DuckDBPyConnection, file: BinaryIO, rows: Iterable[ReadRow | Drop]) -> None:
+    """Write the rows to the file; only where they lie is sorted: long ones need no memory."""
+    columns = ", ".join(f"{item.name} {_TYPES[item.type]}" for item in _SCHEMA)
+    connection.execute(f"CREATE TABLE rows ({columns})")
+    placed = _written(file, rows)
+    while batch := list(islice(placed, _BATCH_ROWS)):
+        values = zip(zip(*batch, strict=True), _SCHEMA, strict=True)
+        arrays = [pa.array(column, item.type) for column, item in values]
+        connection.register("batch", pa.Table.from_arrays(arrays, schema=_SCHEMA))
         connection.execute("INSERT INTO rows SELECT * FROM batch")
         connection.unregister("batch")
+    file.flush()
 
 
-def _keyed(rows: Iterable[ReadRow | Drop]) -> Iterator[tuple[int, bool, str, str]]:
-    key = ""  # of the drops before the first row
+def _written(
+    file: BinaryIO, rows: Iterable[ReadRow | Drop]
+) -> Iterator[tuple[int, int, bool, int, int]]:
+    key = start = 0  # the key of drops before the first row
     for place, row in enumerate(rows):
         if isinstance(row, Drop):
-            yield place, False, key, json.dumps(asdict(row))
+            text = json.dumps(asdict(row))
         else:
-            key = _key(row)
-            yield place, True, key, _as_text(row)
+            key, text = _key(row), _as_text(row)
+        num_bytes = file.write(text.encode())
+        yield place, key, isinstance(row, ReadRow), start, num_bytes
+        start += num_bytes
 
 
-def _key(row: ReadRow) -> str:
-    if row.own_id is None:
-        return content_id(row.messages)
-    return hashlib.blake2b(row.own_id.encode(), digest_size=16).hexdigest()
+def _key(row: ReadRow) -> int:
+    """Return 64 bits of what the row's prompt is known by, as `Ids` keeps them."""
+    known = f"id {row.own_id}" if row.own_id is not None else f"content {content_id(row.messages)}"
+    digest = hashlib.blake2b(known.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 def _as_text(row: ReadRow) -> str:
@@ -115,11 +132,12 @@ def _as_text(row: ReadRow) -> str:
     return json.dumps(said)
 
 
-def _read_in_order(connection: DuckDBPyConnection) -> Iterator[ReadRow | Drop]:
+def _read_in_order(connection: DuckDBPyConnection, file: BinaryIO) -> Iterator[ReadRow | Drop]:
     result = connection.execute(_IN_ORDER)
-    while rows := result.fetchmany(_BATCH_ROWS):
-        for is_row, text in rows:
-            yield _from_json(json.loads(text)) if is_row else Drop(**json.loads(text))
+    while places := result.fetchmany(_BATCH_ROWS):
+        for is_row, start, num_bytes in places:
+            said = json.loads(os.pread(file.fileno(), num_bytes, start))
+            yield _from_json(said) if is_row else Drop(**said)
 
 
 def _from_json(said: dict[str, Any]) -> ReadRow:
