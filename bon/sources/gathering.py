@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pyarrow as pa
 
 from bon.durable import scratch_folder
-from bon.errors import InputError, OutputError, first_line
+from bon.errors import BonError, InputError, OutputError, first_line
 from bon.records import Drop, GivenResponse
 from bon.sources.groups import ReadRow
 from bon.sources.ids import content_id
@@ -81,7 +81,9 @@ def gather_rows(rows: Iterable[ReadRow | Drop], beside: Path) -> Iterator[ReadRo
             ):
                 _store(connection, file, rows)
                 yield from _read_in_order(connection, file)
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError) as error:
+            if isinstance(error, BonError):  # of the reading: some of these are OSErrors too
+                raise
             raise OutputError(
                 "cannot bring the responses to each prompt together",
                 where=str(folder),
