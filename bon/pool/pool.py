@@ -37,6 +37,8 @@ __all__ = [
 PROMPTS = "prompts"
 CANDIDATES = "candidates"
 _COVERS = b"bon.covers"
+_GIVEN = {"spec": "given"}
+"""Settings of what an input brought, scores and verdicts."""
 
 
 def scores_kind(name: str) -> str:
@@ -183,7 +185,8 @@ class Pool:
         if kind not in self._digests:
             scorer = self.manifest.scorers.get(kind.removeprefix("scores/"))
             said = self.manifest.generation if kind == CANDIDATES else scorer
-            self._digests[kind] = settings_digest(said)
+            # scores of the input itself are written before pool.json names them
+            self._digests[kind] = None if said == _GIVEN else settings_digest(said)
         return self._digests[kind]
 
     def _footer(self, kind: str, part: int) -> Footer:

@@ -430,6 +430,35 @@ def test_another_response_to_the_last_old_prompt_is_no_growth(tmp_path: Path) ->
     assert pool_files(root) == before
 
 
+@pytest.mark.parametrize("is_paid", [False, True])
+def test_files_that_were_lost_come_back_and_nothing_else_is_written(
+    tmp_path: Path, is_paid: bool
+) -> None:
+    whole = tmp_path / "whole"
+    if is_paid:
+        bought(whole, ROWS)
+    else:
+        import_responses(whole, plan(ROWS))
+        add_scores(Pool.open(whole), "rule", {}, is_rule=True)
+    names = [name for name in pool_files(whole) if name != "pool.json"]
+    lost = [name for name in names if "/reward/" not in name and "/rule/" not in name]
+    assert {name.rsplit("/", 1)[0] for name in lost} >= {
+        "prompts", "candidates", "scores/given", "scores/label", "drops/prompts",
+    }  # fmt: skip
+    for number, name in enumerate(lost):
+        root = Path(shutil.copytree(whole, tmp_path / str(number)))
+        (root / name).unlink()
+        if name.startswith("drops/"):  # which --repair moves with its part
+            (root / name.removeprefix("drops/")).unlink()
+        inodes = {one: (root / one).stat().st_ino for one in pool_files(root)}
+        import_responses(root, plan(ROWS))
+        assert pool_files(root) == pool_files(whole), name
+        part = name.rsplit("/", 1)[1]
+        again = {one for one in inodes if (root / one).stat().st_ino != inodes[one]}
+        assert all(one.endswith(part) for one in again), "other parts are left alone"
+        assert not any("/reward/" in one or "/rule/" in one for one in again)
+
+
 def test_a_row_that_was_bad_and_is_mended_is_another_input(tmp_path: Path) -> None:
     """As the last row of its part it looks like one that was added."""
     root = bought(tmp_path / "paid", [*BARE[:3], bad_row(3), *BARE[4:]])
