@@ -153,13 +153,8 @@ SAID = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, id=name, marks=() if number < 1 else pytest.mark.faults)
-        for number, name in enumerate(SAID)
-    ],
-)
+@pytest.mark.faults
+@pytest.mark.parametrize("name", SAID)
 def test_what_was_said_with_a_secret_in_it(name: str, place: Path) -> None:
     (place / "bon.toml").write_text(f'[engine_args]\nhf_token = "hf_{CANARY}"\n')
     (place / "other.toml").write_text(f'hub_token = "hf_{CANARY}"\n')
