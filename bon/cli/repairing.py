@@ -79,7 +79,7 @@ def repair_pool(
             next_step=f"run `{_making_command(pool)}`, then this command again",
         )
     for kind in dict.fromkeys(damage.kind for damage in left):
-        run.note(f"{kind} are made again by `{_scoring_command(pool, kind)}`")
+        run.note(f"{kind} are made again by {_scoring_command(pool, kind)}")
     _note_lost_scores(pool, found, redone, run)
     if not found:
         run.note("no file of the pool is damaged")
@@ -97,7 +97,7 @@ def _note_lost_scores(
         if kind not in redone and again & set(pool.layout.numbers(kind)):
             run.note(
                 f"{kind} of candidates that are sampled again are made again by "
-                f"`{_scoring_command(pool, kind)}`"
+                f"{_scoring_command(pool, kind)}"
             )
 
 
@@ -105,7 +105,8 @@ def _scoring_command(pool: Pool, kind: str) -> str:
     name = kind.removeprefix("scores/")
     spec = pool.manifest.scorers.get(name, {}).get("spec", "SPEC")
     said = ["bon", "score", str(pool.layout.root), "-r", f"{name}={spec}", "--repair"]
-    return shlex.join(said)
+    options = " with the options that pool.json tells" if ":" in spec else ""
+    return f"`{shlex.join(said)}`{options}"
 
 
 def _making_command(pool: Pool) -> str:
@@ -124,6 +125,8 @@ def _making_command(pool: Pool) -> str:
         if generation.get("engine") in ("vllm", "transformers"):
             flags += ["--generator-engine", generation["engine"]]
     where = ["--pool", str(pool.layout.root)]
+    if command == "score":
+        where += ["-r", "NAME=SPEC"]  # else it would take the default, and load a model
     return shlex.join(["bon", command, source, *where, *flags, "--repair"])
 
 
