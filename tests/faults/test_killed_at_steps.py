@@ -83,8 +83,8 @@ def test_worker_killed_at_every_step(place: Path) -> None:
 @pytest.mark.faults
 def test_no_worker_outlives_its_killed_run(place: Path) -> None:
     score = killable(place, "score")
-    folder = score.fresh()
     step = next(step for step in score.steps if score.is_workers(step))
+    folder = score.fresh()
     run = Started.paused(step.number, *SCORE, cwd=folder)
     assert len(states(run.process.pid)) > 1
 
