@@ -238,13 +238,13 @@ def test_limit_is_a_view_like_a_pool_of_so_many_rows(tmp_path: Path, limit: int)
 def test_frames_and_parts_do_not_change_a_result_of_many_row_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bon.exports.streams.ROW_GROUP_BYTES", 3000)
+    monkeypatch.setattr("bon.exports.streams.ROW_GROUP_BYTES", 1500)
     rows: list[Prompt | Drop] = [
-        prompt(n, answer=n % 10, note=None if n % 3 else "x" * n) for n in range(90)
+        prompt(n, answer=n % 10, note=None if n % 3 else "x" * n) for n in range(45)
     ]
-    failed = {f"p{n}": [None, 1.0, 0.1] for n in range(0, 90, 7)}
+    failed = {f"p{n}": [None, 1.0, 0.1] for n in range(0, 45, 7)}
     results = set()
-    for size, frame_rows in ((2, 1), (7, 30), (16, 100_000)):
+    for size, frame_rows in ((5, 1), (7, 30), (16, 100_000)):
         monkeypatch.setattr("bon.pipeline.frames._FRAME_ROWS", frame_rows)
         run = Run(rows, part_size=size, scorer=FakeScorer(failed))
         pool = run.scores(tmp_path / f"p{size}")
