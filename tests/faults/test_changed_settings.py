@@ -42,6 +42,7 @@ def assert_refused(here: Path, command: tuple[object, ...], *differences: str) -
     assert (here / "best.parquet").read_bytes() == result
 
 
+@pytest.mark.faults
 def test_all_that_differs_is_listed(here: Path, model: tuple[str, ...]) -> None:
     others = ("--seed", 3, "--temperature", 0.5, "--system-prompt", "Be brief.", "-n", 4)
     command = ("select", "in.jsonl", *model, *others, *SCORERS, *PART, *RULES)
