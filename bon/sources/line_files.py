@@ -95,7 +95,7 @@ class _Lines:
         while line := read(MAX_ROW_BYTES):
             self.number += 1
             self.num_chars += len(line)
-            if self.num_chars < MAX_ROW_BYTES and not self._has_too_many_fields(line):
+            if self.num_chars <= _MAX_FIELDS or not self._takes_too_much(line):
                 yield line
                 continue
             piece = line
@@ -105,13 +105,12 @@ class _Lines:
             # no text: the reader stops here with its own error, and can go on with the next line
             yield cast(str, None)
 
-    def _has_too_many_fields(self, line: str) -> bool:
-        """Count where a record is large: a field takes eight times the room of its comma."""
-        if self.num_chars <= _MAX_FIELDS:
+    def _takes_too_much(self, line: str) -> bool:
+        """Tell a record that is too long, or of too many fields: each is eight times its comma."""
+        if self.num_chars - len(line) <= _MAX_FIELDS:  # so far there was no reason to count
             self._num_delimiters = 0
-            return False
         self._num_delimiters += line.count(self._delimiter)
-        return self._num_delimiters > _MAX_FIELDS
+        return self.num_chars >= MAX_ROW_BYTES or self._num_delimiters > _MAX_FIELDS
 
 
 def _read_header(reader: Any, file: InputFile, lines: _Lines) -> list[str]:
