@@ -18,7 +18,7 @@ from bon.cli.app import OVERVIEW, app
 PACKAGE = Path(__file__).parent.parent / "bon"
 HEAVY = ("torch", "transformers", "vllm", "datasets", "ray", "trl", "peft", "huggingface_hub")
 HEAVY += ("datasketch", "py3langid", "math_verify", "scipy", "sympy", "pandas", "statsmodels")
-HEAVY += ("httpx", "tenacity")
+HEAVY += ("httpx", "tenacity", "duckdb")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
 VOCABULARY |= {"heartbeat", "memory", "redaction", "shown", "signals"}
