@@ -110,13 +110,10 @@ def test_a_limit_on_file_sizes(place: Path, tmp_path: Path, most_bytes: int) -> 
     assert pool_files(pool) == pool_files(place / "free" / "p.pool")
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("command", "suffix"),
-    [
-        pytest.param(c, s, marks=[] if (c, s) == ("select", ".jsonl.gz") else pytest.mark.faults)
-        for c in COMMANDS
-        for s in SUFFIXES
-    ],
+    [(command, suffix) for command in COMMANDS for suffix in SUFFIXES],
 )
 def test_an_output_that_does_not_fit_leaves_the_old_one(
     place: Path, tmp_path: Path, command: str, suffix: str
