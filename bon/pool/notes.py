@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bon.records import Drop
 
@@ -28,6 +29,8 @@ _CONTENT = {
     "candidates": ["prompt_id", "candidate", "response", "token_ids"],  # not logprob's last bits
 }
 """What the digest of a part is made of, where other parts are made from it."""
+_FORM = 1
+"""Version of the form in which a digest takes the values; every digest begins with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +77,51 @@ def _parsed(text: bytes) -> PartNote:
 
 
 def content_digest(kind: str, table: pa.Table) -> str | None:
-    """Return a digest of a part's rows, however they lie in memory; none for scores."""
+    """Return a digest of a part's values, however they lie in memory; none for scores.
+
+    It is made in a form of our own, so no version of Arrow changes it.
+    """
     columns = _CONTENT.get(kind)
     if columns is None:
         return None
     digest = hashlib.blake2b(digest_size=16)
     for name in columns:
+        digest.update(f"{name} {table.num_rows};".encode())
         # only more text than one array holds stays in several chunks
         for chunk in table.select([name]).combine_chunks().column(0).chunks:
-            # taken, not sliced: a slice may be written with bytes of rows that are not in it
-            rows = chunk.take(pa.array(np.arange(len(chunk))))
-            digest.update(pa.record_batch([rows], [name]).serialize())
-    return digest.hexdigest()
+            _add_values(digest, chunk)
+    return f"{_FORM}:{digest.hexdigest()}"
+
+
+def _add_values(digest: hashlib.blake2b, array: pa.Array) -> None:
+    """Add how many values there are, which of them are null, and the lengths and bytes of others.
+
+    What lies in memory under a null, or outside of a slice, is none of them.
+    """
+    digest.update(f"{len(array)},{array.null_count};".encode())
+    if array.null_count:
+        digest.update(np.packbits(_numpy(pc.is_valid(array))).data)
+        array = array.drop_null()
+    if not len(array):
+        return
+    if pa.types.is_struct(array.type):
+        for field in array.flatten():
+            _add_values(digest, field)
+    elif pa.types.is_list(array.type):
+        _add_values(digest, pc.list_value_length(array))
+        _add_values(digest, array.flatten())
+    elif pa.types.is_string(array.type):
+        _add_values(digest, pc.binary_length(array))
+        _, offsets, text = array.buffers()
+        ends = np.frombuffer(offsets, np.int32)
+        digest.update(text[ends[array.offset] : ends[array.offset + len(array)]] if text else b"")
+    else:
+        values = _numpy(array)
+        digest.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).data)
+
+
+def _numpy(array: pa.Array) -> np.ndarray[Any, Any]:
+    return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
 def drops_digest(drops: Sequence[Drop]) -> str | None:

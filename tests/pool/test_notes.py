@@ -7,7 +7,7 @@ import pytest
 from support.killed_commit import ROWS
 
 from bon.pool.notes import NOTE, PartNote, content_digest, drops_digest, settings_digest
-from bon.records import CANDIDATES_SCHEMA, Drop
+from bon.records import CANDIDATES_SCHEMA, PROMPTS_SCHEMA, Drop
 
 TABLE = pa.Table.from_pylist(ROWS, CANDIDATES_SCHEMA)
 
@@ -40,6 +40,33 @@ def test_rows_have_one_digest_however_they_lie_in_memory() -> None:
     first = pa.Table.from_pylist(ROWS[:9], CANDIDATES_SCHEMA)
     assert content_digest("candidates", TABLE.slice(0, 9)) == content_digest("candidates", first)
     assert content_digest("scores/rm", TABLE) is None
+
+
+def test_no_version_of_arrow_changes_a_digest() -> None:
+    """Pools hold them: another digest for the same rows would make every part another one."""
+    message = {"role": "user", "content": "größer?"}
+    prompts = [
+        {"prompt_id": f"p{n}", "prompt": [message] * n, "extra": "{}", "row": n, "where": None}
+        for n in range(3)
+    ]
+    table = pa.Table.from_pylist(prompts, PROMPTS_SCHEMA)
+    assert content_digest("prompts", table) == "1:a51277a4991282350d5f7b32cb8a6583"
+    rows = [*ROWS[:3], {**ROWS[3], "token_ids": None}, {**ROWS[4], "token_ids": [], "response": ""}]
+    table = pa.Table.from_pylist(rows, CANDIDATES_SCHEMA)
+    assert content_digest("candidates", table) == "1:b7595c16d24dbf14fc6195c4abd07990"
+    assert content_digest("candidates", table.slice(0, 0)) == "1:a884b07b74b088bac5cf6631639ad909"
+
+
+def test_what_lies_under_a_null_does_not_count() -> None:
+    ids = TABLE["token_ids"].combine_chunks()
+    mask = pa.array([n % 2 == 0 for n in range(len(TABLE))])
+    under = pa.ListArray.from_arrays(ids.offsets, ids.values, mask=mask)
+    column = CANDIDATES_SCHEMA.get_field_index("token_ids")
+    tables = [
+        TABLE.set_column(column, "token_ids", pa.array(values, pa.list_(pa.int32())))
+        for values in (under, under.to_pylist())
+    ]
+    assert len({content_digest("candidates", table) for table in tables}) == 1
 
 
 @pytest.mark.parametrize("change", [{"response": "x"}, {"token_ids": None}, {"candidate": 1}])
