@@ -8,6 +8,8 @@ from typing import Any, TypedDict
 
 import pyarrow as pa
 
+from bon.shown import encodable
+
 __all__ = [
     "CANDIDATES_SCHEMA",
     "DROPS_SCHEMA",
@@ -68,6 +70,10 @@ class Drop:
     """Position among all input rows, from 0."""
     candidate: int | None = None
     """The candidate's number where one candidate was dropped, none for a whole row."""
+
+    def __post_init__(self) -> None:
+        """Make sure that the sentence can be stored: it may quote a library or a server."""
+        object.__setattr__(self, "detail", encodable(self.detail))
 
 
 @dataclass(frozen=True, slots=True)

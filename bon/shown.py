@@ -8,7 +8,7 @@ from typing import Any
 
 from bon.redaction import redacted
 
-__all__ = ["json_text", "printable", "shown"]
+__all__ = ["encodable", "json_text", "printable", "shown"]
 
 # ISO control codes, the marks that turn the direction of text, line separators, annotation marks
 # and tags, which are not seen, lone surrogates
@@ -16,6 +16,18 @@ _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f\ud800-\udfff]"
 )
+
+
+def encodable(text: str) -> str:
+    """Return a text as UTF-8 can hold it: what is half of a character becomes U+FFFD.
+
+    JSON may hold such halves (lone surrogates), and Arrow takes none.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def printable(text: str, *, keep_lines: bool = False) -> str:

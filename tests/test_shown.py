@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bon.shown import printable
+from bon.records import Drop
+from bon.shown import encodable, printable
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,10 @@ def test_nothing_that_controls_a_terminal_is_left(text: str) -> None:
     assert not {"Cc", "Cs", "Zl", "Zp"} & {unicodedata.category(one) for one in shown}
     bidi = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
     assert not bidi & {unicodedata.bidirectional(one) for one in shown}
+
+
+def test_halves_of_characters_can_be_stored() -> None:
+    assert encodable("half \ud83d, whole \ud83d\ude00, é") == "half \ufffd, whole \U0001f600, é"
+    text = "nothing to mend: é \U0001f600"
+    assert encodable(text) is text
+    assert Drop("function_failed", "ValueError: bad \ud800").detail == "ValueError: bad \ufffd"

@@ -272,7 +272,7 @@ class RunSettings(Settings):
     these parts again."""
     stall_timeout: float = Field(default=600.0, gt=0.0)
     """Seconds without any sign of life after which a model's process is taken for hung; it is ended
-    and started again."""
+    and started again. While a user's own rule runs they do not count."""
     load_timeout: float = Field(default=3600.0, gt=0.0)
     """Seconds that a model may take to load."""
 

@@ -27,7 +27,7 @@ from bon.signals import held, received
 
 __all__ = ["LocalEngine"]
 
-_LOG_TAIL_LINES = 15
+_LOG_TAIL_LINES, _LOG_TAIL_BYTES = 15, 1 << 16
 _STOP_TIMEOUT_S = 10.0
 _LONGEST_LOOK_S = 1.0
 
@@ -155,8 +155,8 @@ class LocalEngine:
     def _hung(self, limit_s: float, was_ready: bool) -> Lost:
         cause = f"no sign of life for {limit_s:g} s"
         error = self._error("the model's process hangs", cause)
-        if not was_ready:
-            error.next_step += "; --load-timeout allows more time for loading"
+        flag = "--stall-timeout" if was_ready else "--load-timeout"
+        error.next_step += f"; {flag} allows more time"
         return Lost("worker_hung", cause, error, was_ready)
 
     def _error(self, what: str, cause: str) -> BonError:
@@ -223,8 +223,12 @@ def _stop(process: BaseProcess, *, wait: bool) -> None:
 
 
 def _tail(log: Path | None) -> str:
+    if log is None:
+        return ""
     try:
-        text = log.read_text(encoding="utf-8", errors="replace") if log else ""
+        with log.open("rb") as file:  # runs append to it: it may have gigabytes
+            file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return ""
     lines = text.rpartition(WORKER_BEGINS)[2].splitlines()[-_LOG_TAIL_LINES:]

@@ -21,7 +21,7 @@ from bon.records import Drop
 __all__ = ["Attempt", "Lost", "Recovery"]
 
 
-_MOST_OTHERS = 8
+_MOST_OTHERS = 4
 """Prompts that are tried before the machine is blamed."""
 
 
@@ -56,6 +56,8 @@ class Recovery:
     """Searches that found nothing, by part."""
     _num_lived: int = 0
     """Workers that did what they were given, and parts: not everything ends a worker."""
+    _witness: tuple[int, str] | None = None
+    """A prompt, with its part, that lived in this search."""
 
     def run(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event]:
         """Do all parts and yield events as they come.
@@ -84,19 +86,19 @@ class Recovery:
             elif left:
                 num_unloaded = 0
                 self._deaths[left[0]] += 1
-                if self._deaths[left[0]] == 1 and num_at_once >= len(left):
+                if self._deaths[left[0]] > 1 and len(batch) == 1:
+                    work = yield from self._without_killers(work, left, lost)
+                elif self._deaths[left[0]] == 1 and num_at_once in (1, len(parts)):
                     yield Restarted(lost.cause, "starting it again")
-                elif len(batch) > 1:
+                else:
                     num_at_once = 1
                     yield Restarted(lost.cause, "going on one part at a time")
-                else:
-                    work = yield from self._without_killers(work, left, lost)
 
     def _without_killers(
         self, work: PartWork, left: list[int], lost: Lost
     ) -> Generator[Restarted, None, PartWork]:
         """Return the work without the prompts of the first part that end a worker by themselves."""
-        part, lived_before = left[0], self._num_lived
+        part, self._witness = left[0], None
         suspects = work.prompt_ids(part)
         doing = f"looking for the prompt of part {part} that does it, among {len(suspects)}"
         yield Restarted(lost.cause, doing)
@@ -105,14 +107,11 @@ class Recovery:
         while groups:
             group = groups.pop()
             if len(group) > 1:
-                groups += self._halves_that_kill(work, part, group)
+                groups += self._halves_that_kill(work, left, group)
                 continue
-            again = self._tried(work, part, group)
+            again = self._kills_alone(work, left, group)
             if again is not None:
-                if self._num_lived == lived_before and not self._others_live(work, left, group[0]):
-                    raise again.error
-                detail = f"the model's process ends whenever it is given it: {again.cause}"
-                killers[group[0]] = Drop(again.reason, detail)
+                killers[group[0]] = Drop(again.reason, f"{again.cause}, whenever it is computed")
                 yield Restarted(again.cause, f"dropping the prompt id={group[0]}")
         if not killers:
             self._searches[part] += 1
@@ -122,23 +121,47 @@ class Recovery:
         dropped = {**work.scope.dropped, **killers}
         return work.within(Scope(dropped=dropped))
 
-    def _halves_that_kill(self, work: PartWork, part: int, group: list[str]) -> list[list[str]]:
+    def _halves_that_kill(
+        self, work: PartWork, left: list[int], group: list[str]
+    ) -> list[list[str]]:
         """Return those halves of prompts that end a worker together which do so too."""
         middle = len(group) // 2
         first, second = group[:middle], group[middle:]
-        if self._tried(work, part, first) is None:
+        if self._tried(work, left[0], first) is None:
             return [second]  # one of them must do it
-        return [first] if self._tried(work, part, second) is None else [first, second]
+        lost = self._tried(work, left[0], second)
+        if lost is None:
+            return [first]
+        self._check_machine(work, left, group[0], lost)
+        return [first, second]
 
-    def _others_live(self, work: PartWork, left: list[int], killer: str) -> bool:
-        """Tell whether any of a few other prompts lives, after only deaths were seen."""
+    def _kills_alone(self, work: PartWork, left: list[int], group: list[str]) -> Lost | None:
+        """Tell how one prompt ends a worker: twice, while another prompt does not."""
+        lost = self._tried(work, left[0], group)
+        if lost is None:
+            return None
+        self._check_machine(work, left, group[0], lost)
+        return self._tried(work, left[0], group)
+
+    def _check_machine(self, work: PartWork, left: list[int], suspect: str, lost: Lost) -> None:
+        """Make sure that a prompt still lives: one that did in this search, or any of a few others.
+
+        Raises:
+            BonError: none does, so it is the model or the machine that is at fault.
+        """
+        if self._witness is not None:
+            part, prompt_id = self._witness
+            if self._tried(work, part, [prompt_id]) is not None:
+                raise lost.error
+            return
         others = [(part, one) for part in left[1:_MOST_OTHERS] for one in work.prompt_ids(part)[:1]]
-        same = [(left[0], one) for one in work.prompt_ids(left[0]) if one != killer]
+        same = [(left[0], one) for one in work.prompt_ids(left[0]) if one != suspect]
         others += same[:: max(1, len(same) // _MOST_OTHERS)]
         for part, prompt_id in others[:_MOST_OTHERS]:
             if self._tried(work, part, [prompt_id]) is None:
-                return True
-        return not others and self._num_lived > 0  # nothing else is left: as it was before
+                return
+        if others or not self._num_lived:
+            raise lost.error
 
     def _tried(self, work: PartWork, part: int, group: list[str]) -> Lost | None:
         """Give a worker these prompts alone, commit nothing, and return how it was lost."""
@@ -149,6 +172,7 @@ class Recovery:
             lost = next((event for event in events if isinstance(event, Lost)), None)
             if lost is None:
                 self._num_lived += 1
+                self._witness = part, group[0]
                 return None
             if lost.was_ready:
                 return lost

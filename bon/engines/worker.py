@@ -20,6 +20,7 @@ from bon.memory import FREE_MEMORY, is_lack_of_memory
 from bon.protocols import PartWork, Ready
 from bon.signals import STOPPING
 from bon.standard_streams import forgiving_text
+from bon.system_faults import system_fault
 
 __all__ = ["WORKER_BEGINS", "Failed", "Finished", "work_alone"]
 
@@ -72,7 +73,8 @@ def work_alone(
         sender.send(Finished())
     except Exception as error:
         _print_trace()
-        sender.send(Failed(_as_ours(error, log), is_ready and _is_models(error)))
+        ours = _as_ours(error, log)
+        sender.send(Failed(ours, is_ready and type(ours) is EngineError))
     finally:
         with suppress(OSError):  # a log on a full disk
             sys.stdout.flush()
@@ -80,14 +82,13 @@ def work_alone(
         sender.close()
 
 
-def _is_models(error: Exception) -> bool:
-    """Tell whether an error came out of the model's work, not of its settings, files or servers."""
-    return type(error) is EngineError or not isinstance(error, BonError)
-
-
 def _as_ours(error: Exception, log: Path | None) -> BonError:
+    """Return an error of ours; it is an `EngineError` where it came out of the model's work, not of
+    settings, files, servers or the system."""
     if isinstance(error, BonError):
         return error
+    if not is_lack_of_memory(error) and (fault := system_fault(error)) is not None:
+        return fault
     last = traceback.extract_tb(error.__traceback__)[-1]
     trace = f"its full trace is in {log or 'the output above'}; what is committed stays"
     return EngineError(

@@ -67,6 +67,8 @@ class VllmGenerator:
             vocab_size=int(config.model_config.get_vocab_size()),
         )
         self._prompts.check(self.model_path)
+        # a prompt is read and its responses are written within as many steps, even one token each
+        self._most_steps = 2 * int(config.model_config.max_model_len) + 1000
         self._capacity = 2 * int(config.scheduler_config.max_num_seqs)
         self._lora = self._lora_request()
         self._sampling_parameters = self._common_sampling()
@@ -81,7 +83,7 @@ class VllmGenerator:
         engine = self._llm.llm_engine
         waiting = iter(requests)
         in_flight: dict[str, GenerationRequest] = {}
-        number, more = 0, True
+        number, more, num_steps = 0, True, 0
         try:
             while more or in_flight:
                 # candidates, not prompts: most of a prompt's may be done while one runs on
@@ -97,9 +99,12 @@ class VllmGenerator:
                     key, number = str(number), number + 1
                     self._submit(key, tokens, request)
                     in_flight[key] = request
-                beat()
+                num_steps += 1
+                if num_steps < self._most_steps:  # else it turns round without getting anywhere
+                    beat()
                 for output in engine.step() if in_flight else ():
                     if output.finished:
+                        num_steps = 0
                         yield _result(in_flight.pop(output.request_id), output)
         finally:  # a stream that is left must not go on running in the engine
             if in_flight:

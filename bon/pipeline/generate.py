@@ -44,7 +44,7 @@ class _OpenPart:
 
     @property
     def complete(self) -> bool:
-        return len(self.results) == len(self.prompts)
+        return not self.missing
 
     @property
     def missing(self) -> list[Prompt]:

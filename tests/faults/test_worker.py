@@ -198,10 +198,13 @@ def until(met: Callable[[], Any], timeout_s: float = 120.0) -> Any:
 @pytest.mark.faults
 def test_a_worker_that_hangs_is_started_again(tmp_path: Path) -> None:
     responses(tmp_path)
-    (tmp_path / "my.py").write_text(FUNCTION.format(trouble="time.sleep(0.02)"))
+    waits = 'while "answer 30" in response and not os.path.exists("go"): time.sleep(0.05)'
+    (tmp_path / "my.py").write_text(FUNCTION.format(trouble=waits))
+    (tmp_path / "go").touch()
     command = ("score", "in.jsonl", "-r", "f=rule:my.py:score", "--part-size", "4")
     assert bon(*command, "--pool", "whole.pool", cwd=tmp_path).returncode == 0
 
+    (tmp_path / "go").unlink()
     process = subprocess.Popen(
         [sys.executable, "-m", "bon", *command, "--pool", "in.pool", "--stall-timeout", "3"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -209,6 +212,7 @@ def test_a_worker_that_hangs_is_started_again(tmp_path: Path) -> None:
     until(lambda: (tmp_path / "in.pool/scores/f/part-00001.parquet").exists())
     (worker,) = children(process.pid)
     os.kill(worker, signal.SIGSTOP)  # a hang that nothing in the process can end
+    (tmp_path / "go").touch()
     _, stderr = process.communicate(timeout=120)
 
     assert process.returncode == 0, stderr

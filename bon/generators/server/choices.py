@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bon.records import Candidate, Drop
+from bon.shown import encodable
 
 __all__ = ["Answered", "read_answer"]
 
@@ -86,7 +87,7 @@ def _text(choice: Mapping[str, Any]) -> str:
         text = choice["text"]
     if not isinstance(text, str | None):
         raise TypeError("the response is no text")
-    return text or ""
+    return encodable(text or "")
 
 
 def _logprobs(said: Any) -> list[Any] | None:

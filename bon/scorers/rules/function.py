@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from bon.config import ScorerSettings
 from bon.config.base import Settings
 from bon.errors import EngineError
-from bon.heartbeat import beating
 from bon.records import CandidateGroup, Drop
 from bon.scorers.rules.options import read_options, where
 from bon.scorers.rules.scorer import PREFIX
@@ -112,17 +111,15 @@ class FunctionRule:
         assert self._function and self._thread and self._runner
         try:
             # copies: the function may change what it is given
-            with beating():  # how long it may take is its user's affair
-                returned = self._function(
-                    [[dict(message) for message in group.messages] for group, _ in items],
-                    [response for _, response in items],
-                    [dict(group.extra) for group, _ in items],
-                )
-                if inspect.iscoroutine(returned):
-                    returned = self._thread.submit(self._runner.run, returned).result()
-                is_list = not isinstance(returned, str | bytes | Mapping)
-                if isinstance(returned, Iterable) and is_list:
-                    return list(returned)
+            returned = self._function(
+                [[dict(message) for message in group.messages] for group, _ in items],
+                [response for _, response in items],
+                [dict(group.extra) for group, _ in items],
+            )
+            if inspect.iscoroutine(returned):
+                returned = self._thread.submit(self._runner.run, returned).result()
+            if isinstance(returned, Iterable) and not isinstance(returned, str | bytes | Mapping):
+                return list(returned)
         except (Exception, SystemExit) as error:
             fault = described(error, self._file.path)
             if fault not in self._traces:

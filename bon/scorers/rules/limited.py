@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bon.errors import EngineError
-from bon.heartbeat import beat
+from bon.errors import WorkerDiedError
 from bon.records import Drop
 
 __all__ = ["LimitedProcess"]
@@ -49,7 +48,7 @@ class LimitedProcess:
         """Start the process and wait until it is prepared.
 
         Raises:
-            EngineError: it did not come up.
+            WorkerDiedError: it did not come up.
         """
         self._process = subprocess.Popen(
             # -P: its folder holds a math.py, which must not stand before the standard library's
@@ -60,7 +59,7 @@ class LimitedProcess:
         reply = self._exchanged(self._setup, _START_S)
         if not reply:
             how = self._end(kill=reply is None)
-            raise EngineError(
+            raise WorkerDiedError(
                 f"the process of {self._rule} did not start",
                 why=how,
                 next_step="see what it wrote above or in the worker's log; "
@@ -74,7 +73,6 @@ class LimitedProcess:
 
     def ask(self, request: Any) -> Any:
         """Return the answer, or a drop where there was none: `rule_timeout` or `rule_crashed`."""
-        beat()
         if self._process is None or self._process.poll() is not None:
             self.stop()
             self.start()

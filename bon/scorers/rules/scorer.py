@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 from bon.config import ScorerSettings
+from bon.heartbeat import beating
 from bon.records import CandidateGroup, Drop, Scores
 
 __all__ = ["PREFIX", "Rule", "RuleScorer"]
@@ -96,7 +97,8 @@ class RuleScorer:
 
     def score(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
         """Apply the rule to every response of every group; what fails is none, with its reason."""
-        rewards = self.rule.rewards(groups)
+        with beating():  # what may take long has limits of its own; a user's function has none
+            rewards = self.rule.rewards(groups)
         return [_scores(group, one) for group, one in zip(groups, rewards, strict=True)]
 
 
