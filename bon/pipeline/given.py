@@ -7,15 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from bon.errors import SettingsMismatchError
+from bon.pipeline.given_changes import changed, grew, refuse_other
 from bon.pipeline.given_parts import (
     GIVEN_SCORER,
     LABEL_SCORER,
     GivenPart,
-    first_difference,
     given_parts,
     of_prompts,
     score_table,
@@ -44,8 +41,6 @@ _SCORE_KINDS = tuple(map(scores_kind, _SCORERS))
 _KEYS = ["prompt_id", "candidate"]
 _GATHERED = "gathered"
 """Key in `pool.json`'s input of pools whose prompts' rows stood apart."""
-_SAME = ["prompt_id", "prompt", "extra", "row"]
-"""Columns of a prompt that do not change when its file is renamed."""
 
 
 def import_responses(root: Path, plan: GivenPlan) -> Pool:
@@ -71,7 +66,7 @@ def import_responses(root: Path, plan: GivenPlan) -> Pool:
     if pool is None or not stays:
         pool = _start(root, plan)
     _gather_as_before(pool, plan)
-    _undo_unfinished(pool)
+    _undo_unfinished_growth(pool)
     num_rows = _write_parts(pool, plan, may_gather=not stays)
     is_gathered = _is_gathered(pool)
     if plan.rows.is_scattered and not stays:
@@ -79,12 +74,13 @@ def import_responses(root: Path, plan: GivenPlan) -> Pool:
         pool = _start(root, plan)
         plan.rows.gather(_beside(pool))
         num_rows = _write_parts(pool, plan)
-    _fill_unknown(pool, num_rows)
     whole = plan.limit is None or num_rows < plan.limit
+    _undo_unfinished_parts(pool, whole)
+    _fill_unknown(pool, num_rows)
     if num_rows < _num_rows(pool):
         if whole:
             why = f"the input ends after {num_rows} rows; the pool has {_num_rows(pool)}"
-            raise _changed(pool, why)
+            raise changed(pool, why)
         return pool  # a smaller limit: the pool's own rows stay
     new = {
         "settings": plan.fingerprint,
@@ -140,12 +136,10 @@ def refuse_other_responses(pool: Pool, plan: GivenPlan) -> None:
     for part in given_parts(plan.rows, pool.manifest.part_size):
         num_rows += part.num_rows
         if part.number in finished:
-            _grew(pool, part, plan.limit is not None and num_rows >= plan.limit)
+            grew(pool, part, plan.limit is not None and num_rows >= plan.limit)
     whole = plan.limit is None or num_rows < plan.limit
     if whole and num_rows < _num_rows(pool):
-        raise _changed(
-            pool, f"the input ends after {num_rows} rows; the pool has {_num_rows(pool)}"
-        )
+        raise changed(pool, f"the input ends after {num_rows} rows; the pool has {_num_rows(pool)}")
 
 
 def has_paid_scores(pool: Pool) -> bool:
@@ -270,15 +264,10 @@ def _fits_prompts(pool: Pool, kind: str) -> bool:
     )
 
 
-def _undo_unfinished(pool: Pool) -> None:
-    """Take back parts, and rows of parts, whose prompts were never committed."""
-    finished = set(pool.layout.numbers(PROMPTS))
+def _undo_unfinished_growth(pool: Pool) -> None:
+    """Take back rows of parts whose prompts were never committed."""
     for kind in _given_kinds(pool):
-        for number in pool.layout.numbers(kind):
-            if number not in finished:
-                pool.layout.part(kind, number).unlink()
-                pool.layout.drops(kind, number).unlink(missing_ok=True)
-                continue
+        for number in set(pool.layout.numbers(kind)) & set(pool.layout.numbers(PROMPTS)):
             end = number * pool.manifest.part_size + pool.covers(PROMPTS, number)
             drops = pool.stored_drops(kind, number)
             old_drops = [drop for drop in drops if drop.row < end]
@@ -288,17 +277,35 @@ def _undo_unfinished(pool: Pool) -> None:
                 pool.commit(kind, number, table, old_drops, covers=len(ids))
 
 
+def _undo_unfinished_parts(pool: Pool, whole: bool) -> None:
+    """Take back parts whose prompts were never committed; where they were paid for, they were."""
+    finished = set(pool.layout.numbers(PROMPTS))
+    paid = {n for name in _paid_scorers(pool) for n in pool.layout.numbers(scores_kind(name))}
+    if whole and not paid <= finished:
+        raise changed(pool, f"it ends before part {min(paid - finished)}, which was scored")
+    for kind in _given_kinds(pool):
+        for number in set(pool.layout.numbers(kind)) - finished - paid:
+            _remove(pool, kind, number)
+
+
+def _remove(pool: Pool, kind: str, number: int) -> None:
+    pool.layout.part(kind, number).unlink(missing_ok=True)
+    pool.layout.drops(kind, number).unlink(missing_ok=True)
+
+
 def _write(pool: Pool, part: GivenPart, *, stopped: bool) -> None:
     """Commit a part, unless it is there; `stopped` says that a limit may have cut it off."""
     number, prompts = part.number, part.tables[PROMPTS]
     is_there = number in pool.layout.numbers(PROMPTS)
-    if is_there and not _grew(pool, part, stopped):
+    if is_there and not grew(pool, part, stopped):
         if part.num_rows == pool.covers(PROMPTS, number):
             lost = [k for k in (*_SCORE_KINDS, CANDIDATES) if number not in pool.layout.numbers(k)]
             _commit(pool, part, lost)
         return
     if not is_there:
-        _refuse_other(pool, part)
+        refuse_other(pool, part, map(scores_kind, _paid_scorers(pool)))
+        for kind in {*_SCORE_KINDS} - part.tables.keys():
+            _remove(pool, kind, number)  # of rows that were read before, and never committed
     # The prompts come last: where they are, the rest of the part is there too.
     _commit(pool, part, (*_SCORE_KINDS, CANDIDATES))
     pool.commit(PROMPTS, number, prompts, part.drops[PROMPTS], covers=part.num_rows)
@@ -320,19 +327,6 @@ def _commit(pool: Pool, part: GivenPart, kinds: Iterable[str]) -> None:
             )
 
 
-def _refuse_other(pool: Pool, part: GivenPart) -> None:
-    """Refuse rows for a part whose prompts were lost, where others were paid for."""
-    prompts, candidates = part.tables[PROMPTS], part.tables[CANDIDATES]
-    for name in _paid_scorers(pool):
-        kind = scores_kind(name)
-        if part.number not in pool.layout.numbers(kind):
-            continue
-        note, covered = pool.note(kind, part.number), pool.covers(kind, part.number)
-        scored = of_prompts(candidates, prompts["prompt_id"].slice(0, covered))
-        if note and note.made_of not in (None, content_digest(CANDIDATES, scored)):
-            raise _changed(pool, f"{name} has scored other {CANDIDATES} of part {part.number}")
-
-
 def _fill_unknown(pool: Pool, num_rows: int) -> None:
     """Write parts without a single score where other parts have some: all have the file then.
 
@@ -344,57 +338,3 @@ def _fill_unknown(pool: Pool, num_rows: int) -> None:
                 candidates = pool.read(CANDIDATES, number, _KEYS)
                 table = score_table(candidates, [None] * candidates.num_rows)
                 pool.commit(kind, number, table, [], covers=pool.num_prompts(number))
-
-
-def _grew(pool: Pool, part: GivenPart, stopped: bool) -> bool:
-    """Tell whether new rows follow a part's old ones; refuse if the old ones changed."""
-    covered = pool.covers(PROMPTS, part.number)
-    end = part.number * pool.manifest.part_size + min(covered, part.num_rows)
-    old, new = (
-        table.filter(pc.less(table["row"], end))
-        for table in (pool.read(PROMPTS, part.number), part.tables[PROMPTS])
-    )
-    index = first_difference(old.select(_SAME), new.select(_SAME))
-    if index is not None:
-        where = [*new["where"].to_pylist()[index:], *old["where"].to_pylist()[index:]][0]
-        raise _changed(pool, f"{where} is another row now, or was none that could be read")
-    if part.num_rows < covered and not stopped:
-        raise _changed(pool, f"the input ends after {end} rows; the pool has more")
-    for kind in (CANDIDATES, *_SCORE_KINDS):
-        index = _difference(pool, part, kind, old["prompt_id"])
-        if index is not None:
-            where = new["where"][index].as_py()
-            raise _changed(pool, f"{where} has other {kind.replace('scores/', 'scores: ')} now")
-    return part.num_rows > covered
-
-
-def _difference(pool: Pool, part: GivenPart, kind: str, ids: pa.ChunkedArray) -> int | None:
-    """Return the first prompt of which the pool and the part have not the same.
-
-    Where there are no scores, they are unknown ones.
-    """
-    is_there = pool.layout.part(kind, part.number).exists()
-    complete = [CANDIDATES, *map(scores_kind, pool.manifest.scorers)]
-    if not is_there and kind in complete:
-        return None  # it was lost, and nothing is left to compare
-    old = pool.read(kind, part.number) if is_there else None
-    both = (old, part.tables.get(kind))
-    tables = [of_prompts(table, ids) for table in both if table is not None]
-    if len(tables) == 1:
-        known = tables[0].filter(pc.is_valid(tables[0]["score"]))
-        tables = [known, known.slice(0, 0)]
-    index = first_difference(*tables) if tables else None
-    if index is None:
-        return None
-    longer = max(tables, key=len)
-    return int(pc.index(ids, longer["prompt_id"][index]).as_py())
-
-
-def _changed(pool: Pool, why: str) -> SettingsMismatchError:
-    return SettingsMismatchError(
-        "the input is not the one that this pool was made and scored from",
-        where=str(pool.layout.root),
-        why=why,
-        next_step="restore the input, add new rows only at its end, or give another --pool to "
-        "start afresh",
-    )

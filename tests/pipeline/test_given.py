@@ -288,6 +288,29 @@ def test_paid_scores_are_never_mixed_with_another_input(paid: Path, other: Any) 
     assert pool_files(paid) == before
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ROWS[:4],
+        [*ROWS[:6], responses(5, -0.25, 2.0, 0.75)],
+        [*ROWS[:6], responses(5, -0.25, 2.0)],
+        [*ROWS[:6], replace(ROWS[6], prompt=prompt(5, "another question", k=5))],
+    ],
+    ids=["ends before", "other score", "one response less", "another prompt"],
+)
+@pytest.mark.parametrize("digest", [None, "same"])
+def test_where_prompts_are_lost_another_input_takes_nothing_else_with_it(
+    paid: Path, rows: Rows, digest: str | None
+) -> None:
+    (paid / PROMPTS / "part-00001.parquet").unlink()
+    before = pool_files(paid)
+    with pytest.raises(SettingsMismatchError, match="the input is not the one"):
+        import_responses(paid, plan(rows, digest=digest))
+    assert pool_files(paid) == before
+    import_responses(paid, plan(ROWS[:7], limit=3))
+    assert pool_files(paid).keys() == before.keys()
+
+
 BARE: Rows = [responses(row, None) for row in range(6)]
 LATE: Rows = [
     *BARE,
