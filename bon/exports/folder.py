@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bon.durable import is_of_the_dead, process_tag, replace_file
+from bon.durable import replace_file
 from bon.errors import BonError, OutputError
+from bon.exports.staging import hold, new_staging, staging_folders
 from bon.system_faults import advice, reason
 
 __all__ = ["MARKER", "read_marker", "staged_folder"]
@@ -22,7 +23,9 @@ MARKER = ".bon-export.json"
 While names are moved, it also says by which staging folder and from what to what: with that,
 whoever comes next undoes what a killed run did by half. Replacing it makes the new export valid.
 """
-_OLD = ".old"
+_NEW = "new"
+"""Folder in the staging folder for what is written."""
+_OLD = "old"
 """Folder in the staging folder for what is replaced, until the new export is valid."""
 
 
@@ -41,25 +44,29 @@ def staged_folder(folder: Path) -> Iterator[Path]:
 
     What an earlier export made there is taken away, what people added stays, and a name that
     people took is left to them. When the block or a move fails, nothing has changed; a run that
-    is killed between two moves is undone by the next.
+    is killed between two moves is undone by the next, on whichever machine.
 
     Raises:
         OutputError: the disk is full, the folder read-only, …
     """
     created = [path for path in (folder, *folder.parents) if not path.exists()]
-    staging = folder / f"{MARKER}.{process_tag()}.staging"
     try:
-        for stale in folder.glob(f"{MARKER}.*.staging"):
-            if stale == staging or is_of_the_dead(stale.name.split(".")[-2]):
-                _undo(folder, stale)
-                shutil.rmtree(stale, ignore_errors=True)
-        staging.mkdir(parents=True)
-        yield staging
-        try:
-            _move_in(folder, staging)
-        except BaseException:
-            _undo(folder, staging)
-            raise
+        for stale in staging_folders(folder, MARKER):
+            with hold(stale) as is_abandoned:
+                if is_abandoned:
+                    _undo(folder, stale)
+                    _remove(folder, stale)
+        with new_staging(folder, MARKER) as staging:
+            try:
+                (staging / _NEW).mkdir()
+                yield staging / _NEW
+                try:
+                    _move_in(folder, staging)
+                except BaseException:
+                    _undo(folder, staging)
+                    raise
+            finally:
+                _remove(folder, staging)
     except BonError:
         raise  # several of them are OSErrors too, and none of those is about this folder
     except OSError as error:
@@ -71,9 +78,6 @@ def staged_folder(folder: Path) -> Iterator[Path]:
             "command again",
         ) from error
     finally:
-        move = _move_of(folder)
-        if move is None or move.staging != staging.name:  # else it holds what could not be undone
-            shutil.rmtree(staging, ignore_errors=True)
         for path in created:
             with suppress(OSError):  # not empty: the export is in it
                 path.rmdir()
@@ -95,8 +99,9 @@ def _move_in(folder: Path, staging: Path) -> None:
         )
     before = read_marker(folder)
     ours = before or []
-    new = [p.name for p in staging.iterdir() if p.name in ours or not (folder / p.name).exists()]
-    for path in [*staging.rglob("*"), staging]:
+    staged = staging / _NEW
+    new = [p.name for p in staged.iterdir() if p.name in ours or not (folder / p.name).exists()]
+    for path in [*staged.rglob("*"), staged, staging]:
         _sync(path)
     (staging / _OLD).mkdir()
     _mark(folder, [*ours, *new], staging, _Move(staging.name, before, new))
@@ -104,7 +109,7 @@ def _move_in(folder: Path, staging: Path) -> None:
         if (folder / name).exists():
             (folder / name).replace(staging / _OLD / name)
         if name in new:
-            (staging / name).replace(folder / name)
+            (staged / name).replace(folder / name)
     _sync(folder)
     _mark(folder, new, staging)
 
@@ -114,11 +119,12 @@ def _undo(folder: Path, staging: Path) -> None:
     move = _move_of(folder)
     if move is None or move.staging != staging.name:
         return
+    staged = staging / _NEW
     for name in {*(move.before or []), *move.new}:
         # In this order it can itself be killed and done again: what is staged still, or again, was
         # not moved in.
-        if name in move.new and not (staging / name).exists() and (folder / name).exists():
-            (folder / name).replace(staging / name)
+        if name in move.new and not (staged / name).exists() and (folder / name).exists():
+            (folder / name).replace(staged / name)
         if (staging / _OLD / name).exists():
             (staging / _OLD / name).replace(folder / name)
     _sync(folder)
@@ -126,6 +132,13 @@ def _undo(folder: Path, staging: Path) -> None:
         (folder / MARKER).unlink()
     else:
         _mark(folder, move.before, staging)
+
+
+def _remove(folder: Path, staging: Path) -> None:
+    """Remove a staging folder, unless it holds what could not be undone."""
+    move = _move_of(folder)
+    if move is None or move.staging != staging.name:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _move_of(folder: Path) -> _Move | None:

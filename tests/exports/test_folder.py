@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -15,6 +17,7 @@ import pytest
 from bon.durable import process_tag
 from bon.errors import OutputError, PoolCorruptError
 from bon.exports.folder import MARKER, read_marker, staged_folder
+from bon.exports.staging import hold, staging_folders
 
 
 def export(folder: Path, **files: str) -> None:
@@ -39,7 +42,8 @@ def test_all_appears_at_the_end(tmp_path: Path) -> None:
     with staged_folder(folder) as staging:
         (staging / "data").mkdir()
         (staging / "data" / "x").write_text("1")
-        assert content(folder).keys() == {f"{staging.name}/data/x"}
+        (staged,) = staging_folders(folder, MARKER)
+        assert content(folder).keys() == {f"{staged.name}/lock", f"{staged.name}/new/data/x"}
     assert content(folder) == {"data/x": "1"}
     assert read_marker(folder) == ["data"]
     assert {path.name for path in folder.iterdir()} == {"data", MARKER}
@@ -155,11 +159,13 @@ def test_undoing_may_fail_too_and_is_done_by_the_next_run(
 
 
 KILLED = """
-import os, sys
+import os, socket, sys
 from pathlib import Path
 from bon.exports.folder import staged_folder
 
-folder, number, moment, *files = sys.argv[1:]
+folder, number, moment, host, *files = sys.argv[1:]
+if host:
+    socket.gethostname = lambda: host
 left, replace = int(number), Path.replace
 
 def counted(path, to):
@@ -180,15 +186,16 @@ with staged_folder(Path(folder)) as staging:
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(("moment", "host"), [("before", ""), ("after", ""), ("after", "pod-1")])
 def test_killed_at_any_rename_the_next_run_finds_one_whole_export(
-    tmp_path: Path, moment: str, is_first: bool
+    tmp_path: Path, moment: str, host: str, is_first: bool
 ) -> None:
+    """Also where the next run is on a machine of another name, as a job's next pod is."""
     for number in range(RENAMES[is_first]):
         folder = tmp_path / str(number)
         before = with_an_export(folder, is_first=is_first)
         killed = subprocess.run(
-            [sys.executable, "-c", KILLED, folder, str(number), moment, *NEW], check=False
+            [sys.executable, "-c", KILLED, folder, str(number), moment, host, *NEW], check=False
         )
         assert killed.returncode == -signal.SIGKILL
         with pytest.raises(ValueError), staged_folder(folder):
@@ -199,24 +206,30 @@ def test_killed_at_any_rename_the_next_run_finds_one_whole_export(
         assert_whole(folder, NEW | MINE)
 
 
+def staging_of(tag: str) -> str:
+    return f"{MARKER}.0123abcd.{tag}.staging"
+
+
 def test_two_runs_never_move_at_once(tmp_path: Path) -> None:
     with_an_export(tmp_path, is_first=False)
-    other = f"{MARKER}.{process_tag(os.getppid())}.staging"
-    (tmp_path / other / ".old").mkdir(parents=True)
+    other = staging_of(process_tag())
+    (tmp_path / other / "old").mkdir(parents=True)
     move = {"staging": other, "before": ["data"], "new": ["data"]}
     (tmp_path / MARKER).write_text(json.dumps({"made": ["data"], "move": move}))
-    before = content(tmp_path)
-    with pytest.raises(OutputError, match="another run is writing") as caught:
-        export(tmp_path, **files(NEW))
-    assert "has ended" in caught.value.next_step
-    assert content(tmp_path) == before
+    with hold(tmp_path / other) as is_held:
+        assert is_held
+        before = content(tmp_path)
+        with pytest.raises(OutputError, match="another run is writing") as caught:
+            export(tmp_path, **files(NEW))
+        assert "has ended" in caught.value.next_step
+        assert content(tmp_path) == before
     shutil.rmtree(tmp_path / other)  # somebody took it away: there is nothing to undo with
     export(tmp_path, **files(NEW))
     assert content(tmp_path)["data/z"] == "2"
 
 
 def test_undoing_never_leaves_the_folder(tmp_path: Path) -> None:
-    folder, staging = tmp_path / "out", f"{MARKER}.{process_tag(2**22 + 1)}.staging"
+    folder, staging = tmp_path / "out", staging_of("0123abcd-1")
     (tmp_path / "mine").write_text("mine")
     (folder / staging).mkdir(parents=True)
     move = {"staging": staging, "before": ["../mine"], "new": ["../mine", 3]}
@@ -226,14 +239,29 @@ def test_undoing_never_leaves_the_folder(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_export_left_is_swept(tmp_path: Path) -> None:
-    dead, alive = (
-        tmp_path / f"{MARKER}.{process_tag(pid)}.staging" for pid in (2**22 + 1, os.getppid())
-    )
+    dead, alive = tmp_path / staging_of("0123abcd-1"), tmp_path / staging_of("0123abcd-2")
     dead.mkdir()
     alive.mkdir()
-    export(tmp_path, data__x="1")
+    with hold(alive):
+        export(tmp_path, data__x="1")
     assert not dead.exists()
     assert alive.exists()
+
+
+def test_without_locks_a_run_of_this_machine_is_known_by_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    tags = (process_tag(2**22 + 1), process_tag(os.getppid()), "0123abcd-1")
+    dead, alive, elsewhere = (tmp_path / staging_of(tag) for tag in tags)
+    for path in (dead, alive, elsewhere):
+        path.mkdir()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    export(tmp_path, data__x="1")
+    assert content(tmp_path)["data/x"] == "1"
+    assert staging_folders(tmp_path, MARKER) == sorted([alive, elsewhere])
 
 
 @pytest.mark.parametrize(
