@@ -89,14 +89,14 @@ def repair_pool(
 def _note_lost_scores(
     pool: Pool, found: list[Damage], redone: Collection[str], run: PoolRun
 ) -> None:
-    """Say which scores go with candidates that are sampled again, and are not made by this run."""
+    """Say which scores may go with candidates sampled again, and are not made by this run."""
     again = {damage.part for damage in found if damage.kind == CANDIDATES and damage.moved_to}
     if (pool.manifest.generation or {}).get("engine") == "given":
         return  # the same candidates come back
     for kind in map(scores_kind, pool.layout.scorer_names()):
         if kind not in redone and again & set(pool.layout.numbers(kind)):
             run.note(
-                f"{kind} of candidates that are sampled again are made again by "
+                f"{kind} of candidates that come out otherwise are made again by "
                 f"{_scoring_command(pool, kind)}"
             )
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from bon.errors import AccountingError
+from bon.errors import AccountingError, PoolCorruptError
 from bon.pipeline.accounting import count_reasons
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
 from bon.protocols import Event, Generator, PartDone, Progress, Ready, Scope, retries_of
@@ -169,11 +170,26 @@ def _commit(pool: Pool, part: _OpenPart) -> list[Drop]:
         for prompt in part.prompts
         if (drop := part.results[prompt.prompt_id].drop) is not None
     ]
-    for name in pool.layout.scorer_names():
-        # on a GPU a part done again may hold other responses: its old scores are not theirs
-        pool.layout.part(scores_kind(name), part.number).unlink(missing_ok=True)
-    pool.commit(CANDIDATES, part.number, _table(candidates), drops, covers=len(part.prompts))
+    number = part.number
+    if not pool.layout.part(CANDIDATES, number).exists():
+        _remove_scores(pool, number, lambda kind: not _says_what_it_scored(pool, kind, number))
+    pool.commit(CANDIDATES, number, _table(candidates), drops, covers=len(part.prompts))
+    # on a GPU a part done again may hold other responses; until it is there, scores are not stale
+    _remove_scores(pool, number, lambda kind: pool.is_stale(kind, number))
     return drops
+
+
+def _remove_scores(pool: Pool, number: int, is_old: Callable[[str], bool]) -> None:
+    for kind in map(scores_kind, pool.layout.scorer_names()):
+        path = pool.layout.part(kind, number)
+        with suppress(PoolCorruptError):  # that is for --repair
+            if path.exists() and is_old(kind):
+                path.unlink()
+
+
+def _says_what_it_scored(pool: Pool, kind: str, number: int) -> bool:
+    note = pool.note(kind, number)
+    return note is not None and note.made_of is not None
 
 
 def _table(rows: list[tuple[str, Candidate]]) -> pa.Table:

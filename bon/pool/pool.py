@@ -148,15 +148,28 @@ class Pool:
         same = (None, settings, *self.manifest.same.get(name, ()))
         if settings is not None and note.settings not in same:
             raise misplaced(path, "it was made with other settings than pool.json says")
-        source = _source(kind)
-        if note.made_of is None or not self.layout.part(source, part).exists():
-            return
-        before = self._footer(source, part)
+        if self.is_stale(kind, part):
+            raise misplaced(path, made_of_other(_source(kind)))
+
+    def is_stale(self, kind: str, part: int) -> bool:
+        """Tell whether a part was made of other rows than those that are there now.
+
+        Raises:
+            PoolCorruptError: a footer is damaged, or the rows that are there do not belong here.
+        """
+        path, source = self.layout.part(kind, part), _source(kind)
         source_path = self.layout.part(source, part)
+        footer = self._footer(kind, part)
+        note = _note(path, footer, kind, part)
+        if note is None or note.made_of is None or not source_path.exists():
+            return False
+        before = self._footer(source, part)
         said = _note(source_path, before, source, part)
         rows = before.num_rows if source == PROMPTS else _covers(source_path, before)
-        if said is not None and rows == _covers(path, footer) and said.content != note.made_of:
-            raise misplaced(path, made_of_other(source))
+        if said is None or rows != _covers(path, footer) or said.content == note.made_of:
+            return False
+        self.check_place(source, part)  # or it is these rows that do not belong here
+        return True
 
     def prompts_digest(self) -> str | None:
         """Return a digest of all prompts that are there; none where a part does not say its own.
@@ -208,12 +221,17 @@ class Pool:
         return self._footer(kind, part).num_bytes
 
     def pending(self, kind: str, limit: int | None = None) -> list[int]:
-        """List the parts of `candidates` or of a scorer that are missing or grew since."""
+        """List the parts of `candidates` or of a scorer that are missing or grew since.
+
+        So are scores of candidates that were sampled again since, and came out otherwise.
+        """
         done = set(self.layout.numbers(kind))
         return [
             part
             for part in self.parts(limit)
-            if part not in done or self.covers(kind, part) < self.num_prompts(part)
+            if part not in done
+            or self.covers(kind, part) < self.num_prompts(part)
+            or (kind != CANDIDATES and self.is_stale(kind, part))
         ]
 
     def parts(self, limit: int | None = None) -> list[int]:

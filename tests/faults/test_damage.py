@@ -192,7 +192,7 @@ def test_bon_score_of_a_pool_makes_scores_again_and_says_who_makes_the_rest(
     at = command.index("server:URL")
     done = bon(*command[1:at], model[1], *command[at + 1 :], cwd=here)
     assert done.returncode == 0, done.stderr
-    assert "are made again by `bon score" in done.stderr, "candidates take their scores with them"
+    assert "of candidates that come out otherwise are made again by `bon score" in done.stderr
     assert bon("score", "a.pool", *SCORERS, cwd=here).returncode == 0
     assert pool_files(pool) == pool_files(made / "a.pool")
 

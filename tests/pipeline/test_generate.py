@@ -6,13 +6,16 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.commands import pool_files
+from support.damage import as_older
 from support.fakes import FakeGenerator, InlineEngine, Run, fake_candidate, input_rows
 
+import bon.pool.pool
 from bon.errors import AccountingError
 from bon.pipeline.generate import GenerateParts, sampling_seed
 from bon.pipeline.ranked import count_sampled, open_books
@@ -188,6 +191,74 @@ def test_redone_candidates_take_their_old_scores_with_them(tmp_path: Path) -> No
     scores = scored.read("scores/reward", 1).column("score").to_pylist()
     assert scores == [float(len(response)) for response in responses]
     assert pool.layout.numbers(PROMPTS) == [0, 1]
+
+
+class Dies(BaseException):
+    """What ends a process, at the place where it would."""
+
+
+def twice_scored(root: Path) -> Pool:
+    """A pool of two parts that two scorers have scored, and whose part 1 of candidates is gone."""
+    Run(input_rows(8), scorer_name="other").scores(root)
+    pool = Run(input_rows(8)).scores(root)
+    pool.layout.part(CANDIDATES, 1).unlink()
+    return pool
+
+
+def test_scores_of_candidates_that_come_back_the_same_stay(tmp_path: Path) -> None:
+    pool = twice_scored(tmp_path / "p")
+    before = pool_files(pool.layout.root)
+    again = Run(input_rows(8))
+    again.scores(pool.layout.root)
+    assert again.engine.parts == [1], "only the candidates were made"
+    assert before.items() < pool_files(pool.layout.root).items()
+
+
+def test_scores_stay_until_other_candidates_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = twice_scored(tmp_path / "p")
+    before = pool_files(pool.layout.root)
+    other = FakeGenerator(salt="another GPU")
+    monkeypatch.setattr(bon.pool.pool, "write_table", Mock(side_effect=OSError("no room")))
+    with pytest.raises(OSError, match="no room"):
+        Run(input_rows(8), generator=other).candidates(pool.layout.root)
+    assert pool_files(pool.layout.root) == before
+
+
+def test_a_run_that_dies_before_old_scores_are_removed_scores_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = twice_scored(tmp_path / "p")
+    other = FakeGenerator(salt="another GPU")
+    with monkeypatch.context() as patch, pytest.raises(Dies):
+        patch.setattr(Path, "unlink", Mock(side_effect=Dies))
+        Run(input_rows(8), generator=other).candidates(pool.layout.root)
+    assert pool.pending(CANDIDATES) == []
+    assert pool.pending("scores/reward") == pool.pending("scores/other") == [1]
+    for name in ("other", "reward"):
+        Run(input_rows(8), scorer_name=name).scores(pool.layout.root)
+    direct = tmp_path / "direct"
+    for name in ("other", "reward"):
+        Run(input_rows(8), generator=other, scorer_name=name).scores(direct)
+    for kind in ("scores/reward", "scores/other"):
+        assert pool.read(kind, 1).equals(Pool.open(direct).read(kind, 1))
+
+
+def test_scores_of_older_versions_go_before_their_candidates_come(tmp_path: Path) -> None:
+    """They do not say of which candidates they are."""
+    pool = twice_scored(tmp_path / "p")
+    as_older(pool.layout.part("scores/reward", 1))
+    Run(input_rows(8), generator=FakeGenerator(salt="another GPU")).candidates(tmp_path / "p")
+    assert pool.pending("scores/reward") == [1]
+
+
+def test_a_part_that_grew_keeps_its_scores_until_it_is_scored(tmp_path: Path) -> None:
+    pool = Run(input_rows(6)).scores(tmp_path / "p")
+    before = (tmp_path / "p/scores/reward/part-00001.parquet").read_bytes()
+    Run(input_rows(7)).candidates(tmp_path / "p")
+    assert (tmp_path / "p/scores/reward/part-00001.parquet").read_bytes() == before
+    assert pool.pending("scores/reward") == [1]
 
 
 @dataclass
