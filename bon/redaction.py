@@ -7,9 +7,10 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
-__all__ = ["HIDDEN", "holds_secret", "redacted", "redacted_command"]
+__all__ = ["HIDDEN", "holds_secret", "redacted", "redacted_command", "redacted_values"]
 
 HIDDEN = "***"
 """Stands where a secret was."""
@@ -59,9 +60,31 @@ def redacted(text: str, environment: Mapping[str, str] | None = None) -> str:
     return _SHAPES.sub(HIDDEN, text)
 
 
-def holds_secret(text: str) -> bool:
-    """Tell whether a text has a secret, by its name or form alone, whatever the environment."""
-    return redacted(text, {}) != text
+def redacted_values(value: Any, environment: Mapping[str, str] | None = None) -> Any:
+    """Return what JSON can hold with `***` in place of secrets in every text and key of it.
+
+    Made into JSON afterwards: in JSON itself, quotes and escapes would be taken for parts of a
+    secret, or hide one. What stands under a key that is named like a secret is one. What JSON has
+    no form for is given as its text.
+    """
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        said = {str(key): one for key, one in value.items()}
+        return {
+            redacted(key, environment): HIDDEN
+            if one and not isinstance(one, bool) and _NAMED.search(f"{key}=x")
+            else redacted_values(one, environment)
+            for key, one in said.items()
+        }
+    if isinstance(value, list | tuple):
+        return [redacted_values(one, environment) for one in value]
+    return redacted(str(value), environment)
+
+
+def holds_secret(value: Any) -> bool:
+    """Tell whether a value of JSON has a secret, by its name or form, whatever the environment."""
+    return bool(redacted_values(value, {}) != value)
 
 
 def redacted_command(arguments: Sequence[str]) -> str:

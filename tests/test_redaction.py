@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from bon.redaction import holds_secret, redacted, redacted_command
+from bon.redaction import holds_secret, redacted, redacted_command, redacted_values
 
 ENVIRONMENT = {
     "HF_TOKEN": "hf-short",
@@ -59,6 +61,23 @@ def test_secrets_are_hidden_and_all_else_stays(text: str, shown: str | None) -> 
 def test_hiding_twice_changes_nothing() -> None:
     once = redacted("https://u:p@h?api_key=abc hf_token=x Bearer abcdefgh12", ENVIRONMENT)
     assert redacted(once, ENVIRONMENT) == once
+
+
+def test_every_text_and_key_of_a_value_is_looked_at_before_it_is_json() -> None:
+    value = {
+        "pattern": 'password="(.*)"',
+        "lines": ["a\tBearer abcdefgh12", ["hf-short"], Path("/x?api_key=b")],
+        "hf-short": {"api_key": ["a", "b"], "password": "null", "hf_token": None, "n": 3},
+        "is_open": True,
+    }
+    assert redacted_values(value, ENVIRONMENT) == {
+        "pattern": 'password="***"',
+        "lines": ["a\tBearer ***", ["***"], "/x?api_key=***"],
+        "***": {"api_key": "***", "password": "***", "hf_token": None, "n": 3},
+        "is_open": True,
+    }
+    assert holds_secret(value)
+    assert not holds_secret({"hf_token": None, "lines": ["a", 1.5]})
 
 
 def test_a_command_line_is_quoted_and_its_secrets_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

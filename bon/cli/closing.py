@@ -24,9 +24,9 @@ from bon.config import (
 from bon.pipeline.accounting import Accounting, drops_allowed
 from bon.pipeline.ranked import count_sampled, open_books
 from bon.pool.layout import PoolLayout
-from bon.redaction import redacted
+from bon.redaction import redacted_values
 from bon.report.tables import closing_table
-from bon.shown import json_text, shown
+from bon.shown import json_text, printable, shown
 from bon.standard_streams import result_is_complete
 
 __all__ = ["check_drops", "describe", "finish", "finish_pool", "making_steps"]
@@ -57,15 +57,18 @@ def describe(
             settings |= resolved.model_dump(mode="json")
     settings["pool"] = None if root is None else str(root)
     state = {} if root is None else _parts_of(PoolLayout(root))
+    settings = redacted_values(settings)
     if call.as_json:
-        print(redacted(json_text({"steps": steps, "settings": settings, "parts": state})))
+        said = {"steps": redacted_values(steps), "settings": settings, "parts": state}
+        print(json_text(said))
         return
     print("Would do:")
     print("\n".join(f"  {number}. {shown(step)}" for number, step in enumerate(steps, 1)))
     if state:
         print(shown("Parts there already: " + ", ".join(f"{k} {v}" for k, v in state.items())))
     print("Settings:")
-    print("\n".join(shown(f"  {key} = {json.dumps(value)}") for key, value in settings.items()))
+    lines = (f"  {key} = {json.dumps(value)}" for key, value in settings.items())
+    print("\n".join(map(printable, lines)))
 
 
 def _parts_of(layout: PoolLayout) -> dict[str, int]:

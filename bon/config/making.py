@@ -115,7 +115,7 @@ class GenerateSettings(Settings):
     @classmethod
     def _holds_no_secret(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
-            if holds_secret(json.dumps({name: value[name]}, default=str)):
+            if holds_secret(json.loads(json.dumps({name: value[name]}, default=str))):
                 raise ValueError(
                     f"{name} is a secret, and settings are stored: set HF_TOKEN in the environment"
                 )

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from bon import __version__
 from bon.errors import BonError
-from bon.redaction import redacted, redacted_command
+from bon.redaction import redacted_command, redacted_values
 
 __all__ = ["RunLog"]
 
@@ -74,7 +74,7 @@ class RunLog:
             "event": event,
             **fields,
         }
-        text = redacted(json.dumps(line, ensure_ascii=True, default=str))
+        text = json.dumps(redacted_values(line), ensure_ascii=True)
         if self._file is not None:
             with suppress(OSError):
                 self._file.write(f"{text}\n".encode())

@@ -197,3 +197,15 @@ def test_a_command_line_with_a_secret_is_stored_without_it(place: Path) -> None:
     assert leaks(place) == []
     log = (place / "a.pool" / ".bon" / "run.log").read_text()
     assert '"command": "bon score in.jsonl' in log
+
+
+@pytest.mark.faults
+def test_quotes_around_secrets_leave_the_plan_json(place: Path) -> None:
+    secret = f'{CANARY} "quoted" \\ more'
+    pattern = f'password="(.*)" {secret}'
+    flags = ("--strategy", "majority", "--answer-pattern", pattern, "-o", "x.parquet", "--dry-run")
+    for more in ((), ("--json",)):
+        done = run("select", "in.jsonl", *LENGTH, *flags, *more, cwd=place, OTHER_SECRET=secret)
+        assert done.returncode == 0, done.stderr
+        assert leaks(place, done.stdout, done.stderr) == []
+    assert json.loads(done.stdout)["settings"]["answer_pattern"] == 'password="***" ***'

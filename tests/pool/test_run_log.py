@@ -64,6 +64,16 @@ def test_secrets_and_line_feeds_do_not_get_in(
     assert len(path.read_text().splitlines()) == 3
 
 
+def test_quotes_in_what_looks_like_a_secret_leave_it_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bon", "score", "--answer-pattern", 'password="(.*)"'])
+    with RunLog(tmp_path / "run.log"):
+        pass
+    start, _ = lines(tmp_path / "run.log")
+    assert start["command"] == "bon score --answer-pattern 'password=\"***\"'"
+
+
 @pytest.mark.parametrize("place", ["a_file/run.log", "/dev/full"])
 def test_where_nothing_can_be_written_the_run_goes_on(tmp_path: Path, place: str) -> None:
     (tmp_path / "a_file").write_text("")
