@@ -135,7 +135,8 @@ class StageReport:
 def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> Pool:
     """Open the pool for writing, or start one; the caller holds its lock.
 
-    As long as it has no candidates nothing has been paid for, and it is started afresh.
+    As long as it has neither candidates nor scores nothing has been paid for, and it is started
+    afresh.
 
     Raises:
         SettingsMismatchError: it was made with other settings.
@@ -146,7 +147,7 @@ def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> P
     if pool is not None:
         _log.info("resuming %s: its settings are the same", root)
         return pool
-    _log.info("starting %s: it has no candidates yet", root)
+    _log.info("starting %s: it has neither candidates nor scores", root)
     for name in (PROMPTS, "drops", "scores"):
         shutil.rmtree(root / name, ignore_errors=True)
     new = Manifest(
@@ -168,7 +169,8 @@ def begun_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan | No
     """
     layout = PoolLayout(root)
     manifest = read_manifest(layout.manifest) if layout.manifest.exists() else None
-    if manifest is None or not layout.numbers(CANDIDATES):
+    # where candidates were lost, their scores may still be theirs once they come back
+    if manifest is None or not (layout.numbers(CANDIDATES) or layout.scorer_names()):
         refuse_foreign(root)
         return None
     size = prompts.part_size or manifest.part_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -72,6 +73,24 @@ def test_other_generation_settings_are_refused_by_name(root: Path) -> None:
         Run(ROWS, num_candidates=5, seed=1, fingerprint={"top_p": 0.5}).scores(root)
     assert caught.value.why == "num_candidates: 3 -> 5; seed: 0 -> 1; top_p: 1.0 -> 0.5"
     assert pool_files(root) == before
+
+
+@pytest.mark.parametrize("num_rows", [3, 10])
+def test_where_all_candidates_are_lost_their_scores_stay(tmp_path: Path, num_rows: int) -> None:
+    """In a pool of one part, one lost file is all of them."""
+    rows = input_rows(num_rows, bad=[1])
+    root = Run(rows).scores(tmp_path / "p").layout.root
+    whole = pool_files(root)
+    shutil.rmtree(root / CANDIDATES)
+    before = pool_files(root)
+    for other in (Run(rows, num_candidates=2), Run(rows, seed=1), Run(rows, part_size=8)):
+        with pytest.raises(SettingsMismatchError):
+            other.scores(root)
+        assert pool_files(root) == before
+    again = Run(rows)
+    again.scores(root)
+    assert again.scorer.groups == []
+    assert pool_files(root) == whole
 
 
 def test_other_part_size_is_refused_and_none_is_the_pools_own(root: Path) -> None:
