@@ -112,9 +112,7 @@ def check_upload(export: ExportSettings, output: Path) -> None:
 
 def output_paths(output: Path, form: Format, export: ExportSettings) -> list[Path]:
     """Return every place that a result takes: its folder, or a file for each split."""
-    target = target_of(output, form)
-    splits = ("train",) if export.train_test_split is None else ("train", "test")
-    return [output] if target.is_folder else [target.file(one, splits) for one in splits]
+    return target_of(output, form).places(export.splits)
 
 
 def publish(

@@ -40,6 +40,6 @@ def plan_output(call: Invocation, kind: Kind, name: str, form: Format | None = N
     export = call.settings(ExportSettings)
     form = form or choose_format(export.format, kind)
     path = call.output or Path(f"{input_stem(call.source)}.{name}{form.suffixes[0]}")
-    check_output(path, form)
+    check_output(path, form, export.splits)
     check_upload(export, path)
     return OutputPlan(path, kind, form, export)

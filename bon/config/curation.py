@@ -196,3 +196,8 @@ class ExportSettings(Settings):
     """Hub dataset (org/name) to upload the result to; needs an output folder and HF_TOKEN."""
     public: bool = False
     """Make the Hub dataset public; private by default."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits, the one that has the output's own name first."""
+        return ("train",) if self.train_test_split is None else ("train", "test")

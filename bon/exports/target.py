@@ -43,6 +43,10 @@ class Target:
             return self.path
         return self.path.with_name(f"{self.name}.{split}{self.suffix}")
 
+    def places(self, splits: Sequence[str]) -> list[Path]:
+        """Return every place that a set takes: its folder, or a file for each split."""
+        return [self.path] if self.is_folder else [self.file(split, splits) for split in splits]
+
     def subfolder(self, split: str) -> str:
         """Return the name of the folder that holds the split's shards."""
         return split if self.has_split_folders else "data"
@@ -80,9 +84,7 @@ def target_of(output: Path | str, format: Format) -> Target:
     return Target(path, False, suffix, False)
 
 
-def check_output(
-    output: Path | str, format: Format, splits: Sequence[str] = ("train", "test")
-) -> None:
+def check_output(output: Path | str, format: Format, splits: Sequence[str] = ("train",)) -> None:
     """Find before any engine work what would stop the writing.
 
     Raises:
@@ -90,28 +92,14 @@ def check_output(
         OutputError: the place is taken by other things, or nothing can be written there.
     """
     target = target_of(output, format)
-    _check_kind(target.path)
-    parent = target.path if target.is_folder else real_file(target.path).absolute().parent
-    while not parent.exists():
-        parent = parent.absolute().parent
-    if not parent.is_dir():
-        raise OutputError(
-            f"{parent.name} is a file, not a folder",
-            where=str(target.path),
-            next_step="give -o another place, or a file name with one of the suffixes "
-            + ", ".join(format.suffixes),
-        )
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(
-            "cannot write into this folder",
-            where=str(parent),
-            why="no permission",
-            next_step="give -o another place, or make the folder writable",
-        )
+    for path in target.places(splits):
+        _check_kind(path, target)
+        parent = path if target.is_folder else real_file(path).absolute().parent
+        _check_parent(parent, path, format)
     if target.is_folder and target.path.is_dir():
         _check_folder(target.path, {target.subfolder(split) for split in splits})
     elif not target.is_folder and format.entry is not None:
-        read_dataset_info(parent)
+        read_dataset_info(target.path.absolute().parent)
 
 
 def real_file(path: Path) -> Path:
@@ -131,13 +119,38 @@ def real_file(path: Path) -> Path:
         ) from error
 
 
-def _check_kind(path: Path) -> None:
+def _check_kind(path: Path, target: Target) -> None:
+    if path.is_dir() and not target.is_folder:
+        raise OutputError(
+            f"{path.name} is a folder, not a file",
+            where=str(path),
+            next_step="give -o another name: the second split's file is named after it",
+        )
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OutputError(
             f"{path.name} is no regular file",
             where=str(path),
             why="a device or a pipe cannot be replaced at once by a complete file",
             next_step="give -o the name of a file or folder",
+        )
+
+
+def _check_parent(parent: Path, path: Path, format: Format) -> None:
+    while not parent.exists():
+        parent = parent.absolute().parent
+    if not parent.is_dir():
+        raise OutputError(
+            f"{parent.name} is a file, not a folder",
+            where=str(path),
+            next_step="give -o another place, or a file name with one of the suffixes "
+            + ", ".join(format.suffixes),
+        )
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            "cannot write into this folder",
+            where=str(parent),
+            why="no permission",
+            next_step="give -o another place, or make the folder writable",
         )
 
 

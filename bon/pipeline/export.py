@@ -49,14 +49,13 @@ def write_set(
         AccountingError: rows in and rows out plus drops disagree.
     """
     share = settings.train_test_split
-    splits = ("train",) if share is None else ("train", "test")
     written = Written()
     with DatasetWriter(
         output,
         schema=schema,
         kind=kind,
         format=format,
-        splits=splits,
+        splits=settings.splits,
         shard_bytes=settings.shard_mb * 1_000_000,
     ) as writer:
         for table in tables:

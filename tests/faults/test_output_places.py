@@ -63,6 +63,21 @@ def test_pipes_and_devices_are_refused_and_stay_what_they_are(tmp_path: Path) ->
     assert Path("/dev/null").is_char_device()
 
 
+@pytest.mark.faults
+def test_the_file_of_a_second_split_is_looked_at_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"prompt": "q", "responses": ["a", "b"]}\n' * 9)
+    os.mkfifo(tmp_path / "best.test.jsonl")
+    (tmp_path / "other.test.jsonl").mkdir()
+    flags = ("in.jsonl", "--filter", "exact_dedup:", "-q")
+    for name, said in (("best", "is no regular file"), ("other", "is a folder, not a file")):
+        done = bon("filter", *flags, "-o", f"{name}.jsonl", "--train-test-split", 0.5, cwd=tmp_path)
+        assert done.returncode == 1
+        assert f"{name}.test.jsonl {said}" in done.stderr
+    assert names(tmp_path) == ["best.test.jsonl", "in.jsonl", "other.test.jsonl"]
+    assert (tmp_path / "best.test.jsonl").is_fifo()
+    assert bon("filter", *flags, "-o", "best.jsonl", cwd=tmp_path).returncode == 0, "no split"
+
+
 def test_a_name_as_long_as_can_be_is_written(tmp_path: Path) -> None:
     most = os.pathconf(tmp_path, "PC_NAME_MAX")
     output = tmp_path / ("ü" * ((most - 6) // 2) + ".jsonl")
