@@ -162,6 +162,8 @@ class JsonStream:
             if end + _LONGEST_TOKEN > len(self._text) and self._fill():
                 continue
             text, self._at = self._text[self._at : end], end
+            if has_too_many_values(text):
+                raise row_too_large()
             row = self._decoder.row(value, text)
             refuse_broken_utf8(text)
             return row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from bon.errors import InputError
@@ -20,8 +21,11 @@ __all__ = [
 
 MAX_ROW_BYTES = 1 << 26
 """Largest row: of lines in bytes, of text that is read as a stream in characters (64 Mi)."""
-_MAX_CONTAINERS = 1 << 20
-"""Most lists and objects of a row: each takes some thirty times what it takes on disk."""
+_MAX_VALUES = 1 << 21
+"""Most values of a row, its lists, objects and keys counted twice: the least of them takes ten to
+fifty times what it takes on disk."""
+_MARK = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|([,:\[{])', re.DOTALL)
+"""A string (its end may be missing), or what begins or separates values."""
 _SMALL_CHARS = 1 << 22
 """A row of so much text may have as many as it likes."""
 MAX_UNPACKED_BYTES = 1 << 30
@@ -40,7 +44,14 @@ def has_too_many_values(text: str, start: int = 0) -> bool:
     """Tell JSON that would take far more memory than its text."""
     if len(text) - start <= _SMALL_CHARS:
         return False
-    return text.count("[", start) + text.count("{", start) > _MAX_CONTAINERS
+    if sum(text.count(mark, start) for mark in ",:[{") <= _MAX_VALUES:
+        return False
+    num_marks = 0
+    for found in _MARK.finditer(text, start):  # prose has commas too
+        num_marks += found[1] is not None
+        if num_marks > _MAX_VALUES:
+            return True
+    return False
 
 
 class Unpacked(io.RawIOBase):
