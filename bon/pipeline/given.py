@@ -303,7 +303,7 @@ def _write(pool: Pool, part: GivenPart, *, stopped: bool) -> None:
             _commit(pool, part, lost)
         return
     if not is_there:
-        refuse_other(pool, part, map(scores_kind, _paid_scorers(pool)))
+        refuse_other(pool, part, map(scores_kind, _paid_scorers(pool)), stopped)
         for kind in {*_SCORE_KINDS} - part.tables.keys():
             _remove(pool, kind, number)  # of rows that were read before, and never committed
     # The prompts come last: where they are, the rest of the part is there too.

@@ -15,6 +15,7 @@ from bon.pipeline.given_parts import (
     first_difference,
     of_prompts,
 )
+from bon.pipeline.ingest import cut_off_by_limit
 from bon.pool.notes import content_digest
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 
@@ -25,7 +26,7 @@ _SAME = ["prompt_id", "prompt", "extra", "row"]
 """Columns of a prompt that do not change when its file is renamed."""
 
 
-def refuse_other(pool: Pool, part: GivenPart, paid: Iterable[str]) -> None:
+def refuse_other(pool: Pool, part: GivenPart, paid: Iterable[str], stopped: bool) -> None:
     """Refuse rows for a part whose prompts were lost, where others were paid for.
 
     Raises:
@@ -35,6 +36,10 @@ def refuse_other(pool: Pool, part: GivenPart, paid: Iterable[str]) -> None:
     there = [kind for kind in paid if part.number in pool.layout.numbers(kind)]
     if not there:
         return
+    covered = pool.covers(there[0], part.number)
+    if stopped and prompts.num_rows < covered:
+        raise cut_off_by_limit(pool, part.number)
+    _refuse_other_rows(pool, part, prompts.slice(0, covered))
     if part.number in pool.layout.numbers(CANDIDATES):
         there.insert(0, CANDIDATES)
     for kind in there:
@@ -44,7 +49,6 @@ def refuse_other(pool: Pool, part: GivenPart, paid: Iterable[str]) -> None:
             source, rows = CANDIDATES, of_prompts(candidates, rows["prompt_id"])
         if note and note.made_of not in (None, content_digest(source, rows)):
             raise changed(pool, f"{kind} of part {part.number} were made of other {source}")
-    _refuse_other_rows(pool, part, prompts.slice(0, covered))
 
 
 def grew(pool: Pool, part: GivenPart, stopped: bool) -> bool:

@@ -14,7 +14,7 @@ from bon.pool.notes import content_digest
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
 from bon.records import PROMPTS_SCHEMA, Drop, Prompt
 
-__all__ = ["ingest"]
+__all__ = ["cut_off_by_limit", "ingest"]
 
 
 def ingest(
@@ -42,7 +42,7 @@ def ingest(
         stopped = limit is not None and num_rows >= limit
         is_new = part not in existing or _grew(pool, part, chunk, stopped)
         if is_new and writes:
-            _commit(pool, part, chunk)
+            _commit(pool, part, chunk, stopped)
         existing.discard(part)
     gone = {part for part in existing if limit is None or part * size < limit}
     if gone:
@@ -98,7 +98,18 @@ def _changed(why: str, pool: Pool) -> SettingsMismatchError:
     )
 
 
-def _commit(pool: Pool, part: int, chunk: list[Prompt | Drop]) -> None:
+def cut_off_by_limit(pool: Pool, part: int) -> SettingsMismatchError:
+    """Return the error of a part that was lost and cannot come back as long as a limit is."""
+    return SettingsMismatchError(
+        f"the prompts of part {part} are lost, and --limit ends within this part",
+        where=str(pool.layout.part(PROMPTS, part)),
+        why="it can only be read again whole: candidates of all its rows are there",
+        next_step="run this command once without --limit, or with --limit "
+        f"{(part + 1) * pool.manifest.part_size}",
+    )
+
+
+def _commit(pool: Pool, part: int, chunk: list[Prompt | Drop], stopped: bool) -> None:
     prompts = [row for row in chunk if isinstance(row, Prompt)]
     table = pa.Table.from_pylist(
         [
@@ -114,15 +125,17 @@ def _commit(pool: Pool, part: int, chunk: list[Prompt | Drop]) -> None:
         PROMPTS_SCHEMA,
     )
     drops = [row for row in chunk if isinstance(row, Drop)]
-    _refuse_other(pool, part, table)
+    _refuse_other(pool, part, table, stopped)
     pool.commit(PROMPTS, part, table, drops, covers=len(chunk))
 
 
-def _refuse_other(pool: Pool, part: int, table: pa.Table) -> None:
+def _refuse_other(pool: Pool, part: int, table: pa.Table, stopped: bool) -> None:
     """Refuse rows for a part whose prompts were lost, where candidates were made of others."""
     if not pool.layout.part(CANDIDATES, part).exists():
         return
     note, covered = pool.note(CANDIDATES, part), pool.covers(CANDIDATES, part)
+    if stopped and table.num_rows < covered:
+        raise cut_off_by_limit(pool, part)
     if note and note.made_of not in (None, content_digest(PROMPTS, table.slice(0, covered))):
         path = pool.layout.part(CANDIDATES, part)
         raise _changed(f"part {part} of candidates ({path}) was sampled for other prompts", pool)

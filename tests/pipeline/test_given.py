@@ -311,6 +311,20 @@ def test_where_prompts_are_lost_another_input_takes_nothing_else_with_it(
     assert pool_files(paid).keys() == before.keys()
 
 
+def test_a_lost_part_and_a_limit_within_it_is_told_as_that(tmp_path: Path) -> None:
+    root = bought(tmp_path / "paid", BARE)
+    whole = pool_files(root)
+    (root / PROMPTS / "part-00001.parquet").unlink()
+    before = pool_files(root)
+    with pytest.raises(SettingsMismatchError, match="prompts of part 1 are lost") as caught:
+        import_responses(root, plan(BARE, limit=5))
+    assert "--limit 8" in caught.value.next_step
+    assert pool_files(root) == before
+    import_responses(root, plan(BARE, limit=8))
+    del whole["pool.json"]
+    assert whole.items() <= pool_files(root).items()
+
+
 BARE: Rows = [responses(row, None) for row in range(6)]
 LATE: Rows = [
     *BARE,

@@ -148,6 +148,19 @@ def test_missing_middle_part_is_read_again(pool: Pool) -> None:
     assert pool_files(pool.layout.root) == before
 
 
+def test_a_lost_part_and_a_limit_within_it_is_told_as_that(tmp_path: Path) -> None:
+    rows = input_rows(10)
+    whole = pool_files(Run(rows).candidates(tmp_path).layout.root)
+    (tmp_path / PROMPTS / "part-00002.parquet").unlink()
+    before = pool_files(tmp_path)
+    with pytest.raises(SettingsMismatchError, match="prompts of part 2 are lost") as caught:
+        Run(rows, limit=9).candidates(tmp_path)
+    assert pool_files(tmp_path) == before
+    limit = int(caught.value.next_step.rpartition(" ")[2])
+    Run(rows, limit=limit).candidates(tmp_path)
+    assert pool_files(tmp_path) == whole
+
+
 @pytest.mark.parametrize("limits", [(5, 9), (4, 9), (3, 4, 5, 9), (8, 9, None)])
 def test_growing_limit_equals_a_direct_run_in_every_byte(
     tmp_path: Path, limits: tuple[int | None, ...]
