@@ -10,8 +10,14 @@ from typing import Any
 from bon.cli.console import note
 from bon.cli.flags import Invocation
 from bon.cli.writing import PoolRun
-from bon.config import GenerateSettings, InputSettings, RunSettings, Settings
-from bon.errors import OutputError, PoolCorruptError
+from bon.config import (
+    GenerateSettings,
+    InputSettings,
+    ResponseSettings,
+    RunSettings,
+    Settings,
+)
+from bon.errors import PoolCorruptError
 from bon.pipeline.given import GIVEN_SCORER, LABEL_SCORER
 from bon.pipeline.repair import Damage, restore_manifest, set_damaged_aside
 from bon.pool.layout import PoolLayout
@@ -49,6 +55,8 @@ def repair_pool(
 
     Raises:
         PoolCorruptError: prompts or candidates are damaged, and the run makes none.
+        OutputError: a damaged file cannot be moved.
+        SystemFaultError: the system does not let files be read.
     """
     if not call.settings(RunSettings).repair:
         return None
@@ -57,15 +65,7 @@ def repair_pool(
         run.show("check", num_parts, PartDone(number))
 
     limit = call.settings(InputSettings).limit
-    try:
-        found = set_damaged_aside(pool, redone, limit, examined)
-    except OSError as error:
-        raise OutputError(
-            "a damaged file cannot be moved",
-            where=str(pool.layout.damaged),
-            why=error.strerror or str(error),
-            next_step="make the pool's folder writable",
-        ) from error
+    found = set_damaged_aside(pool, redone, limit, examined)
     for damage in found:
         end = f"moved to {damage.moved_to}" if damage.moved_to else "left in its place"
         run.note(f"damaged: {damage.file} ({damage.why}); {end}")
@@ -113,12 +113,12 @@ def _making_command(pool: Pool) -> str:
     """Spell the command that reads the pool's input again, with the settings of `pool.json`."""
     said, source = pool.manifest.input, str(pool.manifest.input.get("source", "INPUT"))
     generation = pool.manifest.generation or {}
+    flags = _flags(InputSettings, said.get("settings", {}))
     if generation.get("engine") == "given":
         command = "score" if generation.get("group") else "filter"
-        flags = _flags(InputSettings, said.get("settings", {}))
+        flags += _flags(ResponseSettings, said.get("settings", {}))
     else:
         command = "generate"
-        flags = _flags(InputSettings, said.get("settings", {}))
         if generation.get("engine") == "server":  # which of them is not written down
             generation = {**generation, "model": "server:URL"}
         flags += _flags(GenerateSettings, generation)

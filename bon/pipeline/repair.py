@@ -6,6 +6,7 @@ longer there. Nothing is deleted: what is damaged lies in `.bon/damaged` afterwa
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,13 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bon.durable import replace_file
-from bon.errors import BonError, PoolCorruptError, PoolNotFoundError
+from bon.errors import (
+    BonError,
+    OutputError,
+    PoolCorruptError,
+    PoolNotFoundError,
+    SystemFaultError,
+)
 from bon.pool.files import check_whole
 from bon.pool.layout import PoolLayout
-from bon.pool.manifest import read_manifest
+from bon.pool.manifest import Manifest, read_manifest
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, made_of_other, misplaced, scores_kind
 
-__all__ = ["Damage", "restore_manifest", "set_damaged_aside"]
+__all__ = ["Damage", "lost_manifest", "restore_manifest", "set_damaged_aside"]
 
 _KEYS = ["prompt_id", "candidate"]
 Examined = Callable[[int, int], None]
@@ -53,6 +60,11 @@ def set_damaged_aside(
 
     Only parts of the kinds in `redone`, which the run will make again, are moved; others are left
     and listed. With `limit` only parts that the first input rows lie in are read.
+
+    Raises:
+        OutputError: a file cannot be moved.
+        SystemFaultError: the system does not let files be read; of a single one that the disk has
+            lost, that is its damage.
     """
     layout, size = pool.layout, pool.manifest.part_size
     kinds = [PROMPTS, CANDIDATES, *(scores_kind(name) for name in layout.scorer_names())]
@@ -82,22 +94,33 @@ def restore_manifest(layout: PoolLayout) -> str | None:
     Raises:
         PoolCorruptError: the copy is gone or damaged too.
     """
+    lost = lost_manifest(layout)
+    if lost is None:
+        return None
+    content = layout.manifest_copy.read_bytes()
+    if layout.manifest.exists():
+        _set_aside(layout, layout.manifest)
+    with replace_file(layout.manifest, layout.staging) as temporary:
+        temporary.write_bytes(content)
+    return lost[0]
+
+
+def lost_manifest(layout: PoolLayout) -> tuple[str, Manifest] | None:
+    """Return what is wrong with `pool.json`, and what its copy says; none if nothing is.
+
+    Raises:
+        PoolCorruptError: the copy is gone or damaged too.
+    """
     try:
         read_manifest(layout.manifest)
     except PoolNotFoundError:
         return None
     except PoolCorruptError as error:
         try:
-            read_manifest(layout.manifest_copy)
+            return f"{error.what}: {error.why}", read_manifest(layout.manifest_copy)
         except BonError:
             error.next_step = "restore it, or make the pool again in another folder"
             raise error from None
-        content = layout.manifest_copy.read_bytes()
-        if layout.manifest.exists():
-            _set_aside(layout, layout.manifest)
-        with replace_file(layout.manifest, layout.staging) as temporary:
-            temporary.write_bytes(content)
-        return f"{error.what}: {error.why}"
     return None
 
 
@@ -105,7 +128,7 @@ def _is_as_read(pool: Pool) -> bool:
     """Tell whether the prompts that are there are, all of them, those that were read."""
     try:
         return pool.manifest.input.get("content") in (None, pool.prompts_digest())
-    except PoolCorruptError:
+    except (PoolCorruptError, SystemFaultError):
         return False
 
 
@@ -118,6 +141,8 @@ def _compare_with_candidates(pool: Pool, part: int) -> Damage | None:
         if error.why == made_of_other(PROMPTS):
             why = "they are others than those that were read"
             return Damage(PROMPTS, part, str(path.relative_to(pool.layout.root)), why)
+    except SystemFaultError:
+        return None  # it is told of the candidates themselves
     return None
 
 
@@ -134,7 +159,23 @@ def _examine(pool: Pool, kind: str, part: int) -> Damage | None:
         if file in (path, dropped):
             return Damage(kind, part, str(file.relative_to(pool.layout.root)), error.why)
         # what it was made of is damaged, and listed already
+    except SystemFaultError as error:
+        file = Path(error.where)
+        if not _is_bad_sector(pool.layout, error) or file not in (path, dropped):
+            raise
+        return Damage(kind, part, str(file.relative_to(pool.layout.root)), error.why)
     return None
+
+
+def _is_bad_sector(layout: PoolLayout, error: SystemFaultError) -> bool:
+    """Tell whether the disk cannot read a file, though it reads others."""
+    if getattr(error.__cause__, "errno", None) != errno.EIO:
+        return False
+    try:
+        read_manifest(layout.manifest)
+    except SystemFaultError:
+        return False
+    return True
 
 
 def _check_keys(pool: Pool, kind: str, part: int, table: pa.Table) -> None:
@@ -178,9 +219,17 @@ def _move(layout: PoolLayout, damage: Damage) -> Damage:
 def _set_aside(layout: PoolLayout, path: Path) -> Path:
     """Move a file into `.bon/damaged`, beside those of earlier repairs."""
     target = layout.damaged / path.relative_to(layout.root)
-    target.parent.mkdir(parents=True, exist_ok=True)
     number = 1
     while target.exists():
         number += 1
         target = target.with_name(f"{path.name}.{number}")
-    return path.rename(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return path.rename(target)
+    except OSError as error:
+        raise OutputError(
+            "a damaged file cannot be moved",
+            where=str(path),
+            why=error.strerror or str(error),
+            next_step="make the pool's folder writable",
+        ) from error

@@ -239,3 +239,21 @@ def test_pools_of_given_responses(tmp_path: Path, name: str, do: Do, is_paid: bo
     assert pool_files(tmp_path / "a.pool") == pool_files(tmp_path / "whole")
     after = [path.stat().st_ino for path in sorted((tmp_path / "a.pool/scores" / kind).iterdir())]
     assert after == before, "no response is scored twice"
+
+
+@pytest.mark.faults
+def test_the_command_that_is_told_reads_the_columns_that_were_read(tmp_path: Path) -> None:
+    rows = [json.dumps({"q": f"{n}?", "outs": [f"{n}", "no"]}) + "\n" for n in range(9)]
+    (tmp_path / "in.jsonl").write_text("".join(rows))
+    columns = ("--prompt-column", "q", "--response-column", "outs")
+    made = bon("score", "in.jsonl", *columns, *SCORERS[:2], *PART, "--pool", "a.pool", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    whole = pool_files(tmp_path / "a.pool")
+    flip_bit(tmp_path / "a.pool/candidates/part-00001.parquet")
+    done = bon("score", "a.pool", *SCORERS[:2], "--repair", cwd=tmp_path)
+    assert done.returncode == 1
+    command = shlex.split(done.stderr.split("run `")[1].split("`")[0])
+    command[command.index("NAME=SPEC")] = SCORERS[1]
+    done = bon(*command[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert pool_files(tmp_path / "a.pool") == whole

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import pool_files
@@ -13,7 +16,13 @@ from support.damage import flip_bit, pool_as_older, swap, truncate
 from support.fakes import FakeGenerator, FakeScorer, Run, ignore, input_rows, prompt
 from support.ranked import ranked_prompts
 
-from bon.errors import PoolCorruptError, PoolIncompleteError, SettingsMismatchError
+from bon.errors import (
+    OutputError,
+    PoolCorruptError,
+    PoolIncompleteError,
+    SettingsMismatchError,
+    SystemFaultError,
+)
 from bon.pipeline.ranked import open_books
 from bon.pipeline.repair import Damage, restore_manifest, set_damaged_aside
 from bon.pipeline.rewards import Ranking
@@ -199,6 +208,64 @@ def test_what_nobody_makes_again_stays_in_its_place(root: Path) -> None:
     ]
     assert (root / SCORES / "part-00000.parquet").exists()
     assert found[0].as_json()["file"] == "candidates/part-00002.parquet"
+
+
+def cannot_read(monkeypatch: pytest.MonkeyPatch, number: int, *names: str) -> None:
+    """Let the system refuse to open files of these names."""
+    opened = Path.open
+
+    def refuse(self: Path, *more: Any, **other: Any) -> Any:
+        if str(self).endswith(names):
+            raise OSError(number, os.strerror(number), str(self))
+        return opened(self, *more, **other)
+
+    monkeypatch.setattr(Path, "open", refuse)
+
+
+@pytest.mark.parametrize("folder", KINDS + DROPS)
+def test_a_file_that_the_disk_has_lost_is_damaged(
+    root: Path, good: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """Bad sectors cannot be had on demand."""
+    name = f"{folder}/part-00001.parquet"
+    with monkeypatch.context() as patch:
+        cannot_read(patch, errno.EIO, f"a.pool/{name}")
+        (found,) = set_damaged_aside(Pool.open(root), KINDS, None, lambda *_: None)
+    assert (found.file, found.why) == (name, "Input/output error")
+    a_run().scores(root)
+    assert pool_files(root) == pool_files(good)
+
+
+def test_two_files_that_the_disk_has_lost(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        names = [f"a.pool/{kind}/part-00001.parquet" for kind in (PROMPTS, CANDIDATES)]
+        cannot_read(patch, errno.EIO, *names)
+        found = set_damaged_aside(Pool.open(root), KINDS, None, lambda *_: None)
+    assert [(one.kind, one.part) for one in found] == [(PROMPTS, 1), (CANDIDATES, 1)]
+
+
+@pytest.mark.parametrize(
+    ("number", "names"), [(errno.EIO, ("parquet", "json")), (errno.EMFILE, ("parquet",))]
+)
+def test_a_fault_of_the_whole_system_is_no_damage(
+    root: Path, monkeypatch: pytest.MonkeyPatch, number: int, names: tuple[str, ...]
+) -> None:
+    pool, before = Pool.open(root), inodes(root)
+    cannot_read(monkeypatch, number, *names)
+    with pytest.raises(SystemFaultError) as caught:
+        set_damaged_aside(pool, KINDS, None, lambda *_: None)
+    assert caught.value.why == os.strerror(number)
+    monkeypatch.undo()
+    assert inodes(root) == before
+
+
+def test_where_a_damaged_file_cannot_be_moved_it_is_named(root: Path) -> None:
+    path = root / SCORES / "part-00000.parquet"
+    flip_bit(path, 60)
+    (root / ".bon/damaged").write_text("in the way")
+    with pytest.raises(OutputError, match="a damaged file cannot be moved") as caught:
+        set_damaged_aside(Pool.open(root), KINDS, None, lambda *_: None)
+    assert caught.value.where in (str(path), str(root / "drops" / SCORES / path.name))
 
 
 def test_parts_behind_the_limit_are_not_looked_at(root: Path) -> None:
