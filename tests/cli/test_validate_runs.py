@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.commands import bon_json, pool_files
+from support.damage import truncate
 from support.datasets import write_lines
 from support.fakes import Run, input_rows
 from support.openai_server import OpenAI
@@ -18,7 +19,7 @@ from support.servers import FakeServer
 from support.tiny_models import edit_config, save_generator, save_reward
 from support.validating import BOOKS, called, errors, validated
 
-from bon.cli import select  # noqa: F401  (registers the command)
+from bon.cli import score, select  # noqa: F401  (registers the commands)
 from bon.pool.lock import PoolLock
 from bon.pool.pool import Pool
 
@@ -269,6 +270,54 @@ def test_every_damaged_part_is_named(here: Path, pool: Path, source: str) -> Non
     warned = [one["text"] for one in mended["findings"] if one["status"] == "warning"]
     assert (mended["exit_code"], len(warned)) == (0, 3)
     assert not list((pool / ".bon").glob("damaged*"))
+
+
+def truncated_candidates(pool: Path) -> None:
+    truncate(pool / "candidates/part-00000.parquet")
+
+
+def grown_and_damaged(pool: Path) -> None:
+    with (pool.parent / "given.jsonl").open("a") as file:
+        file.write('{"prompt": "d", "responses": ["x"]}\n')
+    flip(pool / "prompts/part-00001.parquet")
+
+
+def truncated_manifest(pool: Path) -> None:
+    truncate(pool / "pool.json")
+
+
+@pytest.mark.parametrize("damage", [truncated_candidates, grown_and_damaged, truncated_manifest])
+def test_what_repair_mends_is_no_failure(
+    here: Path, pool: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(pool)
+    run = ("given.jsonl", *RULE, "--pool", pool)
+    before = pool_files(pool)
+    assert validated(*run)["exit_code"] == 1
+    result = validated(*run, "-o", "out.parquet", "--repair")
+    assert result["exit_code"] == 0, errors(result)
+    assert "--repair" in " ".join(
+        one["text"] for one in result["findings"] if one["status"] == "warning"
+    )
+    assert pool_files(pool) == before
+    assert called("score", *run, "--repair")[0] == 0
+    assert validated(*run)["exit_code"] == 0
+
+
+@pytest.mark.parametrize("is_mended", [True, False])
+def test_repair_of_a_source_mends_what_the_run_makes(
+    here: Path, pool: Path, is_mended: bool
+) -> None:
+    truncate(pool / ("scores/rule-length" if is_mended else "candidates") / "part-00000.parquet")
+    run = (pool, *RULE, "--repair")
+    assert validated(*run)["exit_code"] == called("score", *run)[0] == (0 if is_mended else 1)
+
+
+def test_a_lost_pool_json_without_a_copy_ends_both(here: Path, pool: Path) -> None:
+    truncate(pool / "pool.json")
+    truncate(pool / ".bon/pool.json")
+    run = ("given.jsonl", *RULE, "--repair")
+    assert called("score", *run)[2].strip() in errors(validated(*run))
 
 
 def test_parts_that_are_to_be_made_are_counted(here: Path, pool: Path) -> None:

@@ -8,6 +8,7 @@ from bon.cli.build import scorer_settings
 from bon.cli.idle_flags import refuse_idle_flags
 from bon.cli.ranking import check_ranking, recipe_to_be
 from bon.cli.validation.plan import Note, PlannedRun, ok, skipped
+from bon.cli.validation.pools import manifest_to_restore
 from bon.config import GROUPS, RankingSettings, ScoreSettings
 from bon.config.base import bad_values
 from bon.errors import BonError
@@ -46,7 +47,9 @@ def check_ranking_flags(run: PlannedRun) -> Iterator[Note | BonError]:
         or not (run.output or call.typed & set(RankingSettings.model_fields))
     ):
         return
-    if run.kind == "pool" and not run.scorers:
+    if manifest_to_restore(run) is not None:
+        yield skipped("what ranks is decided when --repair has put pool.json back")
+    elif run.kind == "pool" and not run.scorers:
         run.recipe = pool_recipe(Pool.open(run.root), call.settings(RankingSettings))
     elif run.kind in ("prompts", "pool"):
         run.recipe = recipe_to_be(call, run.scorers, run.root)
