@@ -14,17 +14,16 @@ from bon.sources.streams import decode_line, numbered_lines, open_text
 
 __all__ = ["read_json", "read_json_lines"]
 
+_BLANK = b" \t\r\n"
+"""What JSON takes for blank, and `JsonStream` too: a form feed, say, is not."""
+
 
 def read_json_lines(file: InputFile) -> Iterator[SourceRow]:
     """Yield a row for each line; blank lines are no rows (files often end in one)."""
     decoder = JsonDecoder()
     for number, line in numbered_lines(file):
-        if line is None or not _is_blank(line):
+        if line is None or line.strip(_BLANK):
             yield read_row(f"{file.path.name}:{number}", _parse_line, decoder, line)
-
-
-def _is_blank(line: bytes) -> bool:
-    return not line or line.isspace()
 
 
 def _parse_line(decoder: JsonDecoder, line: bytes | None) -> dict[str, Any]:
@@ -53,7 +52,7 @@ def read_json(file: InputFile) -> Iterator[SourceRow]:
 
 
 def _is_json_lines(file: InputFile) -> bool:
-    first = next(line for _, line in numbered_lines(file) if line is None or not _is_blank(line))
+    first = next(line for _, line in numbered_lines(file) if line is None or line.strip(_BLANK))
     try:
         _parse_line(JsonDecoder(), first)
     except RowFault as error:

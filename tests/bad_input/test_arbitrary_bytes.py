@@ -67,7 +67,7 @@ BYTES = st.one_of(
     st.binary(max_size=120),
     st.lists(
         st.sampled_from(
-            [bytes([byte]) for byte in b'{}[]:,1\n\r"\t \x00x\xff']
+            [bytes([byte]) for byte in b'{}[]:,1\n\r"\t \x00\x0b\x0c\x1c\x1d\x1e\x1fx\xff']
             + [b'"prompt":', b'"response":"R"', b"\\ud800", b"\xef\xbb\xbf", b"NaN", b'{"id":1,']
         ),
         max_size=40,
@@ -193,6 +193,14 @@ def packed(name: str, data: bytes) -> bytes:
 def test_valid_files_are_read_whole(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     plain = name.removesuffix(".gz").removesuffix(".zst")
     read_bytes(tmp_path_factory, name, packed(name, VALID[plain]))
+
+
+@pytest.mark.parametrize("blank", [b"\x0c", b"\x0b\x0b", b"\x1c\n\x1f", b"\x0c\n{}", b" \r\n\t"])
+def test_what_only_python_takes_for_blank(
+    tmp_path_factory: pytest.TempPathFactory, blank: bytes
+) -> None:
+    for name in ("a.json", "a.jsonl", "a.txt", "a.csv"):
+        read_bytes(tmp_path_factory, name, blank)
 
 
 few = settings(max_examples=40, deadline=None)
