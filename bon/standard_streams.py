@@ -90,7 +90,7 @@ def standard_streams() -> Iterator[None]:
             _open_nowhere(number)
     if not is_there[0]:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stdout = _replaced(sys.stdout, 1, "surrogateescape")
+    sys.stdout = _replaced(sys.stdout, 1, "backslashreplace")
     sys.stderr = _replaced(sys.stderr, 2, "backslashreplace")
     code: Any = 0
     try:

@@ -74,6 +74,19 @@ def test_a_set_is_complete_whoever_reads(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", pytest.param("ascii", marks=pytest.mark.faults)])
+@pytest.mark.parametrize(
+    "words", [pytest.param("inspect →.pool", marks=pytest.mark.faults), "validate →.pool"]
+)
+def test_stdout_that_lacks_a_character_gets_its_escape(
+    place: Path, tmp_path: Path, words: str, encoding: str
+) -> None:
+    (tmp_path / "→.pool").symlink_to(place / "free.pool")
+    done = in_shell(f"PYTHONIOENCODING={encoding} {BON} {words} > out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert b"\\u2192.pool" in (tmp_path / "out").read_bytes()
+
+
 @pytest.mark.faults
 def test_drops_are_told_by_the_exit_code_alone(place: Path, tmp_path: Path) -> None:
     done = in_shell(f"{BON} convert bad.jsonl -o {tmp_path}/x.jsonl --max-drops 0 {CLOSED}", place)
