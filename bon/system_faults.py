@@ -122,6 +122,10 @@ def _number(error: BaseException) -> int | None:
         return errno.EAGAIN
     if isinstance(error, ImportError) and _NO_MAP in text:
         return errno.ENOMEM
+    if type(error).__module__.startswith(("duckdb", "_duckdb")):
+        if type(error).__name__ == "OutOfMemoryException":
+            return errno.ENOMEM
+        return next((one for one in _ADVICE if os.strerror(one) in text), None)
     is_arrows = type(error).__module__.startswith("pyarrow")
     if is_arrows or isinstance(error, ImportError | RuntimeError):
         return next((one for one in _IN_WORDS if os.strerror(one) in text), None)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pyarrow as pa
 
 from bon.durable import scratch_folder
-from bon.errors import BonError, InputError, OutputError, first_line
+from bon.errors import BonError, OutputError
 from bon.records import Drop, GivenResponse
 from bon.sources.groups import ReadRow
 from bon.sources.ids import content_id
 from bon.sources.rows import Fault
+from bon.system_faults import advice, reason
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -53,18 +54,10 @@ def gather_rows(rows: Iterable[ReadRow | Drop], beside: Path) -> Iterator[ReadRo
     about as much room as the input; duckdb sorts where they lie, and spills to it.
 
     Raises:
-        InputError: duckdb is not installed.
-        OutputError: the disk is full.
+        OutputError: the disk is full, too few open files, too little memory, …
     """
-    import_error = InputError(
-        "the responses to a prompt do not follow each other in this input",
-        why="bringing them together takes the package duckdb, which is not installed",
-        next_step="pip install 'bon-cli[curation]', or sort the input by its prompts",
-    )
-    try:
-        import duckdb
-    except ImportError:
-        raise import_error from None
+    import duckdb
+
     with scratch_folder(beside) as folder:
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": _MEMORY_LIMIT,
@@ -86,9 +79,10 @@ def gather_rows(rows: Iterable[ReadRow | Drop], beside: Path) -> Iterator[ReadRo
                 raise
             raise OutputError(
                 "cannot bring the responses to each prompt together",
-                where=str(folder),
-                why=first_line(error),
-                next_step="make room there, or sort the input by its prompts",
+                where=str(beside),
+                why=reason(error),
+                next_step=f"{advice(error, 'sort the input by its prompts')}, and run the same "
+                "command again",
             ) from error
 
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.commands import bon_json, bon_stopped, pool_files
+from support.commands import bon, bon_json, bon_stopped, pool_files
+from support.system_faults import mounted
 
 pytestmark = pytest.mark.faults
 
@@ -40,7 +41,7 @@ def score(source: Path, pool: Path) -> dict[str, bytes]:
     return pool_files(pool)
 
 
-def test_a_full_disk_ends_it_with_a_word_and_it_goes_on(source: Path, tmp_path: Path) -> None:
+def test_a_limit_on_files_ends_it_with_a_word_and_it_goes_on(source: Path, tmp_path: Path) -> None:
     code = (
         "import os, resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))\n"
@@ -52,9 +53,21 @@ def test_a_full_disk_ends_it_with_a_word_and_it_goes_on(source: Path, tmp_path: 
     )
     assert done.returncode == 1
     assert "cannot bring the responses to each prompt together" in done.stderr
-    assert "make room" in done.stderr
+    assert "ulimit -f" in done.stderr
+    assert "make room" not in done.stderr
     assert [p for p in (tmp_path / "p" / ".bon").iterdir() if "gathered" in p.name] == []
     assert score(source, tmp_path / "p") == score(source, tmp_path / "other")
+
+
+def test_a_disk_without_room_is_said_so(source: Path, tmp_path: Path) -> None:
+    arguments = ("score", source, *FLAGS, "-q", "--pool", tmp_path / "disk" / "p")
+    with mounted(tmp_path / "disk", "size=1m"):
+        done = bon(*arguments, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "cannot bring the responses to each prompt together" in done.stderr
+        assert "No space left on device" in done.stderr
+        assert "make room" in done.stderr
+        assert list((tmp_path / "disk").rglob("*gathered*")) == []
 
 
 def test_killed_while_it_sorts_it_leaves_nothing_for_long(source: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bon.config import InputSettings, ResponseSettings
-from bon.errors import InputError
+from bon.errors import OutputError
 from bon.records import Drop, GivenResponse, GivenResponses
 from bon.sources.gathering import gather_rows
 from bon.sources.groups import ReadRow
@@ -90,13 +89,22 @@ def test_nothing_is_left_where_the_reading_fails_or_stops(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_the_package_it_is_said_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "duckdb", None)
-    with pytest.raises(InputError, match="do not follow each other") as caught:
-        next(gather_rows([row("a", 0)], tmp_path / "pool"))
-    assert "pip install" in caught.value.next_step
+def test_what_duckdb_lacks_is_said_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its faults have no number; this is one of the real one, with next to no memory."""
+    import duckdb
+
+    connect = duckdb.connect
+
+    def little(path: str, config: dict[str, object]) -> duckdb.DuckDBPyConnection:
+        return connect(path, config=config | {"memory_limit": "1MB", "temp_directory": ""})
+
+    monkeypatch.setattr(duckdb, "connect", little)
+    with pytest.raises(OutputError, match="cannot bring") as caught:
+        list(gather_rows([row("a", n) for n in range(9)], tmp_path / "pool"))
+    assert caught.value.where == str(tmp_path / "pool")
+    assert caught.value.why == "Cannot allocate memory"
+    assert caught.value.next_step.startswith("free memory")
+    assert list(tmp_path.iterdir()) == []
 
 
 def write(path: Path, rows: list[dict]) -> Path:
