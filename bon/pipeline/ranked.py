@@ -139,7 +139,8 @@ def _refuse_interrupted(pool: Pool, kinds: Sequence[str], limit: int | None) -> 
         why = f"{there} rows are there, and nobody knows whether these are all"
     elif there != said and (limit is None or limit > there):
         why = f"{there} rows are there; the last complete reading had {said}"
-        step += f"; or use those that are there with --limit {there}"
+        complete = _count_rows(pool, kinds)
+        step += f"; or use those that are complete with --limit {complete}" if complete else ""
     else:
         return
     raise PoolIncompleteError(
@@ -160,11 +161,12 @@ def _longer_than_prompts(pool: Pool, kinds: Sequence[str], limit: int | None) ->
     ]
 
 
-def _count_rows(pool: Pool) -> int:
-    """Count the input rows that are there without a gap."""
+def _count_rows(pool: Pool, kinds: Sequence[str] = ()) -> int:
+    """Count the input rows that are there without a gap, in parts of which all kinds are made."""
+    to_do = {part for kind in kinds for part in pool.pending(kind)}
     rows = 0
     for number, part in enumerate(pool.parts()):
-        if number != part:
+        if number != part or part in to_do:
             break
         rows += pool.covers(PROMPTS, part)
     return rows

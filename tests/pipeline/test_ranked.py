@@ -13,6 +13,7 @@ from support.ranked import ranked_prompts
 import bon.pipeline.run
 from bon.config import RankingSettings
 from bon.errors import PoolCorruptError, PoolIncompleteError, SettingsError
+from bon.pipeline.ingest import ingest
 from bon.pipeline.ranked import open_books, pool_recipe
 from bon.pipeline.rewards import Ranking
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
@@ -128,6 +129,21 @@ def test_rows_that_were_read_while_the_input_grew_are_used_by_a_limit_only(pool:
                 open_books(changed, ["reward"], limit)
             assert caught.value.next_step.endswith("with --limit 10")
         assert open_books(changed, ["reward"], 10).input_rows == 10
+
+
+@pytest.mark.parametrize("is_scored", [False, True])
+def test_the_limit_that_is_told_can_be_used(tmp_path: Path, is_scored: bool) -> None:
+    """Reading an input that grew was interrupted: its new rows are in the last part, unsampled."""
+    rows = input_rows(11)
+    pool = (Run(rows[:10]).scores if is_scored else Run(rows[:10]).candidates)(tmp_path)
+    ingest(pool, rows, None)
+    with pytest.raises(PoolIncompleteError, match="was interrupted") as caught:
+        open_books(Pool.open(tmp_path), ["reward"], None)
+    assert ("--limit" in caught.value.next_step) == is_scored
+    if is_scored:
+        limit = int(caught.value.next_step.rpartition(" ")[2])
+        assert open_books(Pool.open(tmp_path), ["reward"], limit).input_rows == limit == 8
+        assert sum(1 for _ in ranked_prompts(pool, Ranking.of("reward"), limit)) == 8
 
 
 def test_a_missing_part_of_prompts_is_noticed(pool: Pool) -> None:
