@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from support.tiny_models import edit_config, save_generator, save_reward
 from support.validating import BOOKS, called, errors, validated
 
 from bon.cli import score, select  # noqa: F401  (registers the commands)
+from bon.durable import process_tag
 from bon.pool.lock import PoolLock
 from bon.pool.pool import Pool
 
@@ -196,6 +198,29 @@ GIVEN["lists"] = [
 GIVEN["rows that stand apart"] = [
     {"prompt": text, "response": f"{n}"} for n, text in enumerate(["a", "b", "a", "", "b", "a"])
 ]
+
+
+def test_no_room_to_sort_rows_that_stand_apart_is_no_failure(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lines(here / "given.jsonl", GIVEN["rows that stand apart"])
+    found = validated("given.jsonl", *RULE)
+    assert "to sort them first" in found["findings"][-1]["text"]
+    monkeypatch.setattr(tempfile, "tempdir", "/proc")  # where nobody can make a folder
+    found = validated("given.jsonl", *RULE)
+    assert found["exit_code"] == 0, errors(found)
+    said = {one["check"]: (one["status"], one["text"]) for one in found["findings"]}
+    assert said["input"][0] == said["disk"][0] == "skipped"
+    assert "no room to bring them together in /proc" in said["input"][1]
+
+
+def test_what_a_killed_look_left_is_removed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_lines(here / "given.jsonl", GIVEN["rows that stand apart"])
+    monkeypatch.setattr(tempfile, "tempdir", str(here / "tmp"))
+    left = here / f"tmp/.bon-validate.scratch.{process_tag(2**22 + 1)}.tmp"
+    left.mkdir(parents=True)
+    validated("given.jsonl", *RULE)
+    assert list((here / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", GIVEN)

@@ -12,6 +12,8 @@ __all__ = ["Estimate"]
 _TOKEN_BYTES = 9
 """Of a sampled token: 4 for its id, 5 for its text, before compression."""
 _TEXT_BYTES = 5
+_GATHERED_BYTES = 400
+"""Of a row that is sorted first, besides its texts."""
 _CANDIDATE_BYTES = 40
 """Of a candidate's other columns."""
 _SCORE_BYTES = 24
@@ -40,7 +42,11 @@ class Estimate:
             rows = run.num_given * (_CANDIDATE_BYTES + scorers * _SCORE_BYTES)
             formula = "the texts, and so many bytes a response: "
             formula += f"{_CANDIDATE_BYTES} + {scorers} scorers × {_SCORE_BYTES}"
-            return cls(run.num_bytes + rows, 2 * run.num_bytes, formula)
+            size = run.num_bytes + rows
+            if run.is_gathered:
+                size += run.num_bytes + run.num_given * _GATHERED_BYTES
+                formula += f"; to sort them first, the texts again and {_GATHERED_BYTES} a response"
+            return cls(size, 2 * run.num_bytes, formula)
         settings = run.sampling
         number, length = settings.num_candidates, settings.max_tokens
         each = length * _TOKEN_BYTES + _CANDIDATE_BYTES + scorers * _SCORE_BYTES

@@ -96,6 +96,8 @@ class PlannedRun:
     pool: Pool | None = None
     """The one that the run would go on with."""
     books: Accounting | None = None
+    is_gathered: bool = False
+    """Whether rows of one prompt stand apart: the run sorts them on disk first."""
     num_given: int = 0
     """Responses that the input brings."""
     num_bytes: int = 0

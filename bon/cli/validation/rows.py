@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 from bon.cli.validation.plan import Note, PlannedRun, ok, skipped, warning
 from bon.config import GenerateSettings
-from bon.errors import BonError
+from bon.errors import BonError, OutputError
 from bon.generators.prompting import PromptEncoder
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.given import has_paid_scores, refuse_other_responses
@@ -40,16 +39,36 @@ def check_rows(run: PlannedRun) -> Iterator[Note | BonError]:
         return
     rows = _Rows(run)
     try:
+        yield from _read(run, rows)
+    except OutputError as error:
+        yield skipped(
+            "the rows of one prompt stand apart, and there is no room to bring them together in "
+            f"{tempfile.gettempdir()} ({error.why}): the run does it beside its pool, here TMPDIR "
+            "names another place"
+        )
+        return
+    rows.close()
+    run.is_gathered = rows.is_gathered
+    run.books, run.num_bytes, run.num_given = rows.books, rows.num_bytes, rows.num_given
+    yield from _counted(run, rows)
+
+
+def _read(run: PlannedRun, rows: _Rows) -> Iterator[BonError]:
+    """Read all rows.
+
+    Raises:
+        OutputError: those of one prompt have no room to be brought together.
+    """
+    try:
         _compare(run, rows)
+    except OutputError:
+        raise
     except BonError as error:
         yield error
     rows.drain()  # what a refusal left unread
     if run.given is not None and rows.is_scattered and not rows.is_gathered:
         rows.gather(Path())
         rows.drain()
-    rows.close()
-    run.books, run.num_bytes, run.num_given = rows.books, rows.num_bytes, rows.num_given
-    yield from _counted(run, rows)
 
 
 def _compare(run: PlannedRun, rows: _Rows) -> None:
@@ -122,7 +141,8 @@ class _Rows:
 
     def gather(self, beside: Path) -> None:
         """Read again, and all rows of a prompt together; nothing is written into the pool."""
-        beside = Path(tempfile.gettempdir()) / f"bon-validate-{os.getpid()}"
+        # one name for all: so what a killed one left is found, and removed
+        beside = Path(tempfile.gettempdir()) / "bon-validate"
         assert isinstance(self._source, ResponseReader)
         self._source.gather(beside)
         self.is_gathered = True
