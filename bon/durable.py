@@ -21,6 +21,7 @@ __all__ = [
     "process_tag",
     "replace_file",
     "scratch_folder",
+    "sync",
 ]
 
 PARQUET_OPTIONS = {"compression": "zstd", "write_page_checksum": True}
@@ -63,9 +64,9 @@ def replace_file(final: Path, staging: Path) -> Iterator[Path]:
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(final)
-            _sync(final.parent)
+            sync(final.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -140,7 +141,8 @@ def _remove_stale(name: str, staging: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file or folder written to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -126,40 +126,48 @@ def _write(
     snapshot: Snapshot,
     seed: int,
 ) -> Written:
-    """Write what was dropped, where that is wanted, and what stays."""
+    """Write what stays, and what was dropped where that is wanted; both appear at the end.
+
+    Both are of one state of the pool, which is looked at once all is written.
+    """
     from bon.cli.curation import card_facts
     from bon.cli.filter_plan import rows_of
-    from bon.pipeline.export import write_set
+    from bon.pipeline.export import staged_set
     from bon.pipeline.filtering.output import OutputColumns, dropped_tables, kept_tables
 
     pool, books, rows = made.pool, decision.report.accounting, rows_of(plan.units)
     columns = OutputColumns(pool, decision)
-    if plan.settings.dropped is not None:
-        with_reasons = columns.with_reasons()
-        write_set(
-            snapshot.through(dropped_tables(pool, decision, with_reasons)),
-            with_reasons.schema,
-            rows,
-            plan.native,
-            ExportSettings(),
-            output=plan.settings.dropped,
-            seed=seed,
-            books=books,
-        )
     method: dict[str, Any] = {"filters": [one.as_json() for one in plan.filters]}
     if decision.ranking is not None:
         method["ranking"] = decision.ranking.as_json()
-    return write_set(
-        snapshot.through(kept_tables(pool, decision, columns)),
-        columns.schema,
-        rows,
-        plan.output.form,
-        plan.output.export,
-        output=plan.output.path,
-        seed=seed,
-        books=books,
-        card=lambda: card_facts(call, made, decision.report.as_json(), method),
-    )
+    with ExitStack() as stack:
+        if plan.settings.dropped is not None:
+            with_reasons = columns.with_reasons()
+            dropped = staged_set(
+                dropped_tables(pool, decision, with_reasons),
+                with_reasons.schema,
+                rows,
+                plan.native,
+                ExportSettings(),
+                output=plan.settings.dropped,
+                seed=seed,
+                books=books,
+            )
+            stack.enter_context(dropped)
+        kept = staged_set(
+            kept_tables(pool, decision, columns),
+            columns.schema,
+            rows,
+            plan.output.form,
+            plan.output.export,
+            output=plan.output.path,
+            seed=seed,
+            books=books,
+            card=lambda: card_facts(call, made, decision.report.as_json(), method),
+        )
+        written = stack.enter_context(kept)
+        snapshot.check()
+    return written
 
 
 def _recipe(call: Invocation, plan: FilterPlan, made: Made) -> Recipe | None:

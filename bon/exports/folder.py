@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bon.durable import replace_file
+from bon.durable import replace_file, sync
 from bon.errors import BonError, OutputError
 from bon.exports.staging import hold, new_staging, staging_folders
 from bon.system_faults import advice, reason
@@ -102,7 +101,7 @@ def _move_in(folder: Path, staging: Path) -> None:
     staged = staging / _NEW
     new = [p.name for p in staged.iterdir() if p.name in ours or not (folder / p.name).exists()]
     for path in [*staged.rglob("*"), staged, staging]:
-        _sync(path)
+        sync(path)
     (staging / _OLD).mkdir()
     _mark(folder, [*ours, *new], staging, _Move(staging.name, before, new))
     for name in sorted({*ours, *new}):
@@ -110,7 +109,7 @@ def _move_in(folder: Path, staging: Path) -> None:
             (folder / name).replace(staging / _OLD / name)
         if name in new:
             (staged / name).replace(folder / name)
-    _sync(folder)
+    sync(folder)
     _mark(folder, new, staging)
 
 
@@ -127,7 +126,7 @@ def _undo(folder: Path, staging: Path) -> None:
             (folder / name).replace(staged / name)
         if (staging / _OLD / name).exists():
             (staging / _OLD / name).replace(folder / name)
-    _sync(folder)
+    sync(folder)
     if move.before is None:
         (folder / MARKER).unlink()
     else:
@@ -168,11 +167,3 @@ def _mark(folder: Path, made: Sequence[str], staging: Path, move: _Move | None =
         said["move"] = move._asdict()
     with replace_file(folder / MARKER, staging) as path:
         path.write_text(json.dumps(said) + "\n", encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

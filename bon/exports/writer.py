@@ -10,7 +10,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from bon.durable import replace_file
+from bon.durable import replace_file, sync
 from bon.exports.card import CardFacts, Written, render_card
 from bon.exports.dataset_info import DATASET_INFO, dataset_info_text, read_dataset_info
 from bon.exports.files import RowFile, open_rows
@@ -58,6 +58,8 @@ class DatasetWriter:
         self._shard_bytes = shard_bytes
         self._facts: CardFacts | None = None
         self._streams: dict[str, SplitStream] = {}
+        self._staged: list[Path] = []
+        self._is_finished = False
         self._session: AbstractContextManager[None] | None = None
 
     @property
@@ -93,6 +95,19 @@ class DatasetWriter:
         """Give a folder a README.md, the dataset card; a single file has none."""
         self._facts = card
 
+    def finish(self) -> None:
+        """Bring all rows to the disk: no more can come, and the block's end has little to do.
+
+        Where several sets appear together, all are finished before the first one's block ends.
+        """
+        if self._is_finished:
+            return
+        for stream in self._streams.values():
+            stream.finish(self._native)
+        for path in self._staged:
+            sync(path)
+        self._is_finished = True
+
     def __enter__(self) -> Self:
         self._session = self._folder() if self._target.is_folder else self._single_files()
         self._session.__enter__()
@@ -117,6 +132,7 @@ class DatasetWriter:
                 split: stack.enter_context(replace_file(final, final.parent))
                 for split, final in real.items()
             }
+            self._staged = list(staged.values())
             with self._opened(lambda split, _: staged[split], float("inf")):
                 yield
         files = list(finals.values())
@@ -161,8 +177,7 @@ class DatasetWriter:
         }
         try:
             yield
-            for stream in self._streams.values():
-                stream.finish(self._native)
+            self.finish()
         finally:
             for stream in self._streams.values():
                 stream.abandon()

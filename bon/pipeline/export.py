@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from bon.exports.writer import DatasetWriter
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.splits import in_test, without_last
 
-__all__ = ["Written", "write_set"]
+__all__ = ["Written", "staged_set", "write_set"]
 
 
 @dataclass
@@ -30,7 +31,8 @@ class Written:
     """Native rows by split that became part of another, where the form has one of a kind."""
 
 
-def write_set(
+@contextmanager
+def staged_set(
     tables: Iterable[pa.Table],
     schema: pa.Schema,
     kind: Kind,
@@ -41,8 +43,10 @@ def write_set(
     seed: int,
     books: Accounting,
     card: Callable[[], CardFacts] | None = None,
-) -> Written:
-    """Write native rows to `output`; nothing appears where an error ends it or the books are wrong.
+) -> Iterator[Written]:
+    """Write native rows beside `output`; they appear there when the block ends without an error.
+
+    Nothing appears either where the books are wrong.
 
     Raises:
         OutputError: it cannot be written.
@@ -66,10 +70,36 @@ def write_set(
             writer.write(table.filter(pa.array(~is_test)), "train")
             writer.write(table.filter(pa.array(is_test)), "test")
         books.close()
+        writer.finish()
         written.rows, written.merged = writer.rows, writer.merged
         if card is not None:
             writer.describe(card())
+        yield written
     written.files = list(writer.files)
+
+
+def write_set(
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    kind: Kind,
+    format: Format,
+    settings: ExportSettings,
+    *,
+    output: Path,
+    seed: int,
+    books: Accounting,
+    card: Callable[[], CardFacts] | None = None,
+) -> Written:
+    """Write native rows to `output`, as `staged_set` does; return what was written.
+
+    Raises:
+        OutputError: it cannot be written.
+        AccountingError: rows in and rows out plus drops disagree.
+    """
+    with staged_set(
+        tables, schema, kind, format, settings, output=output, seed=seed, books=books, card=card
+    ) as written:
+        pass
     return written
 
 

@@ -143,7 +143,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.faults
 def test_the_second_file_that_does_not_fit(place: Path, tmp_path: Path) -> None:
-    """What was dropped is written first; a full disk behind it leaves it whole, or not there."""
+    """What was dropped is written first, elsewhere; it does not appear without the other."""
     words = (*COMMANDS["filter"], "--dropped", tmp_path / "dropped.jsonl")
     done = bon(*words, "-o", tmp_path / "kept.jsonl", cwd=place)
     assert done.returncode == 0, done.stderr
@@ -157,11 +157,12 @@ def test_the_second_file_that_does_not_fit(place: Path, tmp_path: Path) -> None:
                 full.write(b"x" * 4096)
         failed = bon(*words, "-o", tmp_path / "disk" / "kept.jsonl", cwd=place)
         assert_clean_failure(failed.returncode, failed.stderr, "No space left on device")
-        assert (tmp_path / "dropped.jsonl").read_bytes() == expected["dropped.jsonl"]
+        assert not (tmp_path / "dropped.jsonl").exists()
         (tmp_path / "disk" / "filler").unlink()
         again = bon(*words, "-o", tmp_path / "disk" / "kept.jsonl", cwd=place)
         assert again.returncode == 0, again.stderr
         assert (tmp_path / "disk" / "kept.jsonl").read_bytes() == expected["kept.jsonl"]
+        assert (tmp_path / "dropped.jsonl").read_bytes() == expected["dropped.jsonl"]
 
 
 def test_full_logs_change_nothing(place: Path, tmp_path: Path) -> None:

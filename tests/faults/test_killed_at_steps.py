@@ -1,7 +1,7 @@
 """kill -9 at each thing that a command does to files, in its own process and in its worker's.
 
 Whatever moment it was, the same command then ends with exit code 0, and every file, of the pool and
-of the result, has the bytes of a run where nothing happened.
+of the result, has the bytes of a run where nothing happened. Before that, no part is lost.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from support.started import Started, states
 from support.steps import KILL_ALL, KILL_RUN
 
 SCORE = ("score", "in.jsonl", "-r", "rule:exact", *PART)
+PAID = ("score", "in.jsonl", "-r", "mine=rule:my.py:rate", *PART)
 COMMANDS: dict[str, Command] = {
     "score": SCORE,
+    "score what grew": PAID,
     "build-dpo": (
         "build-dpo", "in.jsonl", "--strategy", "verified", "--rule", "exact", *PART,
         "-o", "pairs.parquet", "--train-test-split", 0.4,
@@ -31,10 +33,11 @@ COMMANDS: dict[str, Command] = {
     "select again": ("select", "in.pool", "--strategy", "top-k", "--k", 2, "-o", "best"),
 }  # fmt: skip
 BEFORE: dict[str, tuple[Command, ...]] = {
+    "score what grew": ((*PAID, "--limit", 6),),
     "select": (SCORE,),
     "select again": (SCORE, COMMANDS["select"]),
 }
-EVERY = {"score": 1, "build-dpo": 2, "filter": 2, "select": 1, "select again": 1}
+EVERY = {"build-dpo": 2, "filter": 2, "score what grew": 2}
 """Every step, or every second one where many are those of `score`."""
 MOMENTS = {
     "candidates there, their prompts not": ("replace", "staging/.part-00001", 1, KILL_RUN),
@@ -67,7 +70,22 @@ def test_killed_between_two_renames(place: Path, moment: str) -> None:
 def test_killed_at_every_step(place: Path, name: str) -> None:
     command = killable(place, name)
     assert len(command.steps) > 10
-    for step in command.steps[:: EVERY[name]]:
+    for step in command.steps[:: EVERY.get(name, 1)]:
+        command.check_killed(step)
+
+
+@pytest.mark.faults
+def test_all_files_of_a_filter_are_on_the_disk_before_one_appears(place: Path) -> None:
+    """Killed between two renames, the same command mends what is there by half."""
+    written = ("-o", "kept.jsonl", "--train-test-split", 0.5, "--dropped", "gone.jsonl")
+    flags = ("--filter", "length:max_words=1", "--max-drops", "100%")
+    command = Killable(place / "files", ("filter", "in.pool", *flags, *written), (SCORE,))
+    renames = [step for step in command.steps if step.name == "replace"]
+    assert [step.path.split(".")[1] for step in renames] == ["kept", "kept", "gone"]
+    done = [step for step in command.steps if step.number < renames[0].number]
+    synced = {step.path for step in done if step.name == "fsync"}
+    assert {step.path for step in renames} <= synced
+    for step in renames:
         command.check_killed(step)
 
 
