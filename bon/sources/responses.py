@@ -75,7 +75,7 @@ class ResponseReader:
         self._plan: _Plan | None = None
         self._num_rows = self._num_items = 0
         self._beside: Path | None = None
-        self._is_scattered = False
+        self._is_scattered = self._is_read = False
         self._layout = named_layout(inputs)
         self._is_named = inputs.layout is not None or inputs.prompt_column is not None
 
@@ -103,7 +103,10 @@ class ResponseReader:
         self._beside = beside
 
     def describe(self) -> str:
-        """Return a line that says how the input is read, once it has been."""
+        """Return a line that says how the input is read, once a row of it has been.
+
+        How many rows were joined is said once all have been read.
+        """
         if self._plan is None:
             return f"no row of {self._source} could be read"
         plan = self._plan
@@ -115,7 +118,7 @@ class ResponseReader:
         apart = ", those that stood apart too" if self._beside is not None else ""
         joined = (
             f"; {self._num_rows:,} rows joined by prompt into {self._num_items:,}{apart}"
-            if self._joins
+            if self._joins and self._is_read
             else ""
         )
         return (
@@ -127,7 +130,7 @@ class ResponseReader:
     def __iter__(self) -> Iterator[GivenResponses | Drop]:
         self._plan = None
         self._num_rows = self._num_items = 0
-        self._is_scattered = False
+        self._is_scattered = self._is_read = False
         rows: Iterator[ReadRow | Drop] = (
             self._read(row) for row in read_rows(self._source, self._inputs.split)
         )
@@ -140,6 +143,7 @@ class ResponseReader:
             self._num_rows += 1 if isinstance(item, Drop) else item.num_rows
             yield from self._finish(item, number, ids)
             self._is_scattered |= ids.num_repeats > 0 and self._joins
+        self._is_read = True
 
     def _read(self, row: SourceRow) -> ReadRow | Drop:
         if row.values is None:

@@ -59,6 +59,8 @@ def test_consecutive_rows_of_one_prompt_are_one_prompt(tmp_path):
     assert [drop.row, x.prompt.row, y.prompt.row, again.prompt.row] == [0, 1, 2, 3]
     assert (x.prompt.where, drop.where) == ("in.jsonl:1", "in.jsonl:3")
     assert source.describe().endswith("6 rows joined by prompt into 4")
+    next(iter(source))
+    assert "joined" not in source.describe()  # not counted to their end
     assert list(source) == [drop, x, y, again]
 
 
