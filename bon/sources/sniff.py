@@ -11,22 +11,23 @@ __all__ = ["refuse_other_content"]
 
 _BINARY = (
     (b"\x1f\x8b", "a gzip archive", "give it a name that ends in .gz"),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive", "give it a name that ends in .zst"),
-    (b"PAR1", "a Parquet file", "give it a name that ends in .parquet"),
-    (b"ARROW1", "an Arrow file", "write it as Parquet"),
+    (b"[\x28]\xb5\x2f\xfd", "a zstd archive", "give it a name that ends in .zst"),
+    (b"PAR1[\x00-\x08\x0e-\x1f]", "a Parquet file", "give it a name that ends in .parquet"),
+    (b"ARROW1\x00", "an Arrow file", "write it as Parquet"),
     (b"PK\x03\x04", "a zip archive (or a spreadsheet)", "unpack it, or save it as CSV"),
-    (b"BZh", "a bzip2 archive", "unpack it"),
+    (b"BZh[1-9](1AY&SY|\x17rE8P)", "a bzip2 archive", "unpack it"),
     (b"\xfd7zXZ\x00", "an xz archive", "unpack it"),
     (b"SQLite format 3\x00", "an SQLite database", "write its table as CSV or Parquet"),
 )
+"""How they begin, as patterns: words of a text may begin with the same letters."""
 _WIDE = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 _LOOKED_AT_BYTES = 1024
 _LONE_CR = {
     ".jsonl": re.compile(rb"}[ \t]*\r\s*{"),
     ".ndjson": re.compile(rb"}[ \t]*\r\s*{"),
-    ".txt": re.compile(rb"\r\s*\S"),
+    ".txt": re.compile(rb"\r\S.*\r\S", re.DOTALL),
 }
-"""A carriage return between two rows of a format whose rows are lines."""
+"""Carriage returns between rows of a format whose rows are lines; a single one may be a text's."""
 
 
 def refuse_other_content(head: bytes, file: InputFile) -> None:
@@ -37,7 +38,7 @@ def refuse_other_content(head: bytes, file: InputFile) -> None:
             carriage return: every row would be a drop, or all rows one.
     """
     for magic, kind, advice in _BINARY:
-        if head.startswith(magic):
+        if re.match(magic, head):
             raise _refused(file, f"it is {kind}", advice)
     start = head[:_LOOKED_AT_BYTES]
     if start.startswith(_WIDE) or start.count(0) * 4 > len(start):

@@ -5,6 +5,7 @@ Everything goes through the real readers; through the real command goes one of e
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import os
@@ -20,7 +21,7 @@ from support.commands import bon
 
 from bon.config import InputSettings, ResponseSettings
 from bon.errors import InputError
-from bon.records import Drop
+from bon.records import Drop, Prompt
 from bon.sources.prompts import PromptReader
 from bon.sources.responses import ResponseReader
 
@@ -95,6 +96,35 @@ def all_of(path: object) -> list[object]:
         return items
     assert len({str(error) for error in errors}) == 1
     raise errors[0]
+
+
+TEXTS = {
+    "par.txt": b"PAR1 is a receptor of thrombin.\nARROW1 is none.\n",
+    "arrow.txt": b"ARROW1 is a name\n",
+    "bzip.csv": b"BZh,prompt\n1,what is it?\n",
+    "version.txt": b"BZh9 begins a file. Of which kind?\n",
+    "archive.txt": b"PK is a key\n",
+    "cr.txt": b"Explain a\rb",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_that_begins_like_something_else_is_text(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(TEXTS[name])
+    items = list(PromptReader(str(tmp_path / name), InputSettings()))
+    assert all(isinstance(item, Prompt) for item in items)
+    assert len(items) == TEXTS[name].count(b"\n", 1) - name.endswith(".csv") or name == "cr.txt"
+
+
+@pytest.mark.parametrize("content", [b"", b"x", LINES * 1000])
+def test_other_archives_and_tables_are_known(tmp_path: Path, content: bytes) -> None:
+    pq.write_table(pa.table({"prompt": [content.decode()]}), tmp_path / "table.txt")
+    (tmp_path / "packed.txt").write_bytes(bz2.compress(content))
+    with pa.OSFile(str(tmp_path / "arrow.txt"), "wb") as file:
+        pa.ipc.new_file(file, pa.schema([])).close()
+    for name, kind in (("table", "Parquet"), ("packed", "bzip2"), ("arrow", "Arrow")):
+        with pytest.raises(InputError, match=f"an? {kind}"):
+            all_of(tmp_path / f"{name}.txt")
 
 
 @pytest.mark.parametrize("fault", WHOLE_FAULTS)
