@@ -22,7 +22,7 @@ _KEYS = ("prompt_id", "candidate")
 _FRAME_ROWS = 16_384
 """Candidates in a frame, at most, where it has several parts."""
 _FRAME_BYTES = 64 << 20
-"""Bytes of candidates in a frame, about; a prompt is never cut."""
+"""Bytes of prompts and candidates in a frame, about; a prompt is never cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,8 @@ def _groups(pool: Pool, parts: list[int]) -> list[tuple[int, ...]]:
     groups: list[list[int]] = []
     num_rows = num_bytes = 0
     for part in parts:
-        rows, size = pool.num_rows(CANDIDATES, part), pool.num_bytes(CANDIDATES, part)
+        rows = pool.num_rows(CANDIDATES, part)
+        size = pool.num_bytes(PROMPTS, part) + pool.num_bytes(CANDIDATES, part)
         if groups and num_rows + rows <= _FRAME_ROWS and num_bytes + size <= _FRAME_BYTES:
             groups[-1].append(part)
             num_rows, num_bytes = num_rows + rows, num_bytes + size
@@ -105,7 +106,7 @@ def _groups(pool: Pool, parts: list[int]) -> list[tuple[int, ...]]:
 
 def _pieces(frame: Frame) -> Iterator[Frame]:
     """Cut a frame that is too large between its prompts, and give each column one chunk."""
-    num_pieces = max(1, frame.candidates.nbytes // _FRAME_BYTES)
+    num_pieces = max(1, (frame.prompts.nbytes + frame.candidates.nbytes) // _FRAME_BYTES)
     size = max(1, frame.candidates.num_rows // num_pieces)
     start = 0
     while start < len(frame.start_P) or start == 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.damage import as_older
-from support.fakes import FakeGenerator, FakeScorer, Run, input_rows
+from support.fakes import FakeGenerator, FakeScorer, Run, input_rows, prompt
 from support.ranked import ranked_prompts
 
 import bon.pipeline.frames as module
@@ -16,6 +16,7 @@ from bon.errors import PoolCorruptError
 from bon.pipeline.frames import Frame, frames
 from bon.pipeline.rewards import Ranking
 from bon.pool.pool import Pool
+from bon.records import Drop, Prompt
 
 
 @pytest.fixture(params=[1, 20, 16_384], autouse=True)
@@ -151,6 +152,21 @@ def test_first_part_without_candidates_says_nothing_of_the_others(tmp_path: Path
     pool = Run(input_rows(400), generator=gone).scores(tmp_path / "p")
     largest = max(frame.candidates.num_rows for frame in frames(pool))
     assert largest <= max(12, module._FRAME_ROWS)
+
+
+def test_long_prompts_with_few_candidates_fill_frames_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all of a pool with one response to each long prompt is one frame."""
+    monkeypatch.setattr(module, "_FRAME_ROWS", 16_384)
+    monkeypatch.setattr(module, "_FRAME_BYTES", 40_000)
+    long: list[Prompt | Drop] = [prompt(n, page=f"{n:02}" * 2_500) for n in range(40)]
+    pool = Run(long, part_size=8).scores(tmp_path / "p")
+    found = list(frames(pool, scorers=["reward"], prompt_columns=["extra"]))
+    assert {len(set(frame.parts)) for frame in found} == {1}
+    assert sum(len(frame.start_P) for frame in found) == 40
+    assert max(frame.prompts.nbytes for frame in found) < 80_000
+    assert found[0].prompts.nbytes > 10_000, "prompts that are this long"
 
 
 def test_small_parts_come_together(pool: Pool, frame_rows: int) -> None:
