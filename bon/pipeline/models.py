@@ -20,6 +20,7 @@ from bon.pipeline.weights import (
     WEIGHTS,
     damaged_weights,
     missing_shards,
+    stale_indices,
     weight_files,
 )
 
@@ -233,6 +234,16 @@ def _check_files(folder: Path, config: str, pickles: Pickles, stem: str = "") ->
         )
     missing = list(missing_shards(folder))
     has_weights = bool(weight_files(folder, stem))
+    stale = stale_indices(folder) if missing else []
+    if stale:
+        raise ModelError(
+            "the model's weights contradict each other",
+            where=str(folder),
+            why=f"{stale[0]} names files that are not there ({', '.join(missing)}), but there is "
+            "one file of all weights: transformers would read that one, vLLM what the index names",
+            next_step=f"remove {stale[0]} where the one file is the model, or copy the whole "
+            "folder again",
+        )
     if missing or not has_weights:
         raise ModelError(
             "the model has no weights" if not missing else "the model's weights are incomplete",

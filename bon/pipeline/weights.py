@@ -8,7 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TRAINING_STATE", "WEIGHTS", "damaged_weights", "missing_shards", "weight_files"]
+__all__ = [
+    "TRAINING_STATE",
+    "WEIGHTS",
+    "damaged_weights",
+    "missing_shards",
+    "stale_indices",
+    "weight_files",
+]
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 TRAINING_STATE = (
@@ -18,6 +25,7 @@ TRAINING_STATE = (
 """What training leaves beside a model: no part of it."""
 _LOADED = ("model", "pytorch_model")
 """How the names begin of the files that loading reads; others may lie beside them."""
+_INDEX = ".index.json"
 _LONGEST_HEADER = 100_000_000
 """Bytes that the safetensors format allows a header."""
 _LENGTH_BYTES = 8
@@ -38,10 +46,20 @@ def missing_shards(folder: Path) -> Iterator[str]:
         yield from sorted(name for name in _shards(index) if not (folder / name).is_file())
 
 
+def stale_indices(folder: Path) -> list[str]:
+    """List indices that stand beside one whole file of all weights.
+
+    Transformers reads the one file, vLLM what the index names.
+    """
+    indices = _indices(folder)
+    return [one.name for one in indices if one.with_name(one.name[: -len(_INDEX)]).is_file()]
+
+
 def damaged_weights(folder: Path, stem: str = "") -> str | None:
     """Return which file of weights is cut off or not what its name says, and why; none: all whole.
 
-    Only headers are read, so bits that flipped in a weight are not seen here (a digest sees them).
+    Only headers are read, so bits that flipped in a weight are not seen here. A digest sees them,
+    but that of a large file is kept for as long as its size and times stay the same.
     """
     held: dict[str, set[str]] = {}
     for path in _loaded(folder, stem):
@@ -70,7 +88,7 @@ def _loaded(folder: Path, stem: str) -> list[Path]:
 def _indices(folder: Path) -> list[Path]:
     # what loads the model reads one kind, and a download may have left the other kinds' files out
     kind = "safetensors" if any(folder.glob("*.safetensors*")) else "bin"
-    return sorted(folder.glob(f"*.{kind}.index.json"))
+    return sorted(folder.glob(f"*.{kind}{_INDEX}"))
 
 
 def _shards(index: Path) -> dict[str, set[str]]:
@@ -78,7 +96,7 @@ def _shards(index: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     try:
         for tensor, shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
-            found.setdefault(shard, set()).add(tensor)
+            found.setdefault(str(shard), set()).add(tensor)  # a number, say, is no file's name
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return {}  # what loads the model says what is wrong with it
     return found

@@ -42,7 +42,7 @@ def sharded(folder: Path) -> list[str]:
 
 
 def why(folder: Path) -> str:
-    with pytest.raises(ModelError, match="weights are") as caught:
+    with pytest.raises(ModelError, match=r"weights (are|contradict)") as caught:
         resolve_model(str(folder), None)
     assert caught.value.where == str(folder)
     assert caught.value.next_step
@@ -82,6 +82,22 @@ def test_a_shard_that_is_cut_off_or_gone(folder: Path, number: int) -> None:
     assert why(folder).startswith(f"{name}: it has ")
     file.unlink()
     assert why(folder) == f"missing: {name}"
+
+
+@pytest.mark.parametrize("shard", [5, None, 1.5, True])
+def test_an_index_that_names_no_file(folder: Path, shard: object) -> None:
+    sharded(folder)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": shard}}))
+    assert why(folder) == f"missing: {shard}"
+
+
+def test_an_index_beside_one_whole_file_is_named(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}}))
+    assert "one file of all weights" in why(folder)
+    index.unlink()
+    assert resolve_model(str(folder), None).path == str(folder)
 
 
 def test_a_shard_of_another_model(folder: Path) -> None:
