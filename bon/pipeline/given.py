@@ -299,16 +299,23 @@ def _write(pool: Pool, part: GivenPart, *, stopped: bool) -> None:
     is_there = number in pool.layout.numbers(PROMPTS)
     if is_there and not grew(pool, part, stopped):
         if part.num_rows == pool.covers(PROMPTS, number):
+            _refuse_other(pool, part, stopped)
             lost = [k for k in (*_SCORE_KINDS, CANDIDATES) if number not in pool.layout.numbers(k)]
             _commit(pool, part, lost)
         return
+    _refuse_other(pool, part, stopped)
     if not is_there:
-        refuse_other(pool, part, map(scores_kind, _paid_scorers(pool)), stopped)
         for kind in {*_SCORE_KINDS} - part.tables.keys():
             _remove(pool, kind, number)  # of rows that were read before, and never committed
     # The prompts come last: where they are, the rest of the part is there too.
     _commit(pool, part, (*_SCORE_KINDS, CANDIDATES))
     pool.commit(PROMPTS, number, prompts, part.drops[PROMPTS], covers=part.num_rows)
+
+
+def _refuse_other(pool: Pool, part: GivenPart, stopped: bool) -> None:
+    """Refuse other rows than those that were scored, where prompts or candidates were lost."""
+    if any(part.number not in pool.layout.numbers(kind) for kind in (PROMPTS, CANDIDATES)):
+        refuse_other(pool, part, map(scores_kind, _paid_scorers(pool)), stopped)
 
 
 def _commit(pool: Pool, part: GivenPart, kinds: Iterable[str]) -> None:

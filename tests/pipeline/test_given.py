@@ -311,6 +311,18 @@ def test_where_prompts_are_lost_another_input_takes_nothing_else_with_it(
     assert pool_files(paid).keys() == before.keys()
 
 
+@pytest.mark.parametrize("rows", [[], [responses(7, 1.0)]], ids=["same", "grown"])
+def test_where_candidates_are_lost_others_do_not_take_their_place(paid: Path, rows: Rows) -> None:
+    (paid / CANDIDATES / "part-00001.parquet").unlink()
+    before = pool_files(paid)
+    first, *rest = responses(5, -0.25, 2.0, 0.5).responses
+    other = replace(ROWS[6], responses=(replace(first, response="another"), *rest))
+    with pytest.raises(SettingsMismatchError, match="the input is not the one") as caught:
+        import_responses(paid, plan([*ROWS[:6], other, *rows]))
+    assert "scores/reward of part 1" in caught.value.why
+    assert pool_files(paid) == before
+
+
 def test_a_lost_part_and_a_limit_within_it_is_told_as_that(tmp_path: Path) -> None:
     root = bought(tmp_path / "paid", BARE)
     whole = pool_files(root)
