@@ -100,6 +100,7 @@ def command(
     panel: str,
     output_help: str | None = None,
     extra: Sequence[inspect.Parameter] = (),
+    has_dry_run: bool = True,
     run: Callable[[Callable[[], None], bool], None],
 ) -> Callable[[Callable[[Invocation], None]], Callable[[Invocation], None]]:
     """Register a function of one `Invocation` as a command with all flags of its groups.
@@ -119,7 +120,7 @@ def command(
 
             run(inner, debug)
 
-        parameters = [_context(), _source(source_help), *_common(output_help), *extra]
+        parameters = [_context(), _source(source_help), *_common(output_help, has_dry_run), *extra]
         parameters += [
             _parameter(key, info, group.panel)
             for group in groups
@@ -203,13 +204,16 @@ def _source(text: str) -> inspect.Parameter:
     return inspect.Parameter("source", inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
 
 
-def _common(output_help: str | None) -> list[inspect.Parameter]:
+def _common(output_help: str | None, has_dry_run: bool) -> list[inspect.Parameter]:
     output = [option("output", Path | None, output_help, "-o", "--output")] if output_help else []
+    dry_run = option(
+        "dry_run", bool, "Show what would be done and with which settings, and stop.",
+        "--dry-run", default=False,
+    )  # fmt: skip
     return [
         *output,
         option("config", Path | None, "TOML file of settings, keys as the flags; flags win."),
-        option("dry_run", bool, "Show what would be done and with which settings, and stop.",
-               "--dry-run", default=False),
+        *([dry_run] if has_dry_run else []),
         option("as_json", bool, "Print one JSON object on stdout.", "--json", default=False),
         option("quiet", bool, "Print only errors.", "-q", "--quiet", default=False),
         option("verbose", bool, "Say what is done and why, and let the engines print to stderr.",

@@ -29,6 +29,7 @@ GROUPS = COMMAND_GROUPS["validate"]
         "bon validate prompts.pool",
     ],
     panel="Tools",
+    has_dry_run=False,
     run=guarded,
 )
 def validate(call: Invocation) -> None:

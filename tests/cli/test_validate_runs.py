@@ -177,6 +177,11 @@ def test_a_run_that_can_start_is_told_to(here: Path) -> None:
     assert called("validate", "ask.jsonl", *MODELS, *FLAGS, "-q")[1].count("\n") == 1
 
 
+def test_there_is_no_dry_run_of_a_dry_run(here: Path) -> None:
+    code, _, stderr = called("validate", "ask.jsonl", *ONLY_RULE, "--dry-run")
+    assert (code, "No such option" in stderr) == (2, True)
+
+
 def test_drops_beyond_the_limit_end_with_3(here: Path) -> None:
     with (here / "ask.jsonl").open("a") as file:
         file.write('oops\n{"id": "p9", "prompt": " "}\n')
