@@ -25,7 +25,14 @@ PART_SIZE = 128
 BON = str(Path(sys.executable).with_name("bon"))
 
 
-def make_pool(root: Path, num_prompts: int, *, with_answers: bool = True) -> Pool:
+def make_pool(
+    root: Path,
+    num_prompts: int,
+    *,
+    with_answers: bool = True,
+    num_candidates: int = NUM_CANDIDATES,
+    prompt_words: int = 20,
+) -> Pool:
     """Write a scored pool through `Pool.commit`, in parts of the size `bon generate` makes.
 
     Responses have about 60 words; one in fifty stands twice. `with_answers` gives each prompt a
@@ -36,13 +43,13 @@ def make_pool(root: Path, num_prompts: int, *, with_answers: bool = True) -> Poo
     manifest = Manifest(
         part_size=PART_SIZE,
         input={"settings": {}, "rows": num_prompts, "whole": True},
-        generation={"model": "made up", "num_candidates": NUM_CANDIDATES, "seed": 0},
+        generation={"model": "made up", "num_candidates": num_candidates, "seed": 0},
         scorers={"reward": {"spec": "made up"}},
     )
     pool = Pool(PoolLayout(root), manifest).save(manifest)
     for part, start in enumerate(range(0, num_prompts, PART_SIZE)):
         rows = range(start, min(start + PART_SIZE, num_prompts))
-        _commit_part(pool, part, rows, words, rng, with_answers)
+        _commit_part(pool, part, rows, words, rng, with_answers, num_candidates, prompt_words)
     return pool
 
 
@@ -53,6 +60,8 @@ def _commit_part(
     words: np.ndarray,
     rng: np.random.Generator,
     with_answers: bool,
+    num_candidates: int,
+    prompt_words: int,
 ) -> None:
     def text(num_words: int) -> str:
         return " ".join(words[rng.integers(len(words), size=num_words)])
@@ -60,7 +69,7 @@ def _commit_part(
     ids = [f"prompt-{row:06d}" for row in rows]
     prompts = {
         "prompt_id": ids,
-        "prompt": [[{"role": "user", "content": text(20)}] for _ in rows],
+        "prompt": [[{"role": "user", "content": text(prompt_words)}] for _ in rows],
         "extra": [
             json.dumps(({"answer": str(row)} if with_answers else {}) | {"source": "made up"})
             for row in rows
@@ -68,14 +77,14 @@ def _commit_part(
         "row": list(rows),
         "where": [f"made-up.jsonl:{row + 1}" for row in rows],
     }
-    num = len(rows) * NUM_CANDIDATES
+    num = len(rows) * num_candidates
     lengths = rng.integers(20, 100, size=num)
     responses = [text(int(n)) for n in lengths]
     for copy in np.flatnonzero(rng.random(num) < 0.02):
-        responses[copy] = responses[copy - copy % NUM_CANDIDATES]
+        responses[copy] = responses[copy - copy % num_candidates]
     keys = {
-        "prompt_id": np.repeat(ids, NUM_CANDIDATES).tolist(),
-        "candidate": np.tile(np.arange(NUM_CANDIDATES), len(rows)),
+        "prompt_id": np.repeat(ids, num_candidates).tolist(),
+        "candidate": np.tile(np.arange(num_candidates), len(rows)),
     }
     candidates = {
         **keys,
