@@ -305,8 +305,9 @@ def _write(pool: Pool, part: GivenPart, *, stopped: bool) -> None:
         return
     _refuse_other(pool, part, stopped)
     if not is_there:
-        for kind in {*_SCORE_KINDS} - part.tables.keys():
-            _remove(pool, kind, number)  # of rows that were read before, and never committed
+        for kind in _SCORE_KINDS:
+            if kind not in part.tables:  # of rows that were read before, and never committed
+                _remove(pool, kind, number)
     # The prompts come last: where they are, the rest of the part is there too.
     _commit(pool, part, (*_SCORE_KINDS, CANDIDATES))
     pool.commit(PROMPTS, number, prompts, part.drops[PROMPTS], covers=part.num_rows)

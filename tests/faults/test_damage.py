@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import bon, pool_files
-from support.damage import flip_bit, swap, truncate
+from support.damage import assert_nothing_lost, flip_bit, parts_of, swap, truncate
 from support.given import write_given
 from support.server_pool import PART, SCORERS, sampler, write_prompts
 
@@ -51,8 +51,10 @@ def here(made: Path, tmp_path: Path) -> Path:
 def assert_repaired(here: Path, made: Path, model: tuple[str, ...]) -> list[dict[str, str]]:
     """Run the same command with --repair; all files must be as if nothing had happened."""
     (here / "best.parquet").unlink()
+    before = parts_of(here / "a.pool")
     done = bon(*select(model, "--repair", "--json"), cwd=here)
     assert done.returncode == 0, done.stderr
+    assert_nothing_lost(here / "a.pool", before)
     assert pool_files(here / "a.pool") == pool_files(made / "a.pool")
     assert (here / "best.parquet").read_bytes() == (made / "best.parquet").read_bytes()
     result = json.loads(done.stdout)
@@ -134,8 +136,10 @@ def test_each_damage(
     here: Path, made: Path, model: tuple[str, ...], name: str, do: Do, said: str
 ) -> None:
     do(here / "a.pool" / name)
+    before = pool_files(here / "a.pool")
     done = bon("select", "a.pool", "--rank-by", "len", "-o", "out.parquet", cwd=here)
     assert done.returncode == 1
+    assert pool_files(here / "a.pool") == before
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert "again" in done.stderr, "what to do next"
@@ -234,11 +238,31 @@ def test_pools_of_given_responses(tmp_path: Path, name: str, do: Do, is_paid: bo
     kind = "mine" if is_paid else "len"
     before = [path.stat().st_ino for path in sorted((tmp_path / "a.pool/scores" / kind).iterdir())]
     do(tmp_path / "a.pool" / name)
+    there = parts_of(tmp_path / "a.pool")
+    if is_paid:
+        refuse_another_input(tmp_path, command, there)
     done = bon(*command, "--repair", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert pool_files(tmp_path / "a.pool") == pool_files(tmp_path / "whole")
+    if is_paid:
+        assert_nothing_lost(tmp_path / "a.pool", there)
     after = [path.stat().st_ino for path in sorted((tmp_path / "a.pool/scores" / kind).iterdir())]
     assert after == before, "no response is scored twice"
+
+
+def refuse_another_input(
+    folder: Path, command: tuple[object, ...], there: dict[str, bytes]
+) -> None:
+    """Repair with one response changed in the part that is damaged: nothing may go with it."""
+    good = (folder / "in.jsonl").read_text()
+    other = good.replace('7 + 2?", "responses": ["9"', '7 + 2?", "responses": ["0"')
+    assert other != good
+    (folder / "in.jsonl").write_text(other)
+    done = bon(*command, "--repair", cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert "the input is not the one" in done.stderr
+    assert_nothing_lost(folder / "a.pool", there)
+    (folder / "in.jsonl").write_text(good)
 
 
 @pytest.mark.faults

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 from support.commands import GENERATOR, bon, pool_files
+from support.damage import assert_nothing_lost, parts_of
+from support.given import PART, write_given
+from support.killing import MINE
 from support.system_faults import bon_under, mounted, remount
 
 from bon.pipeline.models import resolve_tokenizer
@@ -93,6 +96,29 @@ def test_a_disk_that_is_full_after_so_many_pages(place: Path, tmp_path: Path, pa
 def test_a_disk_without_inodes(place: Path, tmp_path: Path, inodes: int) -> None:
     options = f"size=10m,nr_inodes={inodes}"
     fill_and_go_on(place, tmp_path / "disk", options, "size=10m,nr_inodes=1000")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("most_bytes", [0, 700, 1500, 2500])
+def test_what_was_paid_for_outlives_a_disk_that_is_full_when_its_input_grows(
+    tmp_path: Path, most_bytes: int
+) -> None:
+    write_given(tmp_path / "in.jsonl")
+    (tmp_path / "my.py").write_text(MINE)
+    command = ("score", "in.jsonl", "-r", "mine=rule:my.py:rate", *PART, "--pool", "p.pool")
+    assert bon(*command, "--limit", 6, cwd=tmp_path).returncode == 0
+    before = parts_of(tmp_path / "p.pool")
+    shutil.copytree(tmp_path / "p.pool", tmp_path / "free.pool")
+    free = bon(*command[:-1], "free.pool", cwd=tmp_path)
+    assert free.returncode == 0, free.stderr
+
+    failed = bon_under(*command, cwd=tmp_path, limits={resource.RLIMIT_FSIZE: most_bytes})
+
+    assert_clean_failure(failed.returncode, failed.stderr, "File too large")
+    assert_nothing_lost(tmp_path / "p.pool", before, parts_of(tmp_path / "free.pool"))
+    again = bon(*command, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert pool_files(tmp_path / "p.pool") == pool_files(tmp_path / "free.pool")
 
 
 @pytest.mark.faults

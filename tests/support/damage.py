@@ -46,3 +46,28 @@ def swap(one: Path, other: Path) -> None:
     shutil.move(one, aside)
     shutil.move(other, one)
     shutil.move(aside, other)
+
+
+def parts_of(folder: Path) -> dict[str, bytes]:
+    """Return the content of every part of the pools in a folder, or of one pool."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("part-*.parquet"))
+        if ".bon" not in path.parts
+    }
+
+
+def assert_nothing_lost(
+    folder: Path, before: dict[str, bytes], whole: dict[str, bytes] | None = None
+) -> None:
+    """Assert that each part that was there is there, set aside, or as the whole run makes it.
+
+    With `whole`, new parts too must be as the whole run makes them.
+    """
+    now = parts_of(folder)
+    aside = [path.read_bytes() for path in folder.rglob(".bon/damaged/**/part-*")]
+    for name, content in before.items():
+        made_again = name in now and whole is not None and now[name] == whole.get(name)
+        assert now.get(name) == content or made_again or content in aside, name
+    for name, content in now.items():
+        assert whole is None or content in (before.get(name), whole.get(name)), name

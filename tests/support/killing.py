@@ -8,15 +8,21 @@ from functools import cached_property
 from pathlib import Path
 
 from support.commands import bon
+from support.damage import assert_nothing_lost, parts_of
 from support.given import write_given, write_prompts
 from support.steps import KILL_ALL, KILL_RUN, Step, all_files, bon_until, steps_of
 
 Command = tuple[object, ...]
+MINE = """
+def rate(prompts, responses, columns):
+    return [len(one) for one in responses]
+"""
+"""A function of one's own costs nobody knows how much, so what it scored is never begun anew."""
 
 
 @dataclass
 class Killable:
-    """A command in a folder of its own, with `in.jsonl`, `prompts.jsonl` and what came before."""
+    """A command in a folder of its own, with inputs, a function `my.py` and what came before."""
 
     place: Path
     command: Command
@@ -27,6 +33,7 @@ class Killable:
         start.mkdir(parents=True)
         write_given(start / "in.jsonl")
         write_prompts(start / "prompts.jsonl")
+        (start / "my.py").write_text(MINE)
         for command in self.before:
             done = bon(*command, cwd=start)
             assert done.returncode == 0, done.stderr
@@ -63,6 +70,7 @@ class Killable:
         """Kill a fresh run before a step, run it again, and compare; by default all are killed."""
         whom = whom or (KILL_ALL if self.is_workers(step) else KILL_RUN)
         folder = self.fresh()
+        before = parts_of(folder)
 
         killed = bon_until(step.number, *self.command, cwd=folder, signals=whom)
 
@@ -72,6 +80,7 @@ class Killable:
         if goes_on:
             assert "killed by SIGKILL" in killed.stderr, step
         else:
+            assert_nothing_lost(folder, before, self.whole[0])
             done = bon(*self.command, cwd=folder)
             assert done.returncode == 0, (step, done.stderr)
         assert all_files(folder) == self.whole[0], step
