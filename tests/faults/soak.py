@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as place:
         cycles = soak(Path(place), SCENARIOS, said.kills, draw)
         if said.vllm_kills:
-            cycles += soak(Path(place), (VLLM,), said.vllm_kills, draw)
+            cycles += soak(Path(place) / "vllm", (VLLM,), said.vllm_kills, draw)
     seconds = time.monotonic() - started_s
     is_same = not any(cycle.differences for cycle in cycles)
     report = {
