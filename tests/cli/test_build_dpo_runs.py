@@ -353,7 +353,7 @@ def test_margins_of_a_difference_and_of_a_share(tmp_path: Path) -> None:
     ]
     write_lines(tmp_path / "r.jsonl", rows)
     for said, kept in (("0.3", 7), ("30%", 7), (".95", 1), ("0%", 10), ("99.9%", 1), ("100%", 0)):
-        flags = ("--min-margin", said, "-o", "o.jsonl")
+        flags = ("--min-margin", said, "-o", "o.jsonl", "--max-drops", "100%")
         result = bon_json("build-dpo", "r.jsonl", *flags, cwd=tmp_path)
         assert result["output_rows"] == kept, said
         assert result["drops"] == ({"low_margin": 10 - kept} if kept < 10 else {})
@@ -537,7 +537,7 @@ def test_verdicts_by_another_column_need_the_old_ones_removed(tmp_path: Path) ->
     row = {"id": "a", "prompt": "1+1?", "responses": ["2", "3"], "solution": "2"}
     write_lines(tmp_path / "r.jsonl", [row])
     command = ("build-dpo", "r.jsonl", "--strategy", "verified", "-o", "o.jsonl")
-    without = bon_json(*command, cwd=tmp_path)
+    without = bon_json(*command, "--max-drops", "100%", cwd=tmp_path)
     assert without["drops"] == {"no_verdict": 1}
     assert without["candidate_drops"] == {"no_reference": 2}
 
@@ -624,7 +624,7 @@ def test_an_empty_file_no_good_row_and_no_row(tmp_path: Path) -> None:
     assert "empty.jsonl has no rows" in done.stderr
 
     (tmp_path / "bad.jsonl").write_bytes(b'garbage\n{"a":\n\xff\xfe\n[1]\n')
-    flags = ("--source-kind", "responses", "-o", "bad.parquet")
+    flags = ("--source-kind", "responses", "-o", "bad.parquet", "--max-drops", "100%")
     result = bon_json("build-dpo", "bad.jsonl", *flags, cwd=tmp_path)
     assert result["drops"] == {"invalid_utf8": 1, "malformed_json": 2, "not_an_object": 1}
     assert pq.read_metadata(tmp_path / "bad.parquet").num_rows == 0

@@ -152,7 +152,8 @@ def test_what_a_gate_keeps_out_is_chosen_by_no_strategy(pool: Path, strategy: st
 def test_what_a_gate_keeps_out_is_in_no_verified_pair(pool: Path) -> None:
     flags = ("--strategy", "verified", "--rule", "label", "--rank-by", "rm", "--gate", "rm>=100")
     add_scores(Pool.open(pool), "label", MATH)
-    shown = bon_json("build-dpo", pool, *flags, "-o", "out.parquet", cwd=pool.parent)
+    none = ("--max-drops", "100%")
+    shown = bon_json("build-dpo", pool, *flags, *none, "-o", "out.parquet", cwd=pool.parent)
     assert shown["pairs"] == 0
     bare = bon_json("build-dpo", pool, *flags[:-2], "-o", "out.parquet", cwd=pool.parent)
     assert bare["pairs"] > 0
@@ -170,7 +171,7 @@ def test_verdicts_that_are_to_come_are_ranked_as_those_that_are_there(pool: Path
 
 def test_a_rule_runs_no_reference_model(pool: Path) -> None:
     (pool.parent / "bon.toml").write_text('ref_model = "/nonexistent/model"\n')
-    flags = ("--rank-by", "rm", "--rule", "exact", "--config", "bon.toml")
+    flags = ("--rank-by", "rm", "--rule", "exact", "--config", "bon.toml", "--max-drops", "100%")
     bon_json("build-dpo", pool, *flags, "-o", "out.parquet", cwd=pool.parent)
 
 

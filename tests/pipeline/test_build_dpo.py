@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +18,10 @@ from bon.pairs import STRATEGIES
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.build_dpo import PairBuilder, PairReport, Tokenize, check_pairs
 from bon.pipeline.rewards import Ranking
-from bon.pool.pool import Pool
-from bon.records import (
-    PAIR_FIELDS,
-    Candidate,
-    Drop,
-    GenerationRequest,
-    GenerationResult,
-    Message,
-    Prompt,
-)
+from bon.pool.pool import CANDIDATES, PROMPTS, Pool
+from bon.records import CANDIDATES_SCHEMA, PAIR_FIELDS, Drop, Message, Prompt
 
 Rewards = dict[str, list[float | None]]
-
-
-@dataclass
-class Scripted(FakeGenerator):
-    """Gives the responses of a script, by prompt id; one that ends with … was cut off."""
-
-    script: dict[str, list[str]] = field(default_factory=dict)
-
-    def stream(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationResult]:
-        for request in requests:
-            candidates = (
-                Candidate(n, t, "length" if t.endswith("…") else "stop", len(t.split()), None, n)
-                for n, t in enumerate(self.script[request.prompt_id])
-            )
-            yield GenerationResult(request.prompt_id, tuple(candidates))
 
 
 def scripted_pool(
@@ -53,7 +29,29 @@ def scripted_pool(
 ) -> Pool:
     """A pool of these responses and rewards, by default with the prompts p0, p1, …"""
     prompts = list(rows) or [prompt(number) for number in range(len(script))]
-    return Run(prompts, generator=Scripted(script=script), scorer=FakeScorer(rewards)).scores(root)
+    run = Run(prompts, scorer=FakeScorer(rewards))
+    pool = run.prompts(root)
+    for part in pool.parts():
+        ids = pool.read(PROMPTS, part)["prompt_id"].to_pylist()
+        candidates = [row for one in ids for row in scripted(one, script[one])]
+        table = pa.Table.from_pylist(candidates, CANDIDATES_SCHEMA)
+        pool.commit(CANDIDATES, part, table, [], covers=len(ids))
+    return run.scores(root)
+
+
+def scripted(prompt_id: str, texts: list[str]) -> list[dict[str, Any]]:
+    """The responses of a script as candidates; one that ends with … was cut off."""
+    return [
+        {
+            "prompt_id": prompt_id,
+            "candidate": number,
+            "response": text,
+            "finish_reason": "length" if text.endswith("…") else "stop",
+            "num_tokens": len(text.split()),
+            "seed": number,
+        }
+        for number, text in enumerate(texts)
+    ]
 
 
 def build(

@@ -12,9 +12,10 @@ from support.scoring import groups, limit_memory, reward_scorer
 from support.tiny_models import edit_weights, save_reward
 
 from bon.errors import ModelError
+from bon.memory import is_lack_of_memory
 from bon.records import Drop
 from bon.scorers.encoding import Encoded
-from bon.scorers.running import ForwardRunner, _is_lack_of_memory
+from bon.scorers.running import ForwardRunner
 
 torch = pytest.importorskip("torch")
 
@@ -50,7 +51,7 @@ def alone(model: Any, items: Sequence[Encoded]) -> list[Any]:
     ],
 )
 def test_what_is_a_lack_of_memory(error: Exception, wanted: bool) -> None:
-    assert _is_lack_of_memory(error) == wanted
+    assert is_lack_of_memory(error) == wanted
 
 
 def test_after_a_halving_batches_are_no_larger_than_before(model: Any) -> None:

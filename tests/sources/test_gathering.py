@@ -82,7 +82,7 @@ def test_nothing_is_left_where_the_reading_fails_or_stops(tmp_path: Path) -> Non
 
     with pytest.raises(RuntimeError, match="gone"):
         list(gather_rows(failing(), tmp_path / "pool"))
-    rows = gather_rows([row("a", n) for n in range(9)], tmp_path / "pool")
+    rows = gather_rows([row("a", n) for n in range(100_000)], tmp_path / "pool")
     next(rows)
     assert len(list(tmp_path.iterdir())) == 1
     rows.close()  # type: ignore[attr-defined]
@@ -100,7 +100,7 @@ def test_what_duckdb_lacks_is_said_as_that(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(duckdb, "connect", little)
     with pytest.raises(OutputError, match="cannot bring") as caught:
-        list(gather_rows([row("a", n) for n in range(9)], tmp_path / "pool"))
+        list(gather_rows([row("a", n) for n in range(100_000)], tmp_path / "pool"))
     assert caught.value.where == str(tmp_path / "pool")
     assert caught.value.why == "Cannot allocate memory"
     assert caught.value.next_step.startswith("free memory")
