@@ -137,5 +137,7 @@ def test_what_lies_elsewhere_is_the_same_scorer(here: Path) -> None:
     after = pool_files(here / "in.pool")
     said = json.loads(before.pop("pool.json")), json.loads(after.pop("pool.json"))
     assert [one["scorers"]["mine"].pop("base") for one in said] == ["base", "moved"]
+    assert [len(one.pop("same").get("mine", [])) for one in said] == [0, 1], "the old wording"
+    assert len({one.pop("checksum") for one in said}) == 2
     assert said[0] == said[1]
     assert after == before
