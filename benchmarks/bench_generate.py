@@ -29,7 +29,8 @@ from typing import Any
 from bon.config import GenerateSettings, InputSettings
 from bon.generators.vllm import VllmGenerator
 from bon.pipeline.generate import GenerateParts, sampling_seed
-from bon.pipeline.run import GenerationPlan, PromptsPlan, open_pool, read_prompts
+from bon.pipeline.plans import GenerationPlan, PromptsPlan
+from bon.pipeline.run import open_pool, read_prompts
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
 from bon.records import GenerationRequest
 from bon.sources.prompts import PromptReader

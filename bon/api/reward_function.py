@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from bon.api.batch import read_batch
 from bon.api.figures import RewardFigures
-from bon.pipeline.run import ScoringPlan
+from bon.pipeline.plans import ScoringPlan
 from bon.protocols import Scorer
 from bon.records import CandidateGroup, Drop, Scores
 

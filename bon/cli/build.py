@@ -16,8 +16,7 @@ from bon.config import (
 )
 from bon.config.scorer_spec import parse_scorer_spec
 from bon.errors import SettingsError
-from bon.pipeline.given import GivenPlan
-from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
+from bon.pipeline.plans import GenerationPlan, GivenPlan, PromptsPlan, ScoringPlan
 from bon.sources.prompts import PromptReader, input_digest
 from bon.sources.responses import ResponseReader
 

@@ -20,9 +20,9 @@ from bon.config import (
 )
 from bon.pipeline.accounting import count_reasons
 from bon.pipeline.given import existing_pool, import_responses
+from bon.pipeline.plans import ScoringPlan
 from bon.pipeline.repair import Damage
 from bon.pipeline.run import (
-    ScoringPlan,
     StageReport,
     check_scorer,
     generate,

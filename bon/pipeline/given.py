@@ -17,7 +17,7 @@ from bon.pipeline.given_parts import (
     of_prompts,
     score_table,
 )
-from bon.pipeline.given_plan import GivenPlan
+from bon.pipeline.plans import GivenPlan
 from bon.pipeline.run import refuse_foreign
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest, read_manifest, refuse_differences
@@ -27,7 +27,6 @@ from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 __all__ = [
     "GIVEN_SCORER",
     "LABEL_SCORER",
-    "GivenPlan",
     "existing_pool",
     "has_paid_scores",
     "import_responses",

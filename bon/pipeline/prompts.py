@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.passthrough import PassThrough
-from bon.pipeline.run import PromptsPlan, read_prompts, refuse_foreign
+from bon.pipeline.plans import PromptsPlan
+from bon.pipeline.run import read_prompts, refuse_foreign
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest
 from bon.pool.pool import PROMPTS, Pool

@@ -5,26 +5,23 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bon.config import GenerateSettings, InputSettings, ScorerSettings
 from bon.errors import PoolError, PoolIncompleteError, SettingsMismatchError
 from bon.pipeline.generate import GenerateParts
 from bon.pipeline.ingest import ingest
+from bon.pipeline.plans import GenerationPlan, PromptsPlan, ScoringPlan
 from bon.pipeline.score import ScoreParts
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest, read_manifest, refuse_differences
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
-from bon.protocols import Engine, Event, Generator, PartDone, PartWork, Progress, Ready, Scorer
-from bon.records import Drop, Prompt
+from bon.protocols import Engine, Event, PartDone, PartWork, Progress, Ready
 
 __all__ = [
-    "GenerationPlan",
-    "PromptsPlan",
-    "ScoringPlan",
     "StageReport",
     "begun_pool",
     "generate",
@@ -39,66 +36,6 @@ _log = logging.getLogger(__name__)
 DEFAULT_PART_SIZE = 128
 Observer = Callable[[str, int, Event], None]
 """Called with the stage's name, its number of parts still to do, and an event."""
-
-
-class PromptSource(Protocol):
-    """What the pipeline needs of a reader."""
-
-    def __iter__(self) -> Iterator[Prompt | Drop]:
-        """Start again from the first row."""
-        ...
-
-    def describe(self) -> str:
-        """Say how the rows are read, once they have been."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class PromptsPlan:
-    """The prompts of a run."""
-
-    name: str
-    rows: PromptSource
-    fingerprint: dict[str, Any]
-    digest: str | None
-    """Hash of the input's bytes, none where it has no files."""
-    limit: int | None
-    part_size: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationPlan:
-    """The sampling of a run."""
-
-    generator: Generator
-    fingerprint: dict[str, Any]
-    num_candidates: int
-    seed: int
-    engine: str | None = None
-    """What runs the generator: vllm, transformers or server."""
-    engine_why: str | None = None
-    """Why it does, for people."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoringPlan:
-    """One scorer of a run."""
-
-    name: str
-    scorer: Scorer
-    fingerprint: dict[str, Any]
-    reference: Scorer | None = None
-    """The same model by a plain forward pass of one conversation at a time; rules have none."""
-    engine: str | None = None
-    """What runs a reward model: transformers or vllm."""
-    engine_why: str | None = None
-    """Why it does, for people."""
-    typed: dict[str, Any] = field(default_factory=dict)
-    """Settings that older pools hold as they were typed, not as they were understood."""
-    reads_candidates: bool = False
-    """Its groups carry all that the pool knows of their candidates, token ids among it."""
-    check_sampling: Callable[[Mapping[str, Any]], None] | None = None
-    """Raises where candidates that were sampled with these settings cannot be scored."""
 
 
 @dataclass

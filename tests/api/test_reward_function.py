@@ -26,7 +26,7 @@ from support.scoring import largest_difference
 
 from bon import load_scorer
 from bon.api import RewardFunction
-from bon.pipeline.run import ScoringPlan
+from bon.pipeline.plans import ScoringPlan
 from bon.records import Drop, Scores
 
 ROWS = [

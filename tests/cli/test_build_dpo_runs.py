@@ -32,7 +32,8 @@ from support.fakes import FakeGenerator, FakeScorer, Run, ignore, input_rows
 from bon.exports.formats import FORMATS
 from bon.guards import GUARDS
 from bon.pairs import STRATEGIES
-from bon.pipeline.run import ScoringPlan, score
+from bon.pipeline.plans import ScoringPlan
+from bon.pipeline.run import score
 
 GIVEN: list[dict[str, Any] | str] = [
     {"id": "a", "prompt": "q1", "responses": ["x y z", "w"], "scores": [1.0, 0.5], "n": 1},

@@ -16,7 +16,8 @@ from support.fakes import InlineEngine, Run, ignore, input_rows
 from bon.cli.build import scoring_plans
 from bon.config import ScoreSettings
 from bon.durable import PARQUET_OPTIONS
-from bon.pipeline.run import ScoringPlan, score
+from bon.pipeline.plans import ScoringPlan
+from bon.pipeline.run import score
 from bon.pipeline.verify import VerifyPlan, verify
 from bon.pool.pool import Pool
 

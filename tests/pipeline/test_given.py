@@ -29,11 +29,12 @@ from support.ranked import ranked_prompts
 from bon.config import InputSettings, RankingSettings, ResponseSettings
 from bon.errors import PoolError, PoolIncompleteError, SettingsMismatchError
 from bon.pipeline.frames import frames
-from bon.pipeline.given import GivenPlan, import_responses, refuse_other_responses
+from bon.pipeline.given import import_responses, refuse_other_responses
 from bon.pipeline.given_parts import GIVEN_SCORER, LABEL_SCORER
+from bon.pipeline.plans import GivenPlan, ScoringPlan
 from bon.pipeline.ranked import count_sampled, open_books, pool_recipe
 from bon.pipeline.rewards import Ranking
-from bon.pipeline.run import ScoringPlan, score
+from bon.pipeline.run import score
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.records import Drop, GivenResponse, GivenResponses
 from bon.sources.prompts import input_digest

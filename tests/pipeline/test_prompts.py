@@ -9,8 +9,8 @@ import pytest
 from support.fakes import FakeSource, bad_row, input_rows, prompt
 
 from bon.errors import PoolError
+from bon.pipeline.plans import PromptsPlan
 from bon.pipeline.prompts import PromptSet, prompts_pool
-from bon.pipeline.run import PromptsPlan
 from bon.pool.pool import Pool
 from bon.records import PROMPT_FIELDS, Drop, Prompt
 

@@ -23,10 +23,11 @@ from bon.errors import (
     SettingsMismatchError,
     SystemFaultError,
 )
+from bon.pipeline.plans import ScoringPlan
 from bon.pipeline.ranked import open_books
 from bon.pipeline.repair import Damage, restore_manifest, set_damaged_aside
 from bon.pipeline.rewards import Ranking
-from bon.pipeline.run import ScoringPlan, refuse_incomplete, score
+from bon.pipeline.run import refuse_incomplete, score
 from bon.pool.layout import PoolLayout
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
 

@@ -16,9 +16,10 @@ from bon.config.filters import parse_filter
 from bon.errors import InputError, SettingsError
 from bon.pipeline.build_dpo import PairBuilder
 from bon.pipeline.filtering.plan import run_filters
+from bon.pipeline.plans import ScoringPlan
 from bon.pipeline.ranked import is_verdict, pool_recipe
 from bon.pipeline.rewards import Ranking, fit_ranking, ranked_frames
-from bon.pipeline.run import ScoringPlan, score
+from bon.pipeline.run import score
 from bon.pipeline.select import Selector
 from bon.pool.pool import CANDIDATES, Pool
 

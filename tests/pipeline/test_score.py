@@ -11,7 +11,8 @@ from support.commands import pool_files
 from support.fakes import FakeGenerator, FakeScorer, InlineEngine, Run, ignore, input_rows
 
 from bon.errors import PoolIncompleteError
-from bon.pipeline.run import ScoringPlan, score
+from bon.pipeline.plans import ScoringPlan
+from bon.pipeline.run import score
 from bon.pipeline.score import ScoreParts
 from bon.pool.pool import CANDIDATES, Pool
 from bon.protocols import PartDone, Progress, Ready, retries_of

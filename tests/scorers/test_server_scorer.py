@@ -22,7 +22,7 @@ from bon.errors import (
     SettingsError,
     UnknownChoiceError,
 )
-from bon.pipeline.run import ScoringPlan
+from bon.pipeline.plans import ScoringPlan
 from bon.records import CandidateGroup, Scores
 from bon.scorers.encoding import Encoded
 from bon.scorers.server import ServerScorer

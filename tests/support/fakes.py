@@ -12,15 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-from bon.pipeline.run import (
-    GenerationPlan,
-    PromptsPlan,
-    ScoringPlan,
-    generate,
-    open_pool,
-    read_prompts,
-    score,
-)
+from bon.pipeline.plans import GenerationPlan, PromptsPlan, ScoringPlan
+from bon.pipeline.run import generate, open_pool, read_prompts, score
 from bon.pool.pool import Pool
 from bon.protocols import Event, PartDone, PartWork
 from bon.records import (

@@ -14,7 +14,7 @@ from bon.generators.server import PREFIX
 from bon.generators.transformers import TransformersGenerator
 from bon.generators.vllm import VllmGenerator
 from bon.pipeline.models import read_config, resolve_adapter, resolve_model
-from bon.pipeline.run import GenerationPlan
+from bon.pipeline.plans import GenerationPlan
 from bon.pipeline.trust import Pickles
 
 __all__ = ["generation_plan"]

@@ -11,7 +11,7 @@ from bon.config import ScorerSettings
 from bon.config.scorer_spec import parse_options
 from bon.errors import SettingsError
 from bon.pipeline.models import read_config, resolve_model
-from bon.pipeline.run import ScoringPlan
+from bon.pipeline.plans import ScoringPlan
 from bon.scorers.judge import (
     PREFIX,
     SERVER,

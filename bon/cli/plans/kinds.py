@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from bon.config import ScorerSettings
-from bon.pipeline.run import ScoringPlan
+from bon.pipeline.plans import ScoringPlan
 from bon.pipeline.trust import Pickles
 
 __all__ = ["ScorerKind", "pickles_of"]

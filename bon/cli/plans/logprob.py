@@ -12,7 +12,7 @@ from bon.config.base import Settings
 from bon.config.scorer_spec import parse_options
 from bon.errors import SettingsError
 from bon.pipeline.models import read_config, resolve_model
-from bon.pipeline.run import ScoringPlan
+from bon.pipeline.plans import ScoringPlan
 from bon.scorers.logprob import PREFIX, LogprobScorer
 from bon.scorers.logprob.encoding import ENCODER_VERSION
 from bon.scorers.running import can_pack

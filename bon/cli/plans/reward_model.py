@@ -9,7 +9,7 @@ from bon.cli.plans.files import read_text, text_digest
 from bon.cli.plans.kinds import ScorerKind, pickles_of
 from bon.config import ScorerSettings, ScoreSettings
 from bon.pipeline.models import read_config, resolve_reward_model
-from bon.pipeline.run import ScoringPlan
+from bon.pipeline.plans import ScoringPlan
 from bon.scorers.adapters import adapter_family
 from bon.scorers.encoding import ENCODER_VERSION
 from bon.scorers.engine_choice import choose_engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bon.cli.plans.kinds import ScorerKind
 from bon.config import ScorerSettings
-from bon.pipeline.run import ScoringPlan
+from bon.pipeline.plans import ScoringPlan
 from bon.scorers.rules import PREFIX, RULES, RuleScorer, make_rule
 
 __all__ = ["RULE"]

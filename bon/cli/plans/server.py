@@ -13,7 +13,7 @@ from bon.config.base import Settings
 from bon.config.scorer_spec import parse_options
 from bon.errors import ModelNotFoundError
 from bon.pipeline.models import ResolvedModel, local_folder, read_config, resolve_tokenizer
-from bon.pipeline.run import ScoringPlan
+from bon.pipeline.plans import ScoringPlan
 from bon.scorers.encoding import ENCODER_VERSION
 from bon.scorers.families import Family
 from bon.scorers.families.steps import separator_of

@@ -12,7 +12,7 @@ from bon.config.scorer_spec import parse_options, parse_scorer_spec
 from bon.errors import SettingsError
 from bon.generators.server import PREFIX, ServerGenerator
 from bon.generators.server.bodies import Asker
-from bon.pipeline.run import GenerationPlan
+from bon.pipeline.plans import GenerationPlan
 from bon.serving.addresses import is_openai, parse_urls
 from bon.serving.contact import first_contact
 from bon.serving.models import ServedModel, find_served_model

@@ -15,7 +15,7 @@ from bon.errors import BonError, first_line
 from bon.generators.transformers import TransformersGenerator
 from bon.generators.vllm import VllmGenerator
 from bon.generators.weightless import prompt_encoder
-from bon.pipeline.run import ScoringPlan
+from bon.pipeline.plans import ScoringPlan
 from bon.records import Message
 from bon.scorers.encoding import ConversationEncoder
 from bon.scorers.weightless import check_weightless

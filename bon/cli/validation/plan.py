@@ -14,9 +14,8 @@ from bon.config import GenerateSettings, ScorerSettings
 from bon.errors import BonError, SettingsError
 from bon.generators.prompting import PromptEncoder
 from bon.pipeline.accounting import Accounting
-from bon.pipeline.given import GivenPlan
+from bon.pipeline.plans import GenerationPlan, GivenPlan, PromptsPlan, ScoringPlan
 from bon.pipeline.recipes import Recipe
-from bon.pipeline.run import GenerationPlan, PromptsPlan, ScoringPlan
 from bon.pool.pool import Pool
 from bon.redaction import redacted
 from bon.scorers.conversations import Encoder

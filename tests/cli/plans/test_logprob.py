@@ -11,7 +11,7 @@ from support.commands import GENERATOR, REWARD
 from bon.cli.build import scorer_settings, scoring_plans
 from bon.config import ScoreSettings
 from bon.errors import ModelError, ModelNotFoundError, SettingsError, UnknownChoiceError
-from bon.pipeline.run import ScoringPlan
+from bon.pipeline.plans import ScoringPlan
 from bon.scorers.logprob import LogprobScorer
 
 
