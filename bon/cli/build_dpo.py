@@ -81,7 +81,7 @@ def build_dpo(call: Invocation) -> None:
     from bon.cli.ranking import check_ranking, refuse_across_prompts
     from bon.cli.repairing import restore_pool
     from bon.pipeline.build_dpo import PairBuilder, check_pairs
-    from bon.pipeline.export import write_set
+    from bon.pipeline.export import NativeSet, write_set
     from bon.pipeline.rewards import fit_ranking
     from bon.pool.snapshot import unchanged
 
@@ -133,19 +133,16 @@ def build_dpo(call: Invocation) -> None:
             limit=limit,
             tokenize=tokenize,
         )
-        written = write_set(
+        rows = NativeSet(
             snapshot.through(builder.tables()),
             builder.schema,
             output.kind,
-            output.form,
-            output.export,
-            output=output.path,
-            seed=seed,
-            books=builder.report.accounting,
+            builder.report.accounting,
             card=lambda: card_facts(
                 call, made, builder.report.as_json(), _method(settings, ranking)
             ),
         )
+        written = write_set(rows, output.path, output.form, output.export, seed=seed)
     result = {**builder.report.as_json(), **publish(call, output.export, output.path, written)}
     result |= {} if ranking is None else {"ranking": ranking.as_json()}
     by = " and ".join(filter(None, (builder.report.scorer, rule)))

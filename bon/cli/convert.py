@@ -55,7 +55,7 @@ def convert(call: Invocation) -> None:
     from bon.cli.output import plan_output
     from bon.cli.places import check_apart, check_places, source_kind
     from bon.durable import scratch_folder
-    from bon.pipeline.export import write_set
+    from bon.pipeline.export import NativeSet, write_set
 
     rows = source_kind(call)
     if rows == "pool":
@@ -80,17 +80,9 @@ def convert(call: Invocation) -> None:
         if root is None:
             root = stack.enter_context(scratch_folder(output.path)) / "pool"
         made, schema, tables, books = _read(call, rows, root)
-        written = write_set(
-            tables,
-            schema,
-            rows,
-            form,
-            output.export,
-            output=output.path,
-            seed=0,
-            books=books,
-            card=lambda: card_facts(call, made, books.as_json(), {}),
-        )
+        card = lambda: card_facts(call, made, books.as_json(), {})  # noqa: E731
+        native = NativeSet(tables, schema, rows, books, card)
+        written = write_set(native, output.path, form, output.export, seed=0)
     result: dict[str, Any] = {
         **books.as_json(),
         "kind": rows,

@@ -132,7 +132,7 @@ def _write(
     """
     from bon.cli.curation import card_facts
     from bon.cli.filter_plan import rows_of
-    from bon.pipeline.export import staged_set
+    from bon.pipeline.export import NativeSet, staged_set
     from bon.pipeline.filtering.output import OutputColumns, dropped_tables, kept_tables
 
     pool, books, rows = made.pool, decision.report.accounting, rows_of(plan.units)
@@ -143,29 +143,23 @@ def _write(
     with ExitStack() as stack:
         if plan.settings.dropped is not None:
             with_reasons = columns.with_reasons()
-            dropped = staged_set(
-                dropped_tables(pool, decision, with_reasons),
-                with_reasons.schema,
-                rows,
-                plan.native,
-                ExportSettings(),
-                output=plan.settings.dropped,
-                seed=seed,
-                books=books,
+            tables = dropped_tables(pool, decision, with_reasons)
+            dropped = NativeSet(tables, with_reasons.schema, rows, books)
+            place = plan.settings.dropped
+            stack.enter_context(
+                staged_set(dropped, place, plan.native, ExportSettings(), seed=seed)
             )
-            stack.enter_context(dropped)
-        kept = staged_set(
+        kept = NativeSet(
             kept_tables(pool, decision, columns),
             columns.schema,
             rows,
-            plan.output.form,
-            plan.output.export,
-            output=plan.output.path,
-            seed=seed,
-            books=books,
+            books,
             card=lambda: card_facts(call, made, decision.report.as_json(), method),
         )
-        written = stack.enter_context(kept)
+        output = plan.output
+        written = stack.enter_context(
+            staged_set(kept, output.path, output.form, output.export, seed=seed)
+        )
         snapshot.check()
     return written
 

@@ -55,7 +55,7 @@ def select(call: Invocation) -> None:
     from bon.cli.ranking import check_ranking, refuse_across_prompts
     from bon.cli.repairing import restore_pool
     from bon.cli.stages import Made, make_pool
-    from bon.pipeline.export import write_set
+    from bon.pipeline.export import NativeSet, write_set
     from bon.pipeline.ranked import pool_recipe
     from bon.pipeline.rewards import fit_ranking
     from bon.pipeline.select import Selector, check_selection
@@ -96,15 +96,11 @@ def select(call: Invocation) -> None:
         ranking = fit_ranking(made.pool, recipe, limit)
         selector = Selector(made.pool, settings, ranking=ranking, seed=seed, limit=limit)
         report = selector.report
-        written = write_set(
+        rows = NativeSet(
             snapshot.through(selector.tables()),
             selector.schema,
             output.kind,
-            output.form,
-            output.export,
-            output=output.path,
-            seed=seed,
-            books=report.accounting,
+            report.accounting,
             card=lambda: card_facts(
                 call,
                 made,
@@ -113,6 +109,7 @@ def select(call: Invocation) -> None:
                 | {"ranking": ranking.as_json()},
             ),
         )
+        written = write_set(rows, output.path, output.form, output.export, seed=seed)
     result = {**report.as_json(), "ranking": ranking.as_json()}
     result |= publish(call, output.export, output.path, written)
     finish(call, made, f"{report.strategy} by {report.scorer}", report.accounting, result)

@@ -17,7 +17,7 @@ from bon.exports.writer import DatasetWriter
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.splits import in_test, without_last
 
-__all__ = ["Written", "staged_set", "write_set"]
+__all__ = ["NativeSet", "Written", "staged_set", "write_set"]
 
 
 @dataclass
@@ -31,18 +31,22 @@ class Written:
     """Native rows by split that became part of another, where the form has one of a kind."""
 
 
+@dataclass(frozen=True, slots=True)
+class NativeSet:
+    """The rows of a set, before they have a trainer's form."""
+
+    tables: Iterable[pa.Table]
+    schema: pa.Schema
+    kind: Kind
+    books: Accounting
+    """Of these rows; closed once the last one is written."""
+    card: Callable[[], CardFacts] | None = None
+    """What the dataset card says, asked for once the books are closed."""
+
+
 @contextmanager
 def staged_set(
-    tables: Iterable[pa.Table],
-    schema: pa.Schema,
-    kind: Kind,
-    format: Format,
-    settings: ExportSettings,
-    *,
-    output: Path,
-    seed: int,
-    books: Accounting,
-    card: Callable[[], CardFacts] | None = None,
+    rows: NativeSet, output: Path, format: Format, settings: ExportSettings, *, seed: int
 ) -> Iterator[Written]:
     """Write native rows beside `output`; they appear there when the block ends without an error.
 
@@ -56,39 +60,30 @@ def staged_set(
     written = Written()
     with DatasetWriter(
         output,
-        schema=schema,
-        kind=kind,
+        schema=rows.schema,
+        kind=rows.kind,
         format=format,
         splits=settings.splits,
         shard_bytes=settings.shard_mb * 1_000_000,
     ) as writer:
-        for table in tables:
+        for table in rows.tables:
             if share is None:
                 writer.write(table)
                 continue
-            is_test = _is_test(table, kind, share, seed)
+            is_test = _is_test(table, rows.kind, share, seed)
             writer.write(table.filter(pa.array(~is_test)), "train")
             writer.write(table.filter(pa.array(is_test)), "test")
-        books.close()
+        rows.books.close()
         writer.finish()
         written.rows, written.merged = writer.rows, writer.merged
-        if card is not None:
-            writer.describe(card())
+        if rows.card is not None:
+            writer.describe(rows.card())
         yield written
     written.files = list(writer.files)
 
 
 def write_set(
-    tables: Iterable[pa.Table],
-    schema: pa.Schema,
-    kind: Kind,
-    format: Format,
-    settings: ExportSettings,
-    *,
-    output: Path,
-    seed: int,
-    books: Accounting,
-    card: Callable[[], CardFacts] | None = None,
+    rows: NativeSet, output: Path, format: Format, settings: ExportSettings, *, seed: int
 ) -> Written:
     """Write native rows to `output`, as `staged_set` does; return what was written.
 
@@ -96,9 +91,7 @@ def write_set(
         OutputError: it cannot be written.
         AccountingError: rows in and rows out plus drops disagree.
     """
-    with staged_set(
-        tables, schema, kind, format, settings, output=output, seed=seed, books=books, card=card
-    ) as written:
+    with staged_set(rows, output, format, settings, seed=seed) as written:
         pass
     return written
 

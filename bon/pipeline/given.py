@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bon.errors import SettingsMismatchError
-from bon.pipeline.given_changes import changed, grew, refuse_other
+from bon.pipeline.given_changes import grew, refuse_other
 from bon.pipeline.given_parts import (
     GIVEN_SCORER,
     LABEL_SCORER,
@@ -17,6 +17,7 @@ from bon.pipeline.given_parts import (
     of_prompts,
     score_table,
 )
+from bon.pipeline.input_changes import input_changed
 from bon.pipeline.plans import GivenPlan
 from bon.pipeline.run import refuse_foreign
 from bon.pool.layout import PoolLayout
@@ -79,7 +80,7 @@ def import_responses(root: Path, plan: GivenPlan) -> Pool:
     if num_rows < _num_rows(pool):
         if whole:
             why = f"the input ends after {num_rows} rows; the pool has {_num_rows(pool)}"
-            raise changed(pool, why)
+            raise input_changed(pool, why)
         return pool  # a smaller limit: the pool's own rows stay
     new = {
         "settings": plan.fingerprint,
@@ -138,7 +139,9 @@ def refuse_other_responses(pool: Pool, plan: GivenPlan) -> None:
             grew(pool, part, plan.limit is not None and num_rows >= plan.limit)
     whole = plan.limit is None or num_rows < plan.limit
     if whole and num_rows < _num_rows(pool):
-        raise changed(pool, f"the input ends after {num_rows} rows; the pool has {_num_rows(pool)}")
+        raise input_changed(
+            pool, f"the input ends after {num_rows} rows; the pool has {_num_rows(pool)}"
+        )
 
 
 def has_paid_scores(pool: Pool) -> bool:
@@ -281,7 +284,7 @@ def _undo_unfinished_parts(pool: Pool, whole: bool) -> None:
     finished = set(pool.layout.numbers(PROMPTS))
     paid = {n for name in _paid_scorers(pool) for n in pool.layout.numbers(scores_kind(name))}
     if whole and not paid <= finished:
-        raise changed(pool, f"it ends before part {min(paid - finished)}, which was scored")
+        raise input_changed(pool, f"it ends before part {min(paid - finished)}, which was scored")
     for kind in _given_kinds(pool):
         for number in set(pool.layout.numbers(kind)) - finished - paid:
             _remove(pool, kind, number)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bon.errors import SettingsMismatchError
 from bon.pipeline.given_parts import (
     GIVEN_SCORER,
     LABEL_SCORER,
@@ -15,11 +14,11 @@ from bon.pipeline.given_parts import (
     first_difference,
     of_prompts,
 )
-from bon.pipeline.ingest import cut_off_by_limit
+from bon.pipeline.input_changes import cut_off_by_limit, input_changed
 from bon.pool.notes import content_digest
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 
-__all__ = ["changed", "grew", "refuse_other"]
+__all__ = ["grew", "refuse_other"]
 
 _GIVEN_KINDS = (CANDIDATES, *map(scores_kind, (GIVEN_SCORER, LABEL_SCORER)))
 _SAME = ["prompt_id", "prompt", "extra", "row"]
@@ -48,7 +47,7 @@ def refuse_other(pool: Pool, part: GivenPart, paid: Iterable[str], stopped: bool
         if kind != CANDIDATES:
             source, rows = CANDIDATES, of_prompts(candidates, rows["prompt_id"])
         if note and note.made_of not in (None, content_digest(source, rows)):
-            raise changed(pool, f"{kind} of part {part.number} were made of other {source}")
+            raise input_changed(pool, f"{kind} of part {part.number} were made of other {source}")
 
 
 def grew(pool: Pool, part: GivenPart, stopped: bool) -> bool:
@@ -66,9 +65,9 @@ def grew(pool: Pool, part: GivenPart, stopped: bool) -> bool:
     index = first_difference(old.select(_SAME), new.select(_SAME))
     if index is not None:
         where = [*new["where"].to_pylist()[index:], *old["where"].to_pylist()[index:]][0]
-        raise changed(pool, f"{where} is another row now, or was none that could be read")
+        raise input_changed(pool, f"{where} is another row now, or was none that could be read")
     if part.num_rows < covered and not stopped:
-        raise changed(pool, f"the input ends after {end} rows; the pool has more")
+        raise input_changed(pool, f"the input ends after {end} rows; the pool has more")
     _refuse_other_rows(pool, part, new)
     return part.num_rows > covered
 
@@ -78,7 +77,9 @@ def _refuse_other_rows(pool: Pool, part: GivenPart, prompts: pa.Table) -> None:
         index = _difference(pool, part, kind, prompts["prompt_id"])
         if index is not None:
             where = prompts["where"][index].as_py()
-            raise changed(pool, f"{where} has other {kind.replace('scores/', 'scores: ')} now")
+            raise input_changed(
+                pool, f"{where} has other {kind.replace('scores/', 'scores: ')} now"
+            )
 
 
 def _difference(pool: Pool, part: GivenPart, kind: str, ids: pa.ChunkedArray) -> int | None:
@@ -101,14 +102,3 @@ def _difference(pool: Pool, part: GivenPart, kind: str, ids: pa.ChunkedArray) ->
         return None
     longer = max(tables, key=len)
     return int(pc.index(ids, longer["prompt_id"][index]).as_py())
-
-
-def changed(pool: Pool, why: str) -> SettingsMismatchError:
-    """Return the error of an input that is another one."""
-    return SettingsMismatchError(
-        "the input is not the one that this pool was made and scored from",
-        where=str(pool.layout.root),
-        why=why,
-        next_step="restore the input, add new rows only at its end, or give another --pool to "
-        "start afresh",
-    )

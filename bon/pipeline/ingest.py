@@ -9,12 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from bon.errors import SettingsMismatchError
+from bon.pipeline.input_changes import cut_off_by_limit, input_changed
 from bon.pool.notes import content_digest
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
 from bon.records import PROMPTS_SCHEMA, Drop, Prompt
 
-__all__ = ["cut_off_by_limit", "ingest"]
+__all__ = ["ingest"]
 
 
 def ingest(
@@ -46,7 +46,7 @@ def ingest(
         existing.discard(part)
     gone = {part for part in existing if limit is None or part * size < limit}
     if gone:
-        raise _changed(f"the input ends after {num_rows} rows; the pool has more", pool)
+        raise input_changed(pool, f"the input ends after {num_rows} rows; the pool has more")
     return num_rows
 
 
@@ -56,9 +56,9 @@ def _grew(pool: Pool, part: int, chunk: list[Prompt | Drop], stopped: bool) -> b
     new = [_signature(row) for row in chunk]
     for index, (before, after) in enumerate(zip(old, new, strict=False)):
         if before != after:
-            raise _changed(f"{chunk[index].where} differs: {_compare(before, after)}", pool)
+            raise input_changed(pool, f"{chunk[index].where} differs: {_compare(before, after)}")
     if len(new) < len(old) and not stopped:
-        raise _changed(f"the input ends after {chunk[-1].where}; the pool has more rows", pool)
+        raise input_changed(pool, f"the input ends after {chunk[-1].where}; the pool has more rows")
     return len(new) > len(old)
 
 
@@ -86,27 +86,6 @@ def _compare(before: dict[str, Any], after: dict[str, Any]) -> str:
 def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _changed(why: str, pool: Pool) -> SettingsMismatchError:
-    return SettingsMismatchError(
-        "the input is not the one that this pool was made from",
-        where=str(pool.layout.root),
-        why=why,
-        next_step="restore the input to resume, add new rows only at its end, or give another "
-        "--pool to start afresh",
-    )
-
-
-def cut_off_by_limit(pool: Pool, part: int) -> SettingsMismatchError:
-    """Return the error of a part that was lost and cannot come back as long as a limit is."""
-    return SettingsMismatchError(
-        f"the prompts of part {part} are lost, and --limit ends within this part",
-        where=str(pool.layout.part(PROMPTS, part)),
-        why="it can only be read again whole: candidates of all its rows are there",
-        next_step="run this command once without --limit, or with --limit "
-        f"{(part + 1) * pool.manifest.part_size}",
-    )
 
 
 def _commit(pool: Pool, part: int, chunk: list[Prompt | Drop], stopped: bool) -> None:
@@ -138,4 +117,6 @@ def _refuse_other(pool: Pool, part: int, table: pa.Table, stopped: bool) -> None
         raise cut_off_by_limit(pool, part)
     if note and note.made_of not in (None, content_digest(PROMPTS, table.slice(0, covered))):
         path = pool.layout.part(CANDIDATES, part)
-        raise _changed(f"part {part} of candidates ({path}) was sampled for other prompts", pool)
+        raise input_changed(
+            pool, f"part {part} of candidates ({path}) was sampled for other prompts"
+        )

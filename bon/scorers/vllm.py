@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +17,7 @@ from bon.scorers.families.base import Family, VllmUse
 from bon.scorers.families.loading import without_weights
 from bon.scorers.families.steps import rewards_of_steps
 from bon.scorers.vllm_arguments import engine_arguments
+from bon.vllm_engine import free_accelerator, import_llm
 
 __all__ = ["VllmRewardScorer"]
 
@@ -45,7 +44,7 @@ class VllmRewardScorer:
 
     def __enter__(self) -> VllmRewardScorer:
         self._use = self._vllm_use()
-        llm_class = _import_llm()
+        llm_class = import_llm(f"{INSTALL_ADVICE}; or give --scorer-engine transformers")
         is_cpu = self._runs_on_cpu()
         with without_weights():  # vLLM leaves missing weights random: checked as on transformers
             model = self.family.load(self.model_path, self.settings)
@@ -77,12 +76,8 @@ class VllmRewardScorer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        import torch
-
         del self._llm
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_accelerator()
 
     def score(self, groups: Sequence[CandidateGroup]) -> list[Scores]:
         """Score every response of every group; a failed one is none, with its reason."""
@@ -215,17 +210,3 @@ def _faults_of_requests() -> tuple[type[Exception], ...]:
     except ImportError:
         return (ValueError,)
     return ValueError, VLLMClientError
-
-
-def _import_llm() -> Any:
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the worker process is ours
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    try:
-        from vllm import LLM
-    except ImportError as error:
-        raise ModelError(
-            "vLLM is not installed or cannot be imported",
-            why=first_line(error),
-            next_step=f"{INSTALL_ADVICE}; or give --scorer-engine transformers",
-        ) from error
-    return LLM

@@ -20,7 +20,13 @@ from support.commands import bon, bon_json, pool_files
 from support.datasets import read_lines, user, write_lines
 from support.openai_server import OpenAI
 from support.servers import FakeServer
-from support.tiny_models import edit_config, edit_weights, save_generator, save_reward, tokenizer
+from support.tiny_models import (
+    edit_config,
+    edit_weights,
+    save_generator,
+    tokenizer,
+    work_with,
+)
 from support.validating import BOOKS, errors, validated
 
 torch = pytest.importorskip("torch")
@@ -51,35 +57,23 @@ SELECT = ("select", "ask.jsonl", "-m", "gen", "-r", "rule:length?max=600", *SAMP
 SCORE = ("score", "given.jsonl", "-r", "rm")
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a generator `gen` and a reward model `rm`."""
-    folder = tmp_path_factory.mktemp("models")
-    save_generator(folder / "gen")
-    save_reward(folder / "rm")
-    return folder
-
-
 @pytest.fixture
-def here(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with models that a fault may change."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent / "cache"))
-    for name in ("gen", "rm"):
-        shutil.copytree(saved / name, tmp_path / name)
+    work_with(tiny_models, tmp_path, monkeypatch)
     write_lines(tmp_path / "ask.jsonl", ASK)
     write_lines(tmp_path / "given.jsonl", GIVEN)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
-def whole(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the commands make where nothing is wrong."""
     folder = tmp_path_factory.mktemp("whole")
     write_lines(folder / "ask.jsonl", ASK)
     write_lines(folder / "given.jsonl", GIVEN)
     for name in ("gen", "rm"):
-        (folder / name).symlink_to(saved / name)
+        (folder / name).symlink_to(tiny_models / name)
     bon_json(*SELECT, cwd=folder)
     bon_json(*SCORE, cwd=folder)
     return folder
@@ -180,14 +174,14 @@ def refused(here: Path, command: tuple[str, ...]) -> str:
     ids=["generator", "reward model", "shard"],
 )
 def test_a_mended_model_goes_on_to_the_same_files(
-    here: Path, saved: Path, whole: Path, command: tuple[str, ...], model: str, fault: Edit
+    here: Path, tiny_models: Path, whole: Path, command: tuple[str, ...], model: str, fault: Edit
 ) -> None:
     fault(here / model)
     assert bon(*command, cwd=here).returncode == 1
     pool = "ask.pool" if model == "gen" else "given.pool"
     committed = pool_files(here / pool) if (here / pool).exists() else {}
     shutil.rmtree(here / model)
-    shutil.copytree(saved / model, here / model)
+    shutil.copytree(tiny_models / model, here / model)
     bon_json(*command, cwd=here)
     found, wanted = pool_files(here / pool), pool_files(whole / pool)
     assert found == wanted

@@ -17,7 +17,7 @@ from support.datasets import write_lines
 from support.fakes import Run, input_rows
 from support.openai_server import OpenAI
 from support.servers import FakeServer
-from support.tiny_models import edit_config, save_generator, save_reward
+from support.tiny_models import edit_config, work_with
 from support.validating import BOOKS, called, errors, validated
 
 from bon.cli import score, select  # noqa: F401  (registers the commands)
@@ -29,26 +29,11 @@ RULE = ("-r", "rule:length?max=600")
 FLAGS = ("-n", "2", "--generator-engine", "transformers", "-o", "out.parquet")
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a generator `gen` and a reward model `rm`."""
-    folder = tmp_path_factory.mktemp("models")
-    save_generator(folder / "gen")
-    save_reward(folder / "rm")
-    return folder
-
-
 @pytest.fixture
-def here(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in: `ask.jsonl`, `gen` and `rm`, which a fault may change."""
     write_lines(tmp_path / "ask.jsonl", [{"id": f"p{n}", "prompt": f"say {n}"} for n in range(3)])
-    for name in ("gen", "rm"):
-        (tmp_path / name).mkdir()
-        for path in (saved / name).iterdir():
-            (tmp_path / name / path.name).write_bytes(path.read_bytes())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    work_with(tiny_models, tmp_path, monkeypatch)
     return tmp_path
 
 

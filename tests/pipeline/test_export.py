@@ -16,7 +16,7 @@ from bon.errors import AccountingError, OutputError
 from bon.exports.card import CardFacts
 from bon.exports.formats import Kind, choose_format
 from bon.pipeline.accounting import Accounting
-from bon.pipeline.export import Written, write_set
+from bon.pipeline.export import NativeSet, Written, write_set
 from bon.pipeline.splits import in_test
 from bon.records import MESSAGES_TYPE, PAIR_FIELDS, RESPONSE_FIELDS
 
@@ -48,10 +48,8 @@ def write(
     **settings: Any,
 ) -> Written:
     export = ExportSettings(**settings)
-    return write_set(
-        rows, schema, kind, choose_format(export.format, kind), export,
-        output=output, seed=SEED, books=books or Accounting(0), card=lambda: CARD,
-    )  # fmt: skip
+    native = NativeSet(rows, schema, kind, books or Accounting(0), card=lambda: CARD)
+    return write_set(native, output, choose_format(export.format, kind), export, seed=SEED)
 
 
 def names(folder: Path) -> list[str]:

@@ -19,7 +19,7 @@ from bon.config import ExportSettings, SelectSettings
 from bon.errors import AccountingError, PoolCorruptError, PoolIncompleteError
 from bon.exports.formats import choose_format
 from bon.pipeline.accounting import Accounting
-from bon.pipeline.export import write_set
+from bon.pipeline.export import NativeSet, write_set
 from bon.pipeline.ranked import open_books
 from bon.pipeline.rewards import Ranking
 from bon.pipeline.select import Selector, SelectReport
@@ -84,16 +84,8 @@ def run_select(
         pool, SelectSettings(**settings), ranking=Ranking.of("reward"), seed=seed, limit=limit
     )
     report = selector.report
-    write_set(
-        selector.tables(),
-        selector.schema,
-        "responses",
-        choose_format("bon", "responses"),
-        ExportSettings(),
-        output=output,
-        seed=seed,
-        books=report.accounting,
-    )
+    rows = NativeSet(selector.tables(), selector.schema, "responses", report.accounting)
+    write_set(rows, output, choose_format("bon", "responses"), ExportSettings(), seed=seed)
     return report, pq.read_table(output, page_checksum_verification=True).to_pylist()
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 CHATML = (
     "{% for message in messages %}"
@@ -135,6 +139,15 @@ def save_reward(
     model.to(getattr(torch, dtype)).save_pretrained(folder)
     tokenizer(**(tokenizer_options or {})).save_pretrained(folder)
     return folder
+
+
+def work_with(models: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go to a folder with copies of the models `gen` and `rm`, which a fault may change."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("gen", "rm"):
+        shutil.copytree(models / name, folder / name)
 
 
 def edit_weights(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
