@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from bon.records import CandidateGroup, Drop, GenerationRequest, GenerationResult, Rescored, Scores
 
@@ -15,6 +15,7 @@ __all__ = [
     "Generator",
     "PartDone",
     "PartWork",
+    "Parts",
     "Progress",
     "Ready",
     "Restarted",
@@ -141,6 +142,11 @@ class Scope:
         return self.only is None or prompt_id in self.only
 
 
+Parts: TypeAlias = Iterable[int | None]
+"""Numbers of parts, in the order in which they are to be done. A source that several workers share
+gives each the next one when it asks; none: there is nothing for now, and more may come."""
+
+
 class PartWork(Protocol):
     """What an engine runs: picklable, loads its model in `run`, commits parts one by one."""
 
@@ -157,14 +163,17 @@ class PartWork(Protocol):
         """List the prompts of a part that `run` would compute."""
         ...
 
-    def run(self, parts: Iterable[int]) -> Iterator[Event]:
-        """Do the parts in any order; doing one twice is harmless."""
+    def run(self, parts: Parts) -> Iterator[Event]:
+        """Do the parts in any order; doing one twice is harmless.
+
+        What was begun is done before a source that has nothing for now is asked again.
+        """
         ...
 
 
 class Engine(Protocol):
     """Where work runs: this machine, or a cluster."""
 
-    def run(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event]:
+    def run(self, work: PartWork, parts: Parts) -> Iterator[Event]:
         """Do all parts, whatever dies meanwhile, and yield events as they come."""
         ...

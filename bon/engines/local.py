@@ -1,42 +1,35 @@
-"""Runs a stage's work in one worker process, so that a model's death is not the run's.
+"""Runs a stage's work in processes of its own, so that a model's death is not the run's.
 
-The worker is started fresh (spawned), owns the accelerator, and commits parts itself; the parent
-only watches. When the worker dies, fails or hangs, `recovery` decides how to go on.
+This process only watches. When a worker dies, fails or hangs, `recovery` decides how to go on.
+Several workers share the parts: each takes the next one when it has room.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import multiprocessing.connection
-import os
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TypeAlias
 
-from bon.engines.recovery import Lost, Recovery
-from bon.engines.relay import Relay
-from bon.engines.worker import WORKER_BEGINS, Failed, Finished, work_alone
-from bon.errors import BonError, WorkerDiedError
-from bon.protocols import Event, PartWork, Progress, Ready
-from bon.signals import held, received
+from bon.engines.lane import Lane
+from bon.engines.recovery import Recovery, Waiting
+from bon.engines.shares import Share
+from bon.protocols import Event, Parts, PartWork
 
 __all__ = ["LocalEngine"]
 
-_LOG_TAIL_LINES, _LOG_TAIL_BYTES = 15, 1 << 16
-_STOP_TIMEOUT_S = 10.0
-_LONGEST_LOOK_S = 1.0
+Run: TypeAlias = Generator[Event | Waiting, None, None]
 
 
 @dataclass(frozen=True, slots=True)
 class LocalEngine:
     """Run work on this machine.
 
-    `log` receives what the worker prints (none: it goes to stderr).
+    `log` receives what the first worker prints, and files beside it what the others do (none: all
+    goes to stderr).
     """
 
     log: Path | None = None
@@ -46,190 +39,64 @@ class LocalEngine:
     """Seconds without a sign of life after which a worker is taken for hung."""
     load_timeout_s: float = 3600.0
     """The same while it loads its model, which gives no signs."""
+    shares: tuple[Share, ...] = (Share(),)
+    """What each worker has of the machine: as many as there are work side by side."""
 
-    def run(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event]:
+    def run(self, work: PartWork, parts: Parts) -> Iterator[Event]:
         """Do all parts and yield events as they come.
 
         Raises:
             BonError: what the work raised.
             WorkerDiedError: the process died or hung, and starting it again did not help.
         """
-        yield from Recovery(self._attempt, self.max_restarts).run(work, parts)
+        source = iter(parts)
+        lanes = [
+            Lane(self._log_of(share), self.stall_timeout_s, self.load_timeout_s, share)
+            for share in self.shares
+        ]
+        runs = [Recovery(lane.attempt, self.max_restarts).run(work, source) for lane in lanes]
+        yield from _interleaved(runs)
 
-    def _attempt(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
-        context = multiprocessing.get_context("spawn")
-        _start_tracker_quietly()
-        receiver, sender = context.Pipe(duplex=False)
-        alive, alive_there = context.Pipe()
-        relay = Relay()
-        given = (work, list(parts), sender, alive_there, self.log, os.getpid(), relay.writer)
-        process = context.Process(target=work_alone, args=given)
-        is_wanted = True
-        try:
-            with held():  # a worker that is not all there yet would end with a trace
-                process.start()
-                sender.close()
-                alive_there.close()
-                relay.start()
-            for event in self._events(process, receiver, alive):
-                is_wanted = not isinstance(event, Lost)
-                yield event
-        finally:
-            alive.close()
-            _stop(process, wait=is_wanted and received() is None)
-            receiver.close()
-            relay.stop()
-
-    def _events(
-        self, process: BaseProcess, receiver: Connection, alive: Connection
-    ) -> Iterator[Event | Lost]:
-        is_ready = False
-        watch = _Watch()
-        while True:
-            limit_s = self.stall_timeout_s if is_ready else self.load_timeout_s
-            message = self._message(process, receiver, alive, watch, limit_s)
-            if message is None:
-                yield (
-                    self._hung(limit_s, is_ready)
-                    if process.is_alive()
-                    else self._died(process, is_ready)
-                )
-                return
-            if isinstance(message, Finished):
-                process.join(_STOP_TIMEOUT_S)  # its own clean-up, before it is made to go
-                return
-            if isinstance(message, Failed) and not message.is_models:
-                raise message.error
-            if isinstance(message, Failed):
-                cause = message.error.what.removeprefix("the worker failed: ")
-                yield Lost("worker_failed", f"failed with {cause}", message.error, is_ready)
-                return
-            is_ready = is_ready or isinstance(message, Ready)
-            yield message
-
-    def _message(
-        self,
-        process: BaseProcess,
-        receiver: Connection,
-        alive: Connection,
-        watch: _Watch,
-        limit_s: float,
-    ) -> Event | Failed | Finished | None:
-        """Wait for the worker's next word; none where it is dead, or silent for too long."""
-        watch.sees_life()
-        look_s = min(_LONGEST_LOOK_S, limit_s / 4)
-        is_heard = True  # until the pipe of its signs breaks
-        while True:
-            there = multiprocessing.connection.wait(
-                [receiver, process.sentinel, *([alive] if is_heard else [])], look_s
-            )
-            try:
-                # a dead worker's grandchildren may hold the pipe open: do not wait on it
-                if receiver.poll():
-                    message: Event | Failed | Finished = receiver.recv()
-                    return message
-            except (EOFError, ConnectionResetError):
-                process.join()
-                return None
-            if process.sentinel in there:
-                process.join()
-                return None
-            if alive in there:
-                is_heard = _drained(alive)
-                if is_heard:
-                    return Progress()  # nothing yet, but whoever watches sees that work goes on
-            elif watch.silent_s(2 * look_s) > limit_s:
-                return None
-
-    def _died(self, process: BaseProcess, was_ready: bool) -> Lost:
-        code = process.exitcode or 0
-        if code < 0:
-            cause = f"killed by {signal.Signals(-code).name}"
-            if code == -signal.SIGKILL:
-                cause += " (often the system's answer to a machine out of memory)"
-        else:
-            cause = f"exit code {code}"
-        error = self._error("the model's process died", cause)
-        return Lost("worker_killed", cause, error, was_ready)
-
-    def _hung(self, limit_s: float, was_ready: bool) -> Lost:
-        cause = f"no sign of life for {limit_s:g} s"
-        error = self._error("the model's process hangs", cause)
-        flag = "--stall-timeout" if was_ready else "--load-timeout"
-        error.next_step += f"; {flag} allows more time"
-        return Lost("worker_hung", cause, error, was_ready)
-
-    def _error(self, what: str, cause: str) -> BonError:
-        return WorkerDiedError(
-            what,
-            where=str(self.log or "stderr"),
-            why=cause + _tail(self.log),
-            next_step="what is committed stays; the same command goes on from there",
-        )
+    def _log_of(self, share: Share) -> Path | None:
+        """Return the log of one worker: of several, each has its own, so that all can be read."""
+        if self.log is None or share.number == 0:
+            return self.log
+        return self.log.with_stem(f"{self.log.stem}-{share.number}")
 
 
-@dataclass
-class _Watch:
-    """How long nothing was heard, not counting time in which this process itself was stopped."""
-
-    _silent_s: float = 0.0
-    _looked_s: float = 0.0
-
-    def sees_life(self) -> None:
-        self._silent_s, self._looked_s = 0.0, time.monotonic()
-
-    def silent_s(self, longest_look_s: float) -> float:
-        now_s = time.monotonic()
-        self._silent_s += min(now_s - self._looked_s, longest_look_s)
-        self._looked_s = now_s
-        return self._silent_s
-
-
-def _drained(alive: Connection) -> bool:
-    """Take the signs of life that are there; tell whether more can come."""
+def _interleaved(runs: Sequence[Run]) -> Iterator[Event]:
+    """Go on with each of several runs when it has something to say; yield what they say."""
+    going, waiting = deque(runs), dict[Run, tuple[Waiting, float]]()
     try:
-        while alive.poll():
-            alive.recv_bytes()
-    except (EOFError, OSError):
-        return False
-    return True
-
-
-def _start_tracker_quietly() -> None:
-    """Start the process that removes what a dead worker leaves behind: it shall do so in silence.
-
-    Otherwise it warns on our stderr of semaphores that were leaked, which is what it is there for.
-    """
-    before = os.environ.get("PYTHONWARNINGS")
-    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
-    try:
-        resource_tracker.ensure_running()
+        while going or waiting:
+            while going:
+                run = going.popleft()
+                event = next(run, None)
+                if isinstance(event, Waiting):
+                    waiting[run] = event, time.monotonic() + event.longest_s
+                elif event is not None:
+                    going.append(run)
+                    yield event
+            if waiting:
+                going += _woken(waiting)
     finally:
-        if before is None:
-            del os.environ["PYTHONWARNINGS"]
-        else:
-            os.environ["PYTHONWARNINGS"] = before
+        for run in runs:
+            run.close()
 
 
-def _stop(process: BaseProcess, *, wait: bool) -> None:
-    """Make a worker go; unless it was given up, it may go by itself, at the end of `alive`."""
-    if process.pid is None:  # the system could not start it
-        return
-    if wait:
-        process.join(_STOP_TIMEOUT_S)
-    if process.is_alive():
-        process.kill()
-    process.join()
-
-
-def _tail(log: Path | None) -> str:
-    if log is None:
-        return ""
-    try:
-        with log.open("rb") as file:  # runs append to it: it may have gigabytes
-            file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-    lines = text.rpartition(WORKER_BEGINS)[2].splitlines()[-_LOG_TAIL_LINES:]
-    return "; its last words:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
+def _woken(
+    waiting: dict[Run, tuple[Waiting, float]],
+) -> list[Run]:
+    """Wait until something is there for any run; take those from the waiting that may go on."""
+    handles = [handle for one, _ in waiting.values() for handle in one.on]
+    left_s = min(until_s for _, until_s in waiting.values()) - time.monotonic()
+    there = set(multiprocessing.connection.wait(handles, max(0.0, left_s)))
+    now_s = time.monotonic()
+    woken = [
+        run
+        for run, (one, until_s) in waiting.items()
+        if until_s <= now_s or not there.isdisjoint(one.on)
+    ]
+    for run in woken:
+        del waiting[run]
+    return woken

@@ -9,11 +9,14 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
 
+from bon.engines.shares import Share
 from bon.errors import BonError, EngineError
 from bon.heartbeat import send_beats_to
 from bon.memory import FREE_MEMORY, is_lack_of_memory
@@ -22,10 +25,11 @@ from bon.signals import STOPPING
 from bon.standard_streams import forgiving_text
 from bon.system_faults import system_fault
 
-__all__ = ["WORKER_BEGINS", "Failed", "Finished", "work_alone"]
+__all__ = ["WORKER_BEGINS", "Asks", "Failed", "Finished", "Next", "work_alone"]
 
 WORKER_BEGINS = "--- worker of "
 """Begins the first line that each worker writes to the log."""
+_NOTHING_FOR_NOW_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +46,47 @@ class Finished:
     """The worker did all it was given."""
 
 
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """The worker asks for its next part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The answer: a part, or nothing for now; or that there are no more."""
+
+    part: int | None
+    is_end: bool = False
+
+
 def work_alone(
     work: PartWork,
-    parts: list[int],
     sender: Connection,
     alive: Connection,
     log: Path | None,
     parent: int,
     output: Connection,
+    share: Share,
 ) -> None:
     """Do the work in this process and send its events.
 
-    `alive` carries signs of life to the parent, and ends when the parent does; `output` takes what
-    is printed and not logged.
+    `alive` carries signs of life to the parent and parts from it, and ends when the parent does;
+    `output` takes what is printed and not logged. `share` is what it may use of the machine.
     """
     _die_with(parent)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # see `held`
-    threading.Thread(target=_exit_at_end_of, args=(alive,), daemon=True).start()
+    answers = SimpleQueue[Next]()
+    threading.Thread(target=_hear, args=(alive, answers), daemon=True).start()
     os.dup2(output.fileno(), 2)
     output.close()
     _redirect_output(log)
+    share.take()
     send_beats_to(lambda: _send_beat(alive))
     is_ready = False
     try:
-        for event in work.run(parts):
+        for event in work.run(_asked(sender, answers)):
             is_ready = is_ready or isinstance(event, Ready)
             sender.send(event)
         sender.send(Finished())
@@ -116,13 +135,25 @@ def _die_with(parent: int) -> None:
             os._exit(1)
 
 
-def _exit_at_end_of(alive: Connection) -> None:
-    """End the process when the parent is gone or wants no more."""
+def _hear(alive: Connection, answers: SimpleQueue[Next]) -> None:
+    """Take the parent's answers; end the process when the parent is gone or wants no more."""
     while True:
         try:
-            alive.recv()
+            answers.put(alive.recv())
         except (EOFError, OSError):
             os._exit(1)
+
+
+def _asked(sender: Connection, answers: SimpleQueue[Next]) -> Iterator[int | None]:
+    """Ask the parent for one part after the other."""
+    while True:
+        sender.send(Asks())
+        answer = answers.get()
+        if answer.is_end:
+            return
+        if answer.part is None:
+            time.sleep(_NOTHING_FOR_NOW_S)
+        yield answer.part
 
 
 def _redirect_output(log: Path | None) -> None:

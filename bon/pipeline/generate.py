@@ -16,7 +16,7 @@ import pyarrow as pa
 from bon.errors import AccountingError, PoolCorruptError
 from bon.pipeline.accounting import count_reasons
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
-from bon.protocols import Event, Generator, PartDone, Progress, Ready, Scope, retries_of
+from bon.protocols import Event, Generator, PartDone, Parts, Progress, Ready, Scope, retries_of
 from bon.records import (
     CANDIDATES_SCHEMA,
     Candidate,
@@ -52,6 +52,22 @@ class _OpenPart:
         return [prompt for prompt in self.prompts if prompt.prompt_id not in self.results]
 
 
+class _Source:
+    """Parts that come in spells, with nothing to take for now between them."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = iter(parts)
+        self.is_over = False
+
+    def for_now(self) -> Iterator[int]:
+        """Yield parts until there is none for now, or none any more."""
+        for part in self._parts:
+            if part is None:
+                return
+            yield part
+        self.is_over = True
+
+
 @dataclass(frozen=True, slots=True)
 class GenerateParts:
     """`PartWork` that samples candidates; one stream of requests runs across all parts."""
@@ -71,34 +87,38 @@ class GenerateParts:
         opened = self._opened(Pool.open(self.pool_root), part)
         return [prompt.prompt_id for prompt in opened.missing]
 
-    def run(self, parts: Iterable[int]) -> Iterator[Event]:
+    def run(self, parts: Parts) -> Iterator[Event]:
         """Sample and commit the parts."""
         started_s = time.monotonic()
         pool = Pool.open(self.pool_root)
-        owners: dict[str, _OpenPart] = {}
-        complete: deque[_OpenPart] = deque()
         with self.generator as generator:
             yield Ready(time.monotonic() - started_s)
-            retries = Counter[str]()
-            for result in generator.stream(self._requests(pool, parts, owners, complete)):
-                part = owners.pop(result.prompt_id)
-                result = self._whole(result)
-                part.results[result.prompt_id] = result
-                if part.complete:
-                    complete.append(part)
-                num_tokens = sum(candidate.num_tokens or 0 for candidate in result.candidates)
-                before, retries = retries, Counter(retries_of(generator))
-                yield Progress(
-                    1, len(result.candidates), num_tokens, retries=dict(retries - before)
-                )
-                yield from self._commit_all(pool, complete)
+            source = _Source(parts)
+            while not source.is_over:
+                yield from self._sample(pool, generator, source)
+
+    def _sample(self, pool: Pool, generator: Generator, parts: _Source) -> Iterator[Event]:
+        """Sample and commit what the source has for now."""
+        owners: dict[str, _OpenPart] = {}
+        complete: deque[_OpenPart] = deque()
+        retries = Counter(retries_of(generator))
+        for result in generator.stream(self._requests(pool, parts.for_now(), owners, complete)):
+            part = owners.pop(result.prompt_id)
+            result = self._whole(result)
+            part.results[result.prompt_id] = result
+            if part.complete:
+                complete.append(part)
+            num_tokens = sum(candidate.num_tokens or 0 for candidate in result.candidates)
+            before, retries = retries, Counter(retries_of(generator))
+            yield Progress(1, len(result.candidates), num_tokens, retries=dict(retries - before))
             yield from self._commit_all(pool, complete)
-            if owners:
-                raise AccountingError(
-                    f"the generator gave no result for {len(owners)} prompts",
-                    where=f"the first is id={next(iter(owners))}",
-                    why="this is a bug in bon",
-                )
+        yield from self._commit_all(pool, complete)
+        if owners:
+            raise AccountingError(
+                f"the generator gave no result for {len(owners)} prompts",
+                where=f"the first is id={next(iter(owners))}",
+                why="this is a bug in bon",
+            )
 
     def _whole(self, result: GenerationResult) -> GenerationResult:
         """Return a result that has all candidates or says why it has none: no row may be lost."""

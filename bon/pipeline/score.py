@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from bon.pipeline.accounting import count_reasons
 from bon.pipeline.groups import candidate_groups, group_columns, score_within
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
-from bon.protocols import Event, PartDone, Progress, Ready, Scope, Scorer, retries_of
+from bon.protocols import Event, PartDone, Parts, Progress, Ready, Scope, Scorer, retries_of
 from bon.records import SCORES_SCHEMA, CandidateGroup, Drop, Prompt, Scores
 
 __all__ = ["ScoreParts"]
@@ -43,7 +43,7 @@ class ScoreParts:
         groups = self._groups(Pool.open(self.pool_root), part)[1]
         return [one.prompt_id for one in groups if one.prompt_id not in self.scope.dropped]
 
-    def run(self, parts: Iterable[int]) -> Iterator[Event]:
+    def run(self, parts: Parts) -> Iterator[Event]:
         """Score and commit the parts."""
         started_s = time.monotonic()
         pool = Pool.open(self.pool_root)
@@ -51,6 +51,8 @@ class ScoreParts:
             yield Ready(time.monotonic() - started_s)
             retries = Counter[str]()
             for number in parts:
+                if number is None:
+                    continue
                 prompts, groups = self._groups(pool, number)
                 computed_before = scorer.num_tokens_computed
                 results = score_within(scorer, groups, self.scope)

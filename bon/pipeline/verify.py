@@ -6,7 +6,7 @@ import math
 import random
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bon.pipeline.groups import candidate_groups, group_columns, score_within
 from bon.pipeline.run import Observer
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
-from bon.protocols import Engine, Event, PartDone, Progress, Ready, Scope, Scorer, Verified
+from bon.protocols import Engine, Event, PartDone, Parts, Progress, Ready, Scope, Scorer, Verified
 from bon.records import CandidateGroup, Drop, Rescored, Scores
 from bon.verification import compare
 
@@ -89,13 +89,15 @@ class VerifyScores:
         groups = self._read(Pool.open(self.pool_root), part)[1]
         return [one.prompt_id for one in groups if one.prompt_id not in self.scope.dropped]
 
-    def run(self, parts: Iterable[int]) -> Iterator[Event]:
+    def run(self, parts: Parts) -> Iterator[Event]:
         """Score the chosen rows of the parts again."""
         started_s = time.monotonic()
         pool = Pool.open(self.pool_root)
         with self.reference as reference:
             yield Ready(time.monotonic() - started_s)
             for part in parts:
+                if part is None:
+                    continue
                 stored, groups, numbers = self._read(pool, part)
                 computed_before = reference.num_tokens_computed
                 results = score_within(reference, groups, self.scope)

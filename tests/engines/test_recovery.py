@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -39,11 +39,12 @@ class Workers:
     """Parts, and how many prompts of each were tried."""
     computed: list[str] = field(default_factory=list)
 
-    def __call__(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
+    def __call__(self, work: PartWork, parts: Iterable[int | None]) -> Iterator[Event | Lost]:
+        given = [part for part in parts if part is not None]
         tried = -1 if work.scope.only is None else len(work.scope.only)
-        self.attempts.append((list(parts), tried))
+        self.attempts.append((given, tried))
         yield Ready(0.0)
-        for part in parts:
+        for part in given:
             ids = work.prompt_ids(part)
             if any(map(self.ends, ids)):
                 yield lost()
@@ -106,7 +107,7 @@ def test_one_killer_among_many_parts_takes_few_workers() -> None:
 def test_drops_say_what_happened() -> None:
     found: dict[str, str] = {}
 
-    def attempt(work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
+    def attempt(work: PartWork, parts: Iterable[int | None]) -> Iterator[Event | Lost]:
         found.update(
             {key: f"{one.reason}: {one.detail}" for key, one in work.scope.dropped.items()}
         )
@@ -134,7 +135,7 @@ def test_deaths_by_chance_in_a_search_drop_no_innocent_prompt(chances: list[bool
     left, hit = list(chances), set[object]()
 
     class Unlucky(Workers):
-        def __call__(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
+        def __call__(self, work: PartWork, parts: Iterable[int | None]) -> Iterator[Event | Lost]:
             if left and left.pop(0) and work.scope.only not in hit:
                 hit.add(work.scope.only)
                 yield Ready(0.0)
@@ -153,7 +154,7 @@ def test_deaths_by_chance_in_a_search_drop_no_innocent_prompt(chances: list[bool
 def test_a_machine_that_breaks_for_a_while_during_a_search_drops_nothing() -> None:
     num_workers = 0
 
-    def attempt(work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
+    def attempt(work: PartWork, parts: Iterable[int | None]) -> Iterator[Event | Lost]:
         nonlocal num_workers
         num_workers += 1
         assert not work.scope.dropped
@@ -184,7 +185,7 @@ def test_a_part_that_kills_whole_is_dropped_where_another_part_lives() -> None:
 
 def test_prompts_that_kill_only_together_end_the_run() -> None:
     class Together(Workers):
-        def __call__(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
+        def __call__(self, work: PartWork, parts: Iterable[int | None]) -> Iterator[Event | Lost]:
             yield Ready(0.0)
             if {"0-0", "0-7"} <= set(work.prompt_ids(0)):
                 yield lost()
@@ -196,10 +197,10 @@ def test_prompts_that_kill_only_together_end_the_run() -> None:
 
 
 def test_deaths_while_loading_are_not_blamed_on_prompts() -> None:
-    attempts: list[Sequence[int]] = []
+    attempts: list[list[int | None]] = []
 
-    def attempt(work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
-        attempts.append(parts)
+    def attempt(work: PartWork, parts: Iterable[int | None]) -> Iterator[Event | Lost]:
+        attempts.append(list(parts))
         yield lost(was_ready=False)
 
     with pytest.raises(WorkerDiedError):
@@ -208,7 +209,7 @@ def test_deaths_while_loading_are_not_blamed_on_prompts() -> None:
 
 
 def test_an_error_of_the_work_ends_the_run() -> None:
-    def attempt(work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
+    def attempt(work: PartWork, parts: Iterable[int | None]) -> Iterator[Event | Lost]:
         yield PartDone(0)
         raise PoolCorruptError("bad part")
 
@@ -217,7 +218,7 @@ def test_an_error_of_the_work_ends_the_run() -> None:
 
 
 def test_dying_after_the_last_part_is_no_trouble() -> None:
-    def attempt(work: PartWork, parts: Sequence[int]) -> Iterator[Event | Lost]:
+    def attempt(work: PartWork, parts: Iterable[int | None]) -> Iterator[Event | Lost]:
         yield Ready(0.0)
         yield PartDone(0)
         yield lost()
