@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Self, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from bon.records import CandidateGroup, Drop, GenerationRequest, GenerationResult, Rescored, Scores
 
@@ -13,6 +13,7 @@ __all__ = [
     "Engine",
     "Event",
     "Generator",
+    "PartByPart",
     "PartDone",
     "PartWork",
     "Parts",
@@ -54,6 +55,20 @@ class Generator(Resource, Protocol):
 
     def stream(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationResult]:
         """Pull requests lazily, keep the engine full, yield each prompt as it finishes."""
+        ...
+
+
+@runtime_checkable
+class PartByPart(Protocol):
+    """A generator whose last bits follow what is computed together.
+
+    It is given one part at a time, so a part that is done again, or by another worker, has the same
+    bits.
+    """
+
+    @property
+    def is_part_by_part(self) -> Literal[True]:
+        """Always true."""
         ...
 
 

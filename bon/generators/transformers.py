@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Literal
 
 from bon.chat import ChatTemplate
 from bon.config import GenerateSettings
@@ -67,6 +68,11 @@ class TransformersGenerator:
     lora_path: str | None = None
     chat_template: str | None = None
     """Jinja source in place of the model's own template."""
+
+    @property
+    def is_part_by_part(self) -> Literal[True]:
+        """The shape of a batch shows in the last bits of `logprob`."""
+        return True
 
     def __enter__(self) -> TransformersGenerator:
         self._device = best_device()

@@ -16,7 +16,17 @@ import pyarrow as pa
 from bon.errors import AccountingError, PoolCorruptError
 from bon.pipeline.accounting import count_reasons
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
-from bon.protocols import Event, Generator, PartDone, Parts, Progress, Ready, Scope, retries_of
+from bon.protocols import (
+    Event,
+    Generator,
+    PartByPart,
+    PartDone,
+    Parts,
+    Progress,
+    Ready,
+    Scope,
+    retries_of,
+)
 from bon.records import (
     CANDIDATES_SCHEMA,
     Candidate,
@@ -95,14 +105,17 @@ class GenerateParts:
             yield Ready(time.monotonic() - started_s)
             source = _Source(parts)
             while not source.is_over:
-                yield from self._sample(pool, generator, source)
+                for_now = source.for_now()
+                runs = ([n] for n in for_now) if isinstance(generator, PartByPart) else [for_now]
+                for run in runs:
+                    yield from self._sample(pool, generator, run)
 
-    def _sample(self, pool: Pool, generator: Generator, parts: _Source) -> Iterator[Event]:
-        """Sample and commit what the source has for now."""
+    def _sample(self, pool: Pool, generator: Generator, parts: Iterable[int]) -> Iterator[Event]:
+        """Sample and commit parts whose prompts may be sampled together."""
         owners: dict[str, _OpenPart] = {}
         complete: deque[_OpenPart] = deque()
         retries = Counter(retries_of(generator))
-        for result in generator.stream(self._requests(pool, parts.for_now(), owners, complete)):
+        for result in generator.stream(self._requests(pool, parts, owners, complete)):
             part = owners.pop(result.prompt_id)
             result = self._whole(result)
             part.results[result.prompt_id] = result

@@ -7,9 +7,7 @@ perhaps kills that too, and lets it end. Moments are drawn over the whole time o
 shortly after something was done to a file, where commits are. All is drawn from `--seed`. Prints a
 table, writes JSON, and ends with 1 where any file differed or any run failed.
 
-Files are compared byte for byte. One thing may differ, is counted on its own, and is compared by
-value: the last bits of `logprob` in a pool's candidates follow the shape of the engine's batches,
-which an interruption changes (docs/pool.md).
+Files are compared byte for byte.
 """
 
 from __future__ import annotations
@@ -29,9 +27,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from support.commands import GENERATOR, PROMPTS, REWARD, ROOT, bon
 from support.given import PART, write_given
 from support.started import Started, states
@@ -105,8 +100,6 @@ class Cycle:
     num_runs: int = 0
     codes: list[int] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
-    logprob_bits: list[str] = field(default_factory=list)
-    """Candidates' files that differ in the last bits of `logprob` alone."""
     seconds: float = 0.0
 
 
@@ -132,7 +125,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "seconds": round(seconds, 1),
         "kills": sum(len(cycle.kills) for cycle in cycles),
         "differences": sum(len(cycle.differences) for cycle in cycles),
-        "cycles_with_logprob_bits": sum(bool(cycle.logprob_bits) for cycle in cycles),
         "cycles": [asdict(cycle) for cycle in cycles],
     }
     said.output.parent.mkdir(parents=True, exist_ok=True)
@@ -205,9 +197,7 @@ def run_cycle(place: Path, whole: Whole, draw: random.Random) -> Cycle:
             cycle.differences.append(f"exit code {code}: {err[-2000:]}")
             break
     if not cycle.differences:
-        differ = differing(folder, whole.files)
-        cycle.logprob_bits = [one for one in differ if is_logprob(folder, one, whole.files)]
-        cycle.differences = [one for one in differ if one not in cycle.logprob_bits]
+        cycle.differences = differing(folder, whole.files)
     cycle.seconds = round(time.monotonic() - began_s, 2)
     return cycle
 
@@ -268,28 +258,17 @@ def differing(folder: Path, expected: dict[str, bytes]) -> list[str]:
     return [name for name in names if found.get(name) != expected.get(name)]
 
 
-def is_logprob(folder: Path, name: str, expected: dict[str, bytes]) -> bool:
-    """Tell whether two files of candidates differ by rounding of `logprob` and nothing else."""
-    if "candidates" not in Path(name).parts or not (folder / name).exists():
-        return False
-    found, wanted = pq.read_table(folder / name), pq.read_table(pa.BufferReader(expected[name]))
-    near = np.allclose(found["logprob"], wanted["logprob"], rtol=0, atol=1e-4)
-    same = found.drop_columns("logprob").equals(wanted.drop_columns("logprob"))
-    return bool(near and same)
-
-
 def verdict(cycle: Cycle) -> str:
     """Say how a cycle ended."""
     if cycle.differences:
         return f"DIFFERS: {cycle.differences}"
-    bits = len(cycle.logprob_bits)
-    return "the same bytes" + (f" but for logprob's last bits in {bits} parts" if bits else "")
+    return "the same bytes"
 
 
 def print_table(cycles: Sequence[Cycle]) -> None:
     """Print one line a scenario."""
     names = list(dict.fromkeys(cycle.scenario for cycle in cycles))
-    head = ("command", "cycles", "runs", *_NAMES, "near a commit", "logprob bits", "differences")
+    head = ("command", "cycles", "runs", *_NAMES, "near a commit", "differences")
     rows: list[tuple[Any, ...]] = [head]
     for name in names:
         its = [cycle for cycle in cycles if cycle.scenario == name]
@@ -297,9 +276,8 @@ def print_table(cycles: Sequence[Cycle]) -> None:
         by_whom = [sum(kill.whom == whom for kill in kills) for whom in _NAMES]
         near = sum(kill.after_step is not None for kill in kills)
         num_runs = sum(cycle.num_runs for cycle in its)
-        num_bits = sum(bool(cycle.logprob_bits) for cycle in its)
         num_different = sum(bool(cycle.differences) for cycle in its)
-        rows.append((name, len(its), num_runs, *by_whom, near, num_bits, num_different))
+        rows.append((name, len(its), num_runs, *by_whom, near, num_different))
     for row in rows:
         print(f"{row[0]:<22}" + "".join(f"{value!s:>14}" for value in row[1:]))
 

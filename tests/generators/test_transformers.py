@@ -456,6 +456,18 @@ def test_generate_killed_in_the_middle_resumes_to_the_same_candidates(tmp_path: 
             close((Candidate(**row, token_ids=ids),), (found,))
 
 
+@pytest.mark.parametrize("part", range(3))
+def test_a_part_sampled_again_alone_has_the_same_bits(tmp_path: Path, part: int) -> None:
+    pool = tmp_path / "pool"
+    flags = ("generate", PROMPTS, "-m", GENERATOR, "--generator-engine", "transformers", "-n", 2)
+    flags = (*flags, "--max-tokens", 8, "--limit", 7, "--part-size", 3, "--pool", pool)
+    assert bon(*flags, cwd=tmp_path).returncode == 0
+    before = pool_files(pool)
+    Pool.open(pool).layout.part(CANDIDATES, part).unlink()
+    assert bon(*flags, cwd=tmp_path).returncode == 0
+    assert pool_files(pool) == before
+
+
 def test_a_pool_knows_which_engine_sampled_it() -> None:
     engines = {
         name: generation_plan(GenerateSettings(model=str(GENERATOR), generator_engine=name))
