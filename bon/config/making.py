@@ -275,6 +275,10 @@ class RunSettings(Settings):
     and started again. While a user's own rule runs they do not count."""
     load_timeout: float = Field(default=3600.0, gt=0.0)
     """Seconds that a model may take to load."""
+    placement: Literal["auto", "stream", "in-turn"] = "auto"
+    """When responses are scored: `stream`, each part as soon as it is sampled, by workers beside
+    those that sample; `in-turn`, once all are sampled, so each stage has the whole machine; `auto`:
+    stream where --engine ray has room for all stages at once, else in turn."""
 
     @field_validator("max_drops", mode="before")
     @classmethod
