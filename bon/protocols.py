@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 from bon.records import CandidateGroup, Drop, GenerationRequest, GenerationResult, Rescored, Scores
 
@@ -13,6 +13,8 @@ __all__ = [
     "Engine",
     "Event",
     "Generator",
+    "KnowsDone",
+    "Mapper",
     "PartByPart",
     "PartDone",
     "PartWork",
@@ -22,9 +24,13 @@ __all__ = [
     "Restarted",
     "Scope",
     "Scorer",
+    "Stage",
     "Verified",
     "retries_of",
 ]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Resource(Protocol):
@@ -186,9 +192,52 @@ class PartWork(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsDone(Protocol):
+    """A work that can tell what is committed already, by whomever."""
+
+    def done(self, part: int) -> PartDone | None:
+        """Return how a part was done; none where it still has to be."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One of several works that run side by side, each a step behind the one before."""
+
+    work: PartWork
+    parts: Sequence[int]
+    """What it has to do."""
+    has_model: bool
+    """It computes with a model where it runs, so it needs a worker with a share of its own."""
+
+
 class Engine(Protocol):
     """Where work runs: this machine, or a cluster."""
 
     def run(self, work: PartWork, parts: Parts) -> Iterator[Event]:
         """Do all parts, whatever dies meanwhile, and yield events as they come."""
+        ...
+
+    def run_chain(self, stages: Sequence[Stage]) -> Iterator[tuple[int, Event]]:
+        """Do several works side by side; yield events, each with its stage's number.
+
+        A part enters a stage once it is done in all stages before that have it to do.
+        """
+        ...
+
+    def why_in_turn(self, num_models: int) -> str | None:
+        """Say why stages with so many models cannot run side by side; none: they can."""
+        ...
+
+
+class Mapper(Protocol):
+    """Where curation computes: several processes of this machine, or a cluster."""
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the results in the order of the items; takes only few items ahead of them.
+
+        Function, items and results can be pickled, and the function changes nothing. What it raises
+        for an item is raised here in that item's turn.
+        """
         ...

@@ -20,10 +20,10 @@ from bon.config import (
 )
 from bon.pipeline.accounting import count_reasons
 from bon.pipeline.given import existing_pool, import_responses
+from bon.pipeline.jobs import StageReport
 from bon.pipeline.plans import ScoringPlan
 from bon.pipeline.repair import Damage
 from bon.pipeline.run import (
-    StageReport,
     check_scorer,
     generate,
     open_pool,

@@ -13,7 +13,7 @@ from bon.cli.flags import Invocation
 from bon.cli.reasons import reasons_to
 from bon.config import RunSettings
 from bon.engines.local import LocalEngine
-from bon.pipeline.run import StageReport
+from bon.pipeline.jobs import StageReport
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import PoolLock
 from bon.pool.run_log import RunLog

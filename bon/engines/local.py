@@ -9,15 +9,17 @@ from __future__ import annotations
 import multiprocessing.connection
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from bon.engines.chain import Chain
 from bon.engines.lane import Lane
 from bon.engines.recovery import Recovery, Waiting
 from bon.engines.shares import Share
-from bon.protocols import Event, Parts, PartWork
+from bon.errors import AccountingError
+from bon.protocols import Event, PartDone, Parts, PartWork, Stage
 
 __all__ = ["LocalEngine"]
 
@@ -49,13 +51,63 @@ class LocalEngine:
             BonError: what the work raised.
             WorkerDiedError: the process died or hung, and starting it again did not help.
         """
+        runs = self._runs(work, parts, self.shares)
+        for _, event in _interleaved(dict.fromkeys(runs, 0)):
+            yield event
+
+    def run_chain(self, stages: Sequence[Stage]) -> Iterator[tuple[int, Event]]:
+        """Do several works side by side; yield events, each with its stage's number.
+
+        A stage's workers are started when its first part comes, and end with its last one.
+
+        Raises:
+            BonError: what a work raised.
+            WorkerDiedError: a process died or hung, and starting it again did not help.
+        """
+        why = self.why_in_turn(sum(stage.has_model for stage in stages))
+        if why is not None:
+            raise AccountingError("works were begun side by side", why=f"{why}; a bug in bon")
+        chain, runs = Chain([stage.parts for stage in stages]), dict[Run, int]()
+        for number, shares in enumerate(self._dealt(stages)):
+            source = chain.source(number)
+            runs |= dict.fromkeys(self._runs(stages[number].work, source, shares), number)
+        for number, event in _interleaved(runs):
+            if isinstance(event, PartDone):
+                chain.done(number, event.part)
+            yield number, event
+
+    def why_in_turn(self, num_models: int) -> str | None:
+        """Say why stages with so many models cannot run side by side; none: they can."""
+        if num_models <= len(self.shares):
+            return None
+        workers = "1 worker" if len(self.shares) == 1 else f"{len(self.shares)} workers"
+        return f"{num_models} models side by side need a worker each, here is room for {workers}"
+
+    def _dealt(self, stages: Sequence[Stage]) -> list[tuple[Share, ...]]:
+        """Return each stage's workers.
+
+        Of the stages with a model, all but the first get one: to sample takes far longer than to
+        score. A stage without a model has a process beside them, which is given no share.
+        """
+        left, dealt = list(self.shares), list[tuple[Share, ...]]()
+        for number, stage in reversed(list(enumerate(stages))):
+            is_first = not any(before.has_model for before in stages[:number])
+            if not stage.has_model:
+                dealt.append((Share(len(self.shares) + number),))
+            elif is_first:
+                dealt.append(tuple(left))
+            else:
+                dealt.append((left.pop(),))
+        return dealt[::-1]
+
+    def _runs(self, work: PartWork, parts: Parts, shares: Sequence[Share]) -> list[Run]:
+        """Return one run for each share; they take parts from one source."""
         source = iter(parts)
         lanes = [
             Lane(self._log_of(share), self.stall_timeout_s, self.load_timeout_s, share)
-            for share in self.shares
+            for share in shares
         ]
-        runs = [Recovery(lane.attempt, self.max_restarts).run(work, source) for lane in lanes]
-        yield from _interleaved(runs)
+        return [Recovery(lane.attempt, self.max_restarts).run(work, source) for lane in lanes]
 
     def _log_of(self, share: Share) -> Path | None:
         """Return the log of one worker: of several, each has its own, so that all can be read."""
@@ -64,8 +116,11 @@ class LocalEngine:
         return self.log.with_stem(f"{self.log.stem}-{share.number}")
 
 
-def _interleaved(runs: Sequence[Run]) -> Iterator[Event]:
-    """Go on with each of several runs when it has something to say; yield what they say."""
+def _interleaved(runs: Mapping[Run, int]) -> Iterator[tuple[int, Event]]:
+    """Go on with each of several runs when it has something to say.
+
+    What they say is yielded, each with the number of its run.
+    """
     going, waiting = deque(runs), dict[Run, tuple[Waiting, float]]()
     try:
         while going or waiting:
@@ -76,7 +131,7 @@ def _interleaved(runs: Sequence[Run]) -> Iterator[Event]:
                     waiting[run] = event, time.monotonic() + event.longest_s
                 elif event is not None:
                     going.append(run)
-                    yield event
+                    yield runs[run], event
             if waiting:
                 going += _woken(waiting)
     finally:

@@ -20,6 +20,7 @@ __all__ = [
     "ScoringPlan",
 ]
 
+_HERE = ("vllm", "transformers")
 Source = TypeVar("Source")
 
 
@@ -98,6 +99,11 @@ class GenerationPlan:
     engine_why: str | None = None
     """Why it does, for people."""
 
+    @property
+    def has_model(self) -> bool:
+        """Whether a model is loaded where it runs: a server has its own."""
+        return self.engine in _HERE
+
 
 @dataclass(frozen=True, slots=True)
 class ScoringPlan:
@@ -118,3 +124,8 @@ class ScoringPlan:
     """Its groups carry all that the pool knows of their candidates, token ids among it."""
     check_sampling: Callable[[Mapping[str, Any]], None] | None = None
     """Raises where candidates that were sampled with these settings cannot be scored."""
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a model is loaded where it runs: rules have none, servers their own."""
+        return self.engine in _HERE

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from bon.config import GenerateSettings, InputSettings, ScorerSettings
 from bon.errors import PoolError, PoolIncompleteError, SettingsMismatchError
 from bon.pipeline.generate import GenerateParts
 from bon.pipeline.ingest import ingest
+from bon.pipeline.jobs import Job, Observer, StageReport, run_alone, run_side_by_side
 from bon.pipeline.plans import GenerationPlan, PromptsPlan, ScoringPlan
 from bon.pipeline.score import ScoreParts
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest, read_manifest, refuse_differences
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
-from bon.protocols import Engine, Event, PartDone, PartWork, Progress, Ready
+from bon.protocols import Engine, PartWork
 
 __all__ = [
-    "StageReport",
     "begun_pool",
+    "check_scorer",
     "generate",
+    "generate_and_score",
     "open_pool",
     "read_prompts",
     "refuse_foreign",
@@ -34,39 +33,6 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 DEFAULT_PART_SIZE = 128
-Observer = Callable[[str, int, Event], None]
-"""Called with the stage's name, its number of parts still to do, and an event."""
-
-
-@dataclass
-class StageReport:
-    """What one stage did in this run; parts that were there already cost nothing."""
-
-    name: str
-    num_parts: int = 0
-    num_parts_done: int = 0
-    """Parts made by this run; the others were there already."""
-    num_candidates: int = 0
-    num_tokens: int = 0
-    """Tokens given to the model, or sampled by it."""
-    num_tokens_computed: int = 0
-    """Tokens that a scorer computed for them, padding included; 0 where nobody counts."""
-    halved_batch_tokens: int | None = None
-    """Most tokens of a batch in the end, where memory ran out; none where it did not."""
-    load_s: float = 0.0
-    run_s: float = 0.0
-    retries: dict[str, int] = field(default_factory=dict)
-    """How often servers were asked again, by cause."""
-    engine: str | None = None
-    """What ran a model, and why; none for rules and where nothing was to be done."""
-    engine_why: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report for `--json`."""
-        rate = self.num_tokens / self.run_s if self.run_s else None
-        computed, given = self.num_tokens_computed, self.num_tokens
-        saved = 1 - computed / given if computed and given else None
-        return {**vars(self), "tokens_per_s": rate, "share_saved": saved}
 
 
 def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> Pool:
@@ -182,11 +148,7 @@ def generate(
     pool: Pool, plan: GenerationPlan, engine: Engine, limit: int | None, observe: Observer
 ) -> StageReport:
     """Sample the candidates that are missing."""
-    work = GenerateParts(pool.layout.root, plan.generator, plan.num_candidates, plan.seed)
-    report = _run_stage("generate", pool, CANDIDATES, work, engine, limit, observe)
-    if report.num_parts_done:
-        report.engine, report.engine_why = plan.engine, plan.engine_why
-    return report
+    return run_alone(_generating(pool, plan, limit), engine, observe)
 
 
 def score(
@@ -199,15 +161,42 @@ def score(
         PoolIncompleteError: parts have no candidates yet.
     """
     refuse_incomplete(pool, CANDIDATES, limit)
-    kind = scores_kind(plan.name)
     check_scorer(pool, plan)
-    has_parts = bool(pool.layout.numbers(kind))
-    pool = pool.save(pool.manifest.with_scorer(plan.name, plan.fingerprint, is_same=has_parts))
-    work = ScoreParts(pool.layout.root, plan.scorer, plan.name, plan.reads_candidates)
-    report = _run_stage(f"score {plan.name}", pool, kind, work, engine, limit, observe)
-    if report.num_parts_done:
-        report.engine, report.engine_why = plan.engine, plan.engine_why
-    return report
+    return run_alone(_scoring(_with_scorer(pool, plan), plan, limit), engine, observe)
+
+
+def generate_and_score(
+    pool: Pool,
+    generation: GenerationPlan,
+    scorings: Sequence[ScoringPlan],
+    engine: Engine,
+    limit: int | None,
+    observe: Observer,
+) -> list[StageReport]:
+    """Sample the candidates that are missing and score each part as soon as it is there.
+
+    The engine must be able to: see `Engine.why_in_turn`. The pool is that of one stage after the
+    other, byte for byte.
+
+    Raises:
+        SettingsMismatchError: a scorer of this name has scored parts with other settings.
+    """
+    for plan in scorings:
+        check_scorer(pool, plan)
+    sampling = _generating(pool, generation, limit)
+    kinds = [scores_kind(plan.name) for plan in scorings]
+    why = _why_in_turn(pool, sampling.parts, kinds)
+    if why is not None:
+        _log.info("stage after stage: %s", why)
+        reports = [run_alone(sampling, engine, observe)]
+        for plan in scorings:
+            pool = Pool.open(pool.layout.root)  # it names one scorer more each time
+            reports.append(score(pool, plan, engine, limit, observe))
+        return reports
+    for plan in scorings:
+        pool = _with_scorer(pool, plan)
+    jobs = [sampling, *(_scoring(pool, plan, limit) for plan in scorings)]
+    return run_side_by_side(jobs, engine, observe)
 
 
 def refuse_incomplete(pool: Pool, kind: str, limit: int | None) -> None:
@@ -262,42 +251,42 @@ def _has_cut(pool: Pool, name: str) -> bool:
     return any(any(part["truncated"].to_pylist()) for part in parts)
 
 
-def _run_stage(
+def _with_scorer(pool: Pool, plan: ScoringPlan) -> Pool:
+    """Write a scorer's settings into the pool, before any of its scores."""
+    has_parts = bool(pool.layout.numbers(scores_kind(plan.name)))
+    return pool.save(pool.manifest.with_scorer(plan.name, plan.fingerprint, is_same=has_parts))
+
+
+def _why_in_turn(pool: Pool, unsampled: Collection[int], kinds: Sequence[str]) -> str | None:
+    """Say why parts cannot be scored while others are sampled; none: they can."""
+    if not unsampled:
+        return "all candidates are there"
+    for kind in kinds:
+        kept = set(pool.layout.numbers(kind)) & set(unsampled)
+        kept -= set(pool.pending(kind)) if kept else set()
+        if kept:  # they may be those of what is sampled now, which would be scored twice
+            return f"{kind} has scores of candidates that are not there, as in part {min(kept)}"
+    return None
+
+
+def _generating(pool: Pool, plan: GenerationPlan, limit: int | None) -> Job:
+    work = GenerateParts(pool.layout.root, plan.generator, plan.num_candidates, plan.seed)
+    return _job("generate", pool, CANDIDATES, plan, work, limit)
+
+
+def _scoring(pool: Pool, plan: ScoringPlan, limit: int | None) -> Job:
+    work = ScoreParts(pool.layout.root, plan.scorer, plan.name, plan.reads_candidates)
+    return _job(f"score {plan.name}", pool, scores_kind(plan.name), plan, work, limit)
+
+
+def _job(
     name: str,
     pool: Pool,
     kind: str,
+    plan: GenerationPlan | ScoringPlan,
     work: PartWork,
-    engine: Engine,
     limit: int | None,
-    observe: Observer,
-) -> StageReport:
-    parts = pool.pending(kind, limit)
-    report = StageReport(name, len(pool.parts(limit)))
+) -> Job:
+    parts, report = pool.pending(kind, limit), StageReport(name, len(pool.parts(limit)))
     _log.info("%s: %d of %d parts are to be made", name, len(parts), report.num_parts)
-    if not parts:
-        return report
-    last_s = time.monotonic()
-    for event in _observed(engine.run(work, parts), name, len(parts), observe):
-        if isinstance(event, Ready):
-            report.load_s += event.load_s
-            last_s = time.monotonic()
-        elif isinstance(event, Progress):
-            report.num_candidates += event.num_candidates
-            report.num_tokens += event.num_tokens
-            report.num_tokens_computed += event.num_tokens_computed
-            report.halved_batch_tokens = event.halved_batch_tokens or report.halved_batch_tokens
-            for cause, count in event.retries.items():
-                report.retries[cause] = report.retries.get(cause, 0) + count
-            now_s = time.monotonic()
-            report.run_s, last_s = report.run_s + now_s - last_s, now_s
-        elif isinstance(event, PartDone):
-            report.num_parts_done += 1
-    return report
-
-
-def _observed(
-    events: Iterable[Event], name: str, num_parts: int, observe: Observer
-) -> Iterator[Event]:
-    for event in events:
-        observe(name, num_parts, event)
-        yield event
+    return Job(plan, work, parts, report)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bon.pipeline.groups import candidate_groups, group_columns, score_within
-from bon.pipeline.run import Observer
+from bon.pipeline.jobs import Observer
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
 from bon.protocols import Engine, Event, PartDone, Parts, Progress, Ready, Scope, Scorer, Verified
 from bon.records import CandidateGroup, Drop, Rescored, Scores

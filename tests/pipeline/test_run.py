@@ -15,8 +15,9 @@ from support.commands import pool_files
 from support.fakes import FakeScorer, FakeSource, InlineEngine, Run, ignore, input_rows
 
 from bon.errors import PoolCorruptError, PoolError, SettingsMismatchError
+from bon.pipeline.jobs import StageReport
 from bon.pipeline.plans import PromptsPlan, ScoringPlan
-from bon.pipeline.run import DEFAULT_PART_SIZE, StageReport, open_pool, read_prompts, score
+from bon.pipeline.run import DEFAULT_PART_SIZE, open_pool, read_prompts, score
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
 from bon.protocols import Event, PartDone, PartWork
 from bon.records import CandidateGroup, Scores

@@ -6,16 +6,17 @@ All are deterministic, picklable, and import nothing heavy.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+from bon.pipeline.jobs import StageReport
 from bon.pipeline.plans import GenerationPlan, PromptsPlan, ScoringPlan
-from bon.pipeline.run import generate, open_pool, read_prompts, score
+from bon.pipeline.run import generate, generate_and_score, open_pool, read_prompts, score
 from bon.pool.pool import Pool
-from bon.protocols import Event, PartDone, PartWork
+from bon.protocols import Event, PartDone, PartWork, Stage
 from bon.records import (
     Candidate,
     CandidateGroup,
@@ -177,6 +178,16 @@ class InlineEngine:
             if num_done == self.stop_after:
                 return
 
+    def run_chain(self, stages: Sequence[Stage]) -> Iterator[tuple[int, Event]]:
+        num_done = 0
+        for part in sorted({part for stage in stages for part in stage.parts}):
+            for number, stage in enumerate(stages):
+                for event in self.run(stage.work, [part]) if part in stage.parts else ():
+                    yield number, event
+                    num_done += isinstance(event, PartDone)
+                    if num_done == self.stop_after:
+                        return
+
 
 def ignore(stage: str, num_parts: int, event: Event) -> None:
     """An observer that looks away."""
@@ -229,6 +240,17 @@ class Run:
         plan = ScoringPlan(self.scorer_name, self.scorer, {"spec": "by length"})
         score(pool, plan, self.engine, self.limit, ignore)
         return Pool.open(root)
+
+    def streamed(
+        self, root: Path, *names: str, observe: Callable[[str, int, Event], None] = ignore
+    ) -> list[StageReport]:
+        """Go on until candidates and scores are there, each part scored once it is sampled."""
+        pool = self.prompts(root)
+        plans = [
+            ScoringPlan(name, self.scorer, {"spec": "by length"})
+            for name in names or (self.scorer_name,)
+        ]
+        return generate_and_score(pool, self.generation, plans, self.engine, self.limit, observe)
 
 
 def add_scores(

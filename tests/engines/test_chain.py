@@ -1,0 +1,181 @@
+"""Stages side by side: a part goes on to the next one as soon as it is done in one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.works import Deadly, Scoped, Work
+
+from bon.engines.chain import Chain
+from bon.engines.local import LocalEngine
+from bon.engines.shares import Share
+from bon.errors import AccountingError, PoolCorruptError
+from bon.protocols import Event, PartDone, Parts, Ready, Restarted, Scope, Stage
+
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Waits(Scoped):
+    """Does part 0; every other only once the next stage has done the part before it."""
+
+    folder: Path
+    following: Path
+    scope: Scope = field(default_factory=Scope)
+
+    def run(self, parts: Parts) -> Iterator[Event]:
+        yield Ready(0.0)
+        for part in parts:
+            assert part is not None, "the first stage has all of its parts at once"
+            deadline_s = time.monotonic() + TIMEOUT_S
+            while part > 0 and not (self.following / f"part-{part - 1}").exists():
+                assert time.monotonic() < deadline_s, f"part {part - 1} did not go on"
+                time.sleep(0.01)
+            (self.folder / f"part-{part}").touch()
+            yield PartDone(part)
+
+
+@dataclass(frozen=True)
+class Follows(Scoped):
+    """Does a part that the stage before has done, and fails for any other."""
+
+    folder: Path
+    before: Path
+    scope: Scope = field(default_factory=Scope)
+
+    def run(self, parts: Parts) -> Iterator[Event]:
+        yield Ready(0.0)
+        for part in parts:
+            if part is None:
+                continue
+            assert (self.before / f"part-{part}").exists()
+            (self.folder / f"part-{part}").touch()
+            yield PartDone(part)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Where the parts of two stages are."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "one", tmp_path / "two"
+
+
+def engine(folder: Path, num_workers: int = 2) -> LocalEngine:
+    return LocalEngine(folder / "worker.log", shares=tuple(map(Share, range(num_workers))))
+
+
+def done(events: list[tuple[int, Event]], stage: int) -> list[int]:
+    return [one.part for number, one in events if number == stage and isinstance(one, PartDone)]
+
+
+def test_a_part_is_in_the_second_stage_before_the_last_one_is_in_the_first(
+    tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    one, two = folders
+    stages = [Stage(Waits(one, two), range(4), True), Stage(Follows(two, one), range(4), True)]
+    events = list(engine(tmp_path).run_chain(stages))
+    assert done(events, 0) == done(events, 1) == [0, 1, 2, 3]
+    logs = sorted(path.name for path in tmp_path.glob("*.log"))
+    assert logs == ["worker-1.log", "worker.log"]
+
+
+def test_a_part_goes_only_where_it_has_to_be_done(
+    tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    one, two = folders
+    (one / "part-7").touch()  # done before
+    stages = [Stage(Work(one), [1, 2, 3], True), Stage(Follows(two, one), [2, 7], False)]
+    events = list(engine(tmp_path, 1).run_chain(stages))
+    assert done(events, 0) == [1, 2, 3]
+    assert sorted(done(events, 1)) == [2, 7]
+
+
+def test_a_stage_that_has_nothing_to_do_starts_no_worker(
+    tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    one, two = folders
+    stages = [Stage(Work(one), [], True), Stage(Work(two), [0], True)]
+    events = list(engine(tmp_path).run_chain(stages))
+    assert [number for number, event in events if isinstance(event, Ready)] == [1]
+    assert not (one / "pids").exists()
+
+
+@pytest.mark.slow
+def test_prompts_that_kill_one_stage_are_found_while_the_other_goes_on(
+    tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    one, two = folders
+    stages = [
+        Stage(Deadly(one, frozenset({"2-5"})), range(5), True),
+        Stage(Deadly(two, frozenset({"1-3"})), range(5), True),
+    ]
+    events = list(engine(tmp_path).run_chain(stages))
+    assert {number for number, event in events if isinstance(event, Restarted)} == {0, 1}
+    for folder, number, lost in ((one, 0, "2-5"), (two, 1, "1-3")):
+        assert sorted(done(events, number)) == list(range(5))
+        kept = [one for part in range(5) for one in (folder / f"part-{part}").read_text().split()]
+        assert len(kept) == 5 * 8 - 1
+        assert lost not in kept
+
+
+def test_an_error_of_one_stage_ends_all(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    one, two = folders
+    stages = [Stage(Work(one), range(1000), True), Stage(Work(two, "bon_error"), range(1000), True)]
+    with pytest.raises(PoolCorruptError):
+        list(engine(tmp_path).run_chain(stages))
+    assert not (one / "part-999").exists()
+    for pid in (one / "pids").read_text().split() + (two / "pids").read_text().split():
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_each_model_has_a_worker_of_its_own_and_the_first_all_others(tmp_path: Path) -> None:
+    def dealt(num_workers: int, *has_model: bool) -> list[list[int]]:
+        stages = [Stage(Work(tmp_path), [0], one) for one in has_model]
+        shares = engine(tmp_path, num_workers)._dealt(stages)
+        return [[share.number for share in one] for one in shares]
+
+    assert dealt(4, True, True) == [[0, 1, 2], [3]]
+    assert dealt(4, True, False, True, True) == [[0, 1], [5], [2], [3]]
+    assert dealt(1, True, False, False) == [[0], [2], [3]]
+    assert dealt(2, False, True, True) == [[2], [0], [1]]
+    assert dealt(1, False, False) == [[1], [2]]
+
+
+def test_more_models_than_workers_run_in_turn(tmp_path: Path) -> None:
+    assert engine(tmp_path, 2).why_in_turn(2) is None
+    assert LocalEngine().why_in_turn(1) is None
+    why = LocalEngine().why_in_turn(2)
+    assert why == "2 models side by side need a worker each, here is room for 1 worker"
+    stages = [Stage(Work(tmp_path), [0], True)] * 2
+    with pytest.raises(AccountingError, match="side by side"):
+        list(LocalEngine().run_chain(stages))
+
+
+@given(st.lists(st.lists(st.integers(0, 9), unique=True), min_size=1, max_size=4), st.randoms())
+def test_whatever_is_done_first_each_stage_gets_its_parts_after_those_before(
+    stages: list[list[int]], random: object
+) -> None:
+    chain = Chain(stages)
+    sources = {number: chain.source(number) for number in range(len(stages))}
+    seen: list[list[int]] = [[] for _ in stages]
+    given_out: list[tuple[int, int]] = []
+    while sources or given_out:
+        for number, source in list(sources.items()):
+            part = next(source, "end")
+            if part == "end":
+                del sources[number]
+            elif part is not None:
+                assert all(part in seen[k] for k in range(number) if part in stages[k])
+                given_out.append((number, part))
+        if given_out:
+            number, part = given_out.pop(random.randrange(len(given_out)))  # type: ignore[attr-defined]
+            seen[number].append(part)
+            chain.done(number, part)
+    assert [sorted(one) for one in seen] == [sorted(one) for one in stages]
