@@ -28,7 +28,7 @@ from bon.exports.card import CardFacts
 from bon.exports.formats import Format
 from bon.exports.hub import check_push, push_folder
 from bon.exports.target import target_of
-from bon.pipeline.build_dpo import Tokenize
+from bon.pipeline.pairing import Tokenize
 from bon.pipeline.export import Written
 from bon.pipeline.ranked import scorer_names
 from bon.pool.pool import Pool

@@ -25,7 +25,7 @@ from bon.signals import STOPPING
 from bon.standard_streams import forgiving_text
 from bon.system_faults import system_fault
 
-__all__ = ["WORKER_BEGINS", "Asks", "Failed", "Finished", "Next", "work_alone"]
+__all__ = ["WORKER_BEGINS", "Asks", "Failed", "Finished", "Next", "die_with", "work_alone"]
 
 WORKER_BEGINS = "--- worker of "
 """Begins the first line that each worker writes to the log."""
@@ -73,7 +73,7 @@ def work_alone(
     `alive` carries signs of life to the parent and parts from it, and ends when the parent does;
     `output` takes what is printed and not logged. `share` is what it may use of the machine.
     """
-    _die_with(parent)
+    die_with(parent)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # see `held`
@@ -127,7 +127,7 @@ def _send_beat(alive: Connection) -> None:
         alive.send_bytes(b".")
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent dies, where it can (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)

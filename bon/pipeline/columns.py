@@ -42,9 +42,17 @@ class ExtraColumns:
         for extra in extras:
             for name, value in extra.items():
                 kind = _SIMPLE.get(type(value)) or _kind(value)
-                known = self._kinds.get(name)
-                if known is None or known != kind:
-                    self._kinds[name] = _join("null" if known is None else known, kind)
+                self._widen(name, kind)
+
+    def merge(self, later: ExtraColumns) -> None:
+        """Widen the types to hold rows that were learnt elsewhere, and come after these."""
+        for name, kind in later._kinds.items():
+            self._widen(name, kind)
+
+    def _widen(self, name: str, kind: _Kind) -> None:
+        known = self._kinds.get(name)
+        if known is None or known != kind:
+            self._kinds[name] = _join("null" if known is None else known, kind)
 
     def beside(self, taken: Collection[str], without: Collection[str] = ()) -> ExtraColumns:
         """Return what was learnt, without some columns, for an output that takes other names."""

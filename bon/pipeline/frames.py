@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from bon.errors import PoolCorruptError
 from bon.pool.files import REDO
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 
-__all__ = ["Frame", "frames"]
+__all__ = ["Frame", "Reading", "frame_groups", "frames"]
 
 _KEYS = ("prompt_id", "candidate")
 _FRAME_ROWS = 16_384
@@ -56,6 +56,54 @@ class Frame:
         return matrix_PN
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Which columns of a pool's frames are read; can be pickled, so that processes share them."""
+
+    pool: Pool
+    limit: int | None = None
+    scorers: tuple[str, ...] = ()
+    prompt_columns: tuple[str, ...] = ()
+    candidate_columns: tuple[str, ...] = ()
+    added: Callable[[Frame], Frame] | None = None
+    """Adds what is computed of the rest, such as rewards."""
+
+    def read(self, parts: tuple[int, ...]) -> Frame:
+        """Read the parts of a group.
+
+        Raises:
+            PoolCorruptError: a file cannot be read back, or files of one part do not belong
+                together.
+        """
+        prompts = list(dict.fromkeys(["prompt_id", "row", *self.prompt_columns]))
+        candidates = list(dict.fromkeys([*_KEYS, *self.candidate_columns]))
+        return _read(self.pool, parts, self.scorers, self.limit, prompts, candidates)
+
+    def pieces(self, whole: Frame) -> Iterator[Frame]:
+        """Cut what was read of a group into frames, with what is added to them."""
+        for frame in _pieces(whole):
+            yield frame if self.added is None else self.added(frame)
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield the whole pool in order; as `frames`."""
+        for of_group in self.ahead(frame_groups(self.pool, self.limit)):
+            yield from of_group
+
+    def ahead(self, groups: Sequence[tuple[int, ...]]) -> Iterator[Iterator[Frame]]:
+        """Yield the frames of each group; what comes next is read while the caller works.
+
+        Raises:
+            PoolCorruptError: as `read`.
+        """
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            ahead = deque(reader.submit(self.read, parts) for parts in groups[:1])
+            for following in [*groups[1:], None]:
+                if following is not None:
+                    ahead.append(reader.submit(self.read, following))
+                if ahead:
+                    yield self.pieces(ahead.popleft().result())
+
+
 def frames(
     pool: Pool,
     *,
@@ -67,32 +115,20 @@ def frames(
     """Yield the pool in order, with only the columns that are needed.
 
     Small parts come together, since work on columns costs much the same for few rows as for many;
-    large ones are cut between prompts. What comes next is read while the caller works on a frame.
+    large ones are cut between prompts.
 
     Raises:
         PoolCorruptError: a file cannot be read back, or files of one part do not belong together.
     """
-    prompt_names = list(dict.fromkeys(["prompt_id", "row", *prompt_columns]))
-    candidate_names = list(dict.fromkeys([*_KEYS, *candidate_columns]))
-
-    def read(parts: tuple[int, ...]) -> Frame:
-        return _read(pool, parts, scorers, limit, prompt_names, candidate_names)
-
-    groups = _groups(pool, pool.parts(limit))
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        ahead = deque(reader.submit(read, parts) for parts in groups[:1])
-        for following in [*groups[1:], None]:
-            if following is not None:
-                ahead.append(reader.submit(read, following))
-            if ahead:
-                yield from _pieces(ahead.popleft().result())
+    columns = (tuple(scorers), tuple(prompt_columns), tuple(candidate_columns))
+    return Reading(pool, limit, *columns).frames()
 
 
-def _groups(pool: Pool, parts: list[int]) -> list[tuple[int, ...]]:
-    """Cut into runs of parts that stay below the limits, or have a single part."""
+def frame_groups(pool: Pool, limit: int | None) -> list[tuple[int, ...]]:
+    """Cut a pool into runs of parts that stay below a frame's limits, or have a single part."""
     groups: list[list[int]] = []
     num_rows = num_bytes = 0
-    for part in parts:
+    for part in pool.parts(limit):
         rows = pool.num_rows(CANDIDATES, part)
         size = pool.num_bytes(PROMPTS, part) + pool.num_bytes(CANDIDATES, part)
         if groups and num_rows + rows <= _FRAME_ROWS and num_bytes + size <= _FRAME_BYTES:

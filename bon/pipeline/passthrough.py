@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from bon.pipeline.columns import ExtraColumns
+from bon.pipeline.mapping import map_parts
 from bon.pool.pool import PROMPTS, Pool
+from bon.protocols import Mapper
 from bon.records import GIVEN_ID
 
 __all__ = [
@@ -25,10 +28,16 @@ __all__ = [
 class PassThrough:
     """Reads the column `extra` of all prompts once to fix one type per column."""
 
-    def __init__(self, pool: Pool, limit: int | None, taken: Collection[str]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        limit: int | None,
+        taken: Collection[str],
+        mapper: Mapper | None = None,
+    ) -> None:
         self._columns = ExtraColumns(taken)
-        for extras in extras_of_parts(pool, limit):
-            self._columns.learn(extras)
+        for found in map_parts(mapper, pool, limit, _Learner(pool, limit)):
+            self._columns.merge(found)
 
     @property
     def fields(self) -> list[pa.Field]:
@@ -49,9 +58,25 @@ class PassThrough:
         return self._columns.arrays(extras)
 
 
-def extras_of_parts(pool: Pool, limit: int | None) -> Iterator[list[dict[str, Any]]]:
+@dataclass(frozen=True, slots=True)
+class _Learner:
+    """Learns the types of the input's other columns in some parts."""
+
+    pool: Pool
+    limit: int | None
+
+    def __call__(self, parts: Sequence[int]) -> ExtraColumns:
+        columns = ExtraColumns([])
+        for extras in extras_of_parts(self.pool, parts, self.limit):
+            columns.learn(extras)
+        return columns
+
+
+def extras_of_parts(
+    pool: Pool, parts: Sequence[int], limit: int | None
+) -> Iterator[list[dict[str, Any]]]:
     """Yield the input's other columns of a part's prompts; holds one part at a time."""
-    for part in pool.parts(limit):
+    for part in parts:
         table = pool.read(PROMPTS, part, ["row", "extra"])
         if limit is not None:
             table = table.filter(pc.less(table["row"], limit))

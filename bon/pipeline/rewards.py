@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,11 +15,13 @@ from bon import aggregation
 from bon.aggregation import LengthFit, Moments
 from bon.errors import InputError
 from bon.kl import kl_estimates
-from bon.pipeline.frames import Frame, frames
+from bon.pipeline.frames import Frame, Reading
+from bon.pipeline.mapping import map_frames
 from bon.pipeline.recipes import REFERENCE, Recipe
 from bon.pool.pool import Pool
+from bon.protocols import Mapper
 
-__all__ = ["Ranking", "fit_ranking", "ranked_frames"]
+__all__ = ["Ranking", "fit_ranking", "ranked_reading"]
 
 _Floats = NDArray[np.float64]
 
@@ -93,6 +95,10 @@ class Ranking:
             said["num_gated"] = self.num_gated
         return said
 
+    def with_rewards(self, frame: Frame) -> Frame:
+        """Return a frame with the rewards among its scores, under this ranking's name."""
+        return replace(frame, scores={**frame.scores, self.name: self.rewards(frame)})
+
     def rewards(self, frame: Frame) -> _Floats:
         """Return the rewards of a frame's candidates, shape (C,), NaN where there is none."""
         recipe, prompt_C = self.recipe, frame.prompt_C
@@ -140,7 +146,38 @@ class Ranking:
         raise ValueError(f"no aggregate {recipe.aggregate!r}")
 
 
-def fit_ranking(pool: Pool, recipe: Recipe, limit: int | None) -> Ranking:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What fitting looks at in one frame."""
+
+    scores: dict[str, _Floats]
+    """Of scorers that are normalised over all, or whose lengths are taken out."""
+    length_C: _Floats | None
+    log_ratio_C: _Floats | None
+    num_gated: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Takes out of a frame what fitting needs."""
+
+    recipe: Recipe
+    names: tuple[str, ...]
+    length_unit: str | None
+
+    def __call__(self, frame: Frame) -> _Seen:
+        recipe, unit = self.recipe, self.length_unit
+        return _Seen(
+            {name: frame.scores[name].astype(np.float64) for name in self.names},
+            None if unit is None else _lengths(frame, unit),
+            _log_ratios(frame) if recipe.kl_beta else None,
+            int((~_passes_gates(frame, recipe)).sum()),
+        )
+
+
+def fit_ranking(
+    pool: Pool, recipe: Recipe, limit: int | None, mapper: Mapper | None = None
+) -> Ranking:
     """Read once what a recipe needs to know of all candidates, where it needs anything.
 
     Holds a score and a length of each candidate while lengths are fitted, else nothing.
@@ -152,26 +189,38 @@ def fit_ranking(pool: Pool, recipe: Recipe, limit: int | None) -> Ranking:
     over_all = [name for name, kind in recipe.normalize.items() if kind == "global-z"]
     if not (over_all or recipe.length_debias or recipe.kl_beta or recipe.gates):
         return Ranking(recipe)
-    unit = _length_unit(pool, limit) if recipe.length_debias else None
+    unit = _length_unit(pool, limit, mapper) if recipe.length_debias else None
     kl = _Kl() if recipe.kl_beta else None
     kept: dict[str, list[_Floats]] = {name: [] for name in recipe.length_debias}
     moments = {name: Moments() for name in over_all}
     length: list[_Floats] = []
     num_gated = 0
-    for frame in frames(
-        pool, scorers=recipe.reads, limit=limit, candidate_columns=_columns(recipe, unit)
-    ):
+    columns = tuple(_columns(recipe, unit))
+    reading = Reading(pool, limit, tuple(recipe.reads), candidate_columns=columns)
+    look = _Look(recipe, tuple(dict.fromkeys([*moments, *kept])), unit)
+    for seen in map_frames(mapper, reading, look):
         for name, pieces in kept.items():
-            pieces.append(frame.scores[name].astype(np.float64))
+            pieces.append(seen.scores[name])
         for name in moments.keys() - kept.keys():
-            moments[name].add(frame.scores[name].astype(np.float64))
-        num_gated += int((~_passes_gates(frame, recipe)).sum())
-        if unit is not None:
-            length.append(_lengths(frame, unit))
-        if kl is not None:
-            kl.add(_log_ratios(frame))
+            moments[name].add(seen.scores[name])
+        num_gated += seen.num_gated
+        if seen.length_C is not None:
+            length.append(seen.length_C)
+        if kl is not None and seen.log_ratio_C is not None:
+            kl.add(seen.log_ratio_C)
     if kl is not None and not kl.count:
         raise _no_log_probabilities(pool)
+    fits = _fits(recipe, kept, length, moments)
+    return Ranking(recipe, moments, fits, unit, kl, num_gated)
+
+
+def _fits(
+    recipe: Recipe,
+    kept: dict[str, list[_Floats]],
+    length: list[_Floats],
+    moments: dict[str, Moments],
+) -> dict[str, LengthFit]:
+    """Fit the lengths of each scorer, and add what is left to its moments."""
     fits = {}
     length_C = np.concatenate([np.zeros(0), *length])
     for name, pieces in kept.items():
@@ -181,10 +230,10 @@ def fit_ranking(pool: Pool, recipe: Recipe, limit: int | None) -> Ranking:
         fits[name] = fit(score_C, length_C)
         if name in moments:
             moments[name].add(fits[name].residual(score_C, length_C))
-    return Ranking(recipe, moments, fits, unit, kl, num_gated)
+    return fits
 
 
-def ranked_frames(
+def ranked_reading(
     pool: Pool,
     ranking: Ranking | None,
     *,
@@ -192,30 +241,23 @@ def ranked_frames(
     limit: int | None = None,
     prompt_columns: Sequence[str] = (),
     candidate_columns: Sequence[str] = (),
-) -> Iterator[Frame]:
-    """Yield the pool's frames with the rewards among their scores, under the ranking's name.
+) -> Reading:
+    """Read frames with the rewards among their scores, under the ranking's name.
 
     `scorers` are further scores that are wanted; the ranking's name may be among them.
     """
     if ranking is None or ranking.recipe.is_plain:
         names = [*(() if ranking is None else ranking.reads), *scorers]
-        yield from frames(
-            pool,
-            scorers=list(dict.fromkeys(names)),
-            limit=limit,
-            prompt_columns=prompt_columns,
-            candidate_columns=candidate_columns,
-        )
-        return
-    needed = _columns(ranking.recipe, ranking.length_unit)
-    for frame in frames(
+        read = tuple(dict.fromkeys(names))
+        return Reading(pool, limit, read, tuple(prompt_columns), tuple(candidate_columns))
+    return Reading(
         pool,
-        scorers=ranking.scorers_of([ranking.name, *scorers]),
-        limit=limit,
-        prompt_columns=prompt_columns,
-        candidate_columns=[*candidate_columns, *needed],
-    ):
-        yield replace(frame, scores={**frame.scores, ranking.name: ranking.rewards(frame)})
+        limit,
+        tuple(ranking.scorers_of([ranking.name, *scorers])),
+        tuple(prompt_columns),
+        (*candidate_columns, *_columns(ranking.recipe, ranking.length_unit)),
+        ranking.with_rewards,
+    )
 
 
 def _columns(recipe: Recipe, length_unit: str | None) -> list[str]:
@@ -224,12 +266,14 @@ def _columns(recipe: Recipe, length_unit: str | None) -> list[str]:
     return [*of_lengths[length_unit], *(["logprob"] if recipe.kl_beta else [])]
 
 
-def _length_unit(pool: Pool, limit: int | None) -> str:
+def _length_unit(pool: Pool, limit: int | None, mapper: Mapper | None) -> str:
     """Say how responses are measured: in tokens where every one's are known."""
-    for frame in frames(pool, limit=limit, candidate_columns=["num_tokens"]):
-        if frame.candidates.column("num_tokens").null_count:
-            return "characters"
-    return "tokens"
+    reading = Reading(pool, limit, candidate_columns=("num_tokens",))
+    return "characters" if any(map_frames(mapper, reading, _lacks_tokens)) else "tokens"
+
+
+def _lacks_tokens(frame: Frame) -> bool:
+    return bool(frame.candidates.column("num_tokens").null_count)
 
 
 def _lengths(frame: Frame, unit: str | None) -> _Floats:

@@ -18,7 +18,7 @@ from bon.pipeline.build_dpo import PairBuilder
 from bon.pipeline.filtering.plan import run_filters
 from bon.pipeline.plans import ScoringPlan
 from bon.pipeline.ranked import is_verdict, pool_recipe
-from bon.pipeline.rewards import Ranking, fit_ranking, ranked_frames
+from bon.pipeline.rewards import Ranking, fit_ranking, ranked_reading
 from bon.pipeline.run import score
 from bon.pipeline.select import Selector
 from bon.pool.pool import CANDIDATES, Pool
@@ -166,7 +166,7 @@ def test_select_pairs_and_filters_read_the_same_rewards(pool: Pool) -> None:
 
 def test_a_frame_has_the_scores_beside_the_rewards(pool: Pool) -> None:
     summed = ranking(pool, aggregate="sum")
-    for frame in ranked_frames(pool, summed, scorers=["math", summed.name]):
+    for frame in ranked_reading(pool, summed, scorers=["math", summed.name]).frames():
         assert set(frame.scores) == {"rm", "math", "sum(rm, math)"}
         both = frame.scores["rm"].astype(np.float64) + frame.scores["math"]
         np.testing.assert_array_equal(frame.scores["sum(rm, math)"], both)

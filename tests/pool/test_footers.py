@@ -10,7 +10,7 @@ from support.fakes import Run, input_rows
 import bon.pool.footers as module
 from bon.errors import PoolCorruptError
 from bon.pipeline.ranked import open_books
-from bon.pipeline.rewards import Ranking, ranked_frames
+from bon.pipeline.rewards import Ranking, ranked_reading
 from bon.pool.footers import Footers
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
 
@@ -34,7 +34,7 @@ def test_a_command_reads_each_footer_once(tmp_path: Path, reads: list[Path]) -> 
     pool = Pool.open(tmp_path / "p")
     reads.clear()
     open_books(pool, ["reward"], None)
-    assert sum(len(f.start_P) for f in ranked_frames(pool, Ranking.of("reward"))) == 39
+    assert sum(len(f.start_P) for f in ranked_reading(pool, Ranking.of("reward")).frames()) == 39
     assert sorted(reads) == sorted((tmp_path / "p").rglob("part-*.parquet"))
 
 

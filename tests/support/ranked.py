@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from bon.pipeline.rewards import Ranking, ranked_frames
+from bon.pipeline.rewards import Ranking, ranked_reading
 from bon.pool.pool import Pool, as_prompts
 from bon.records import PROMPTS_SCHEMA, Candidate, Prompt
 
@@ -24,13 +24,13 @@ class RankedPrompt:
 
 def ranked_prompts(pool: Pool, ranking: Ranking, limit: int | None) -> Iterator[RankedPrompt]:
     """Every prompt that has candidates, in input order."""
-    for frame in ranked_frames(
+    for frame in ranked_reading(
         pool,
         ranking,
         limit=limit,
         prompt_columns=PROMPTS_SCHEMA.names,
         candidate_columns=_CANDIDATE_FIELDS,
-    ):
+    ).frames():
         rewards = [None if math.isnan(one) else one for one in frame.scores[ranking.name].tolist()]
         rows = frame.candidates.select(_CANDIDATE_FIELDS).to_pylist()
         candidates = [Candidate(**row) for row in rows]

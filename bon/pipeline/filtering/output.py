@@ -18,7 +18,7 @@ from bon.pipeline.filtering.plan import Decision
 from bon.pipeline.filtering.units import Kind, View, units_in
 from bon.pipeline.passthrough import extras_of_parts, given_ids, read_extras
 from bon.pipeline.ranked import scorer_names
-from bon.pipeline.rewards import ranked_frames
+from bon.pipeline.rewards import ranked_reading
 from bon.pool.pool import Pool
 from bon.records import PAIR_FIELDS, RESPONSE_FIELDS
 
@@ -128,7 +128,7 @@ def _scan(pool: Pool, decision: Decision) -> tuple[_Own, ExtraColumns]:
     may_have_margins = decision.kind == "pairs" and not scorer_names(pool)
     found_margin = False
     columns = ExtraColumns([])
-    for extras in extras_of_parts(pool, decision.limit):
+    for extras in extras_of_parts(pool, pool.parts(decision.limit), decision.limit):
         columns.learn(extras)
         for extra in extras:
             has_numbers = has_numbers and all(_is_number(extra.get(name)) for name in names)
@@ -174,13 +174,13 @@ def _views(pool: Pool, decision: Decision, *, kept: bool) -> Iterator[View]:
     units = decision.units
     wanted_U = units.alive_U if kept else ~units.alive_U
     first_unit = 0
-    for frame in ranked_frames(
+    for frame in ranked_reading(
         pool,
         decision.ranking,
         limit=decision.limit,
         prompt_columns=["prompt", "extra"],
         candidate_columns=["response", "finish_reason", "num_tokens"],
-    ):
+    ).frames():
         end = first_unit + units_in(frame, units.kind)
         unit_U = np.flatnonzero(wanted_U[first_unit:end])
         if len(unit_U):

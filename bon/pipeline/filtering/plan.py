@@ -21,7 +21,7 @@ from bon.pipeline.filtering.units import Kind, Needs, RowStep, Units, View, unio
 from bon.pipeline.frames import Frame
 from bon.pipeline.passthrough import given_ids
 from bon.pipeline.ranked import open_books
-from bon.pipeline.rewards import Ranking, ranked_frames
+from bon.pipeline.rewards import Ranking, ranked_reading
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
 from bon.records import Drop
 
@@ -159,14 +159,14 @@ def _frames(
     pool: Pool, ranking: Ranking | None, needs: Needs, limit: int | None
 ) -> Iterator[Frame]:
     is_read = ranking is not None and ranking.name in needs.scorers
-    return ranked_frames(
+    return ranked_reading(
         pool,
         ranking if is_read else None,
         scorers=needs.scorers,
         limit=limit,
         prompt_columns=needs.prompt_columns,
         candidate_columns=needs.candidate_columns,
-    )
+    ).frames()
 
 
 def _judge(
