@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from bon.cli.console import StageProgress, note
 from bon.cli.flags import Invocation
@@ -15,7 +14,7 @@ from bon.config import RunSettings
 from bon.engines.local import LocalEngine
 from bon.pipeline.jobs import StageReport
 from bon.pool.layout import PoolLayout
-from bon.pool.lock import PoolLock
+from bon.pool.lock import pool_lock
 from bon.pool.run_log import RunLog
 from bon.protocols import Event, PartDone, Progress, Ready, Restarted
 
@@ -30,8 +29,9 @@ class PoolRun:
     log: RunLog
     _progress: StageProgress
     _quiet: bool
-    _counts: dict[str, int] = field(default_factory=dict)
-    _since_s: float = 0.0
+    _counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By stage, what was computed since its last part was committed."""
+    _since_s: dict[str, float] = field(default_factory=dict)
 
     def note(self, text: str) -> None:
         """Show one line, and log it."""
@@ -46,19 +46,20 @@ class PoolRun:
         """Show and log one event of a stage that has so many parts to do."""
         self._progress(stage, num_parts, event)
         if isinstance(event, Ready):
-            self._begin()
+            self._begin(stage)
             self.log.write("ready", stage=stage, parts=num_parts, load_s=round(event.load_s, 3))
         elif isinstance(event, Progress):
-            self._add(event)
+            self._add(stage, event)
         elif isinstance(event, Restarted):
             self.log.write("restart", stage=stage, cause=event.cause, doing=event.doing)
         elif isinstance(event, PartDone):
-            seconds = round(time.monotonic() - self._since_s, 3)
-            counts = {name: count for name, count in self._counts.items() if count}
+            now_s = time.monotonic()
+            seconds = round(now_s - self._since_s.get(stage, now_s), 3)
+            counts = {name: count for name, count in self._counts.get(stage, {}).items() if count}
             self.log.write(
                 "part", stage=stage, part=event.part, seconds=seconds, **counts, drops=event.drops
             )
-            self._begin()
+            self._begin(stage)
 
     def end_stage(self, report: StageReport) -> StageReport:
         """Log what a stage did, if it did anything, and return that."""
@@ -66,10 +67,10 @@ class PoolRun:
             self.log.write("stage", **report.as_json())
         return report
 
-    def _begin(self) -> None:
-        self._since_s, self._counts = time.monotonic(), {}
+    def _begin(self, stage: str) -> None:
+        self._since_s[stage], self._counts[stage] = time.monotonic(), {}
 
-    def _add(self, event: Progress) -> None:
+    def _add(self, stage: str, event: Progress) -> None:
         """Count what was computed since the last part was committed, of whatever part."""
         added = {
             "candidates": event.num_candidates,
@@ -77,12 +78,13 @@ class PoolRun:
             "tokens_computed": event.num_tokens_computed,
             "retries": sum(event.retries.values()),
         }
+        counts = self._counts.setdefault(stage, {})
         for name, count in added.items():
-            self._counts[name] = self._counts.get(name, 0) + count
+            counts[name] = counts.get(name, 0) + count
 
 
 @contextmanager
-def pool_run(call: Invocation, root: Path) -> Iterator[PoolRun]:
+def pool_run(call: Invocation, root: Place) -> Iterator[PoolRun]:
     """Hold a pool for writing while the block runs, and tell what is done to it.
 
     Raises:
@@ -95,7 +97,7 @@ def pool_run(call: Invocation, root: Path) -> Iterator[PoolRun]:
         load_timeout_s=run.load_timeout,
     )
     with (
-        PoolLock(layout.lock),
+        pool_lock(layout.lock),
         RunLog(layout.run_log) as log,
         StageProgress(quiet=call.quiet) as progress,
         reasons_to(lambda text: log.write("reason", text=text)),

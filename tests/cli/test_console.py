@@ -51,6 +51,33 @@ def test_a_line_a_minute_and_one_at_the_end(tick: Tick, capsys: pytest.CaptureFi
     ]
 
 
+def test_stages_side_by_side_have_lines_of_their_own(
+    tick: Tick, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StageProgress(quiet=False) as progress:
+        progress("generate", 2, Ready(2.0))
+        for part in range(2):
+            tick(70.0)
+            progress("generate", 2, Progress(num_tokens=7_000))
+            progress("generate", 2, PartDone(part))
+            if part == 0:
+                progress("score reward", 2, Ready(1.0))
+            tick(1.0)
+            progress("score reward", 2, Progress(num_tokens=1_000))
+            progress("score reward", 2, PartDone(part))
+    assert capsys.readouterr().err.splitlines() == [
+        "generate: 2 parts to do",
+        "generate: ready after 2 s",
+        "generate: 0/2 parts, 100 tokens/s",
+        "score reward: 2 parts to do",
+        "score reward: ready after 1 s",
+        "generate: 1/2 parts, 99 tokens/s, about 2 min left",
+        "generate: 2/2 parts, 99 tokens/s",
+        "score reward: 1/2 parts, 28 tokens/s, about 72 s left",
+        "score reward: 2/2 parts, 28 tokens/s",
+    ]
+
+
 def test_a_worker_that_starts_again_counts_its_own_tokens_and_each_part_once(
     tick: Tick, capsys: pytest.CaptureFixture[str]
 ) -> None:
