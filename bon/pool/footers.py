@@ -33,6 +33,10 @@ class Footers:
         """Send none to another process: it reads those of the files that it reads."""
         return Footers, ()
 
+    def __reduce__(self) -> tuple[type[Footers], tuple[()]]:
+        """Send none to another process: it reads those of the files that it reads."""
+        return Footers, ()
+
     def read(self, path: Place) -> Footer:
         """Return a file's footer.
 
