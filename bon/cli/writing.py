@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bon.cli.console import StageProgress, note
 from bon.cli.flags import Invocation
@@ -14,7 +15,7 @@ from bon.config import RunSettings
 from bon.engines.local import LocalEngine
 from bon.pipeline.jobs import StageReport
 from bon.pool.layout import PoolLayout
-from bon.pool.lock import pool_lock
+from bon.pool.lock import PoolLock
 from bon.pool.run_log import RunLog
 from bon.protocols import Event, PartDone, Progress, Ready, Restarted
 
@@ -84,7 +85,7 @@ class PoolRun:
 
 
 @contextmanager
-def pool_run(call: Invocation, root: Place) -> Iterator[PoolRun]:
+def pool_run(call: Invocation, root: Path) -> Iterator[PoolRun]:
     """Hold a pool for writing while the block runs, and tell what is done to it.
 
     Raises:
@@ -97,7 +98,7 @@ def pool_run(call: Invocation, root: Place) -> Iterator[PoolRun]:
         load_timeout_s=run.load_timeout,
     )
     with (
-        pool_lock(layout.lock),
+        PoolLock(layout.lock),
         RunLog(layout.run_log) as log,
         StageProgress(quiet=call.quiet) as progress,
         reasons_to(lambda text: log.write("reason", text=text)),
