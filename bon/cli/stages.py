@@ -8,6 +8,7 @@ from pathlib import Path
 from bon.cli.build import generation_plan, given_plan, prompts_plan, scoring_plans
 from bon.cli.console import note
 from bon.cli.flags import Invocation
+from bon.cli.placement import is_streamed, refuse_idle_placement
 from bon.cli.repairing import MADE_FROM_INPUT, repair_pool
 from bon.cli.writing import PoolRun, pool_run
 from bon.config import (
@@ -21,11 +22,12 @@ from bon.config import (
 from bon.pipeline.accounting import count_reasons
 from bon.pipeline.given import existing_pool, import_responses
 from bon.pipeline.jobs import StageReport
-from bon.pipeline.plans import ScoringPlan
+from bon.pipeline.plans import GenerationPlan, ScoringPlan
 from bon.pipeline.repair import Damage
 from bon.pipeline.run import (
     check_scorer,
     generate,
+    generate_and_score,
     open_pool,
     read_prompts,
     refuse_foreign,
@@ -62,6 +64,7 @@ def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
     generation = generation_plan(sampling)
     scorings = _scorings(call) if with_scores else []
     with pool_run(call, root) as run:
+        at_once = is_streamed(call, run.engine, generation, scorings)
         pool = open_pool(root, prompts, generation)
         repaired = repair_pool(call, pool, _redone(scorings), run)
         for scoring in scorings:
@@ -70,6 +73,8 @@ def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
         _note_input(pool, prompts.name, run)
         if generation.engine and pool.pending(CANDIDATES, inputs.limit):
             run.note(f"generate: {generation.engine}, {generation.engine_why}")
+        if at_once:
+            return _stream(call, Made(pool, repaired=repaired), generation, scorings, run)
         report = generate(pool, generation, run.engine, inputs.limit, run.observe)
         made = Made(pool, [run.end_stage(report)], repaired=repaired)
         return _score(call, made, scorings, run)
@@ -89,6 +94,7 @@ def score_pool(call: Invocation, root: Path) -> Made:
 
 def given_pool(call: Invocation, root: Path, *, group: bool, with_scores: bool) -> Made:
     """Import an input that has responses or pairs, and score what is missing."""
+    refuse_idle_placement(call, "the input has responses: nothing is sampled")
     inputs, responses = call.settings(InputSettings), call.settings(ResponseSettings)
     part_size = call.settings(RunSettings).part_size
     plan = given_plan(call.source, inputs, responses, part_size, group=group)
@@ -130,12 +136,33 @@ def _score(call: Invocation, made: Made, scorings: list[ScoringPlan], run: PoolR
     limit = call.settings(InputSettings).limit
     made.scorings += scorings
     for scoring in scorings:
-        if scoring.engine and made.pool.pending(scores_kind(scoring.name), limit):
-            run.note(f"{scoring.name}: {scoring.engine}, {scoring.engine_why}")
+        _note_engine(made.pool, scoring, limit, run)
         report = score(made.pool, scoring, run.engine, limit, run.observe)
         made.stages.append(run.end_stage(report))
         made.pool = Pool.open(made.pool.layout.root)
     return made
+
+
+def _stream(
+    call: Invocation,
+    made: Made,
+    generation: GenerationPlan,
+    scorings: list[ScoringPlan],
+    run: PoolRun,
+) -> Made:
+    limit = call.settings(InputSettings).limit
+    made.scorings += scorings
+    for scoring in scorings:
+        _note_engine(made.pool, scoring, limit, run)
+    reports = generate_and_score(made.pool, generation, scorings, run.engine, limit, run.observe)
+    made.stages += map(run.end_stage, reports)
+    made.pool = Pool.open(made.pool.layout.root)
+    return made
+
+
+def _note_engine(pool: Pool, scoring: ScoringPlan, limit: int | None, run: PoolRun) -> None:
+    if scoring.engine and pool.pending(scores_kind(scoring.name), limit):
+        run.note(f"{scoring.name}: {scoring.engine}, {scoring.engine_why}")
 
 
 def _note_input(pool: Pool, name: str, run: PoolRun) -> None:
