@@ -63,7 +63,8 @@ def score(call: Invocation) -> None:
     if kind == "pool":
         idle = (InputSettings, ResponseSettings, GenerateSettings, RunSettings)
         seed = {"seed"} if num_verified else set()  # it draws what is verified
-        call.refuse_for_pool({"limit", "max_drops", "engine", "repair"} | seed, *idle)
+        allowed = {"limit", "max_drops", "repair"} | seed
+        call.refuse_for_pool(allowed | RunSettings.engine_fields, *idle)
     else:
         check_places(call.source, root)
         note_unused_answers(call, kind)

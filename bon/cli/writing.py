@@ -11,13 +11,12 @@ from pathlib import Path
 from bon.cli.console import StageProgress, note
 from bon.cli.flags import Invocation
 from bon.cli.reasons import reasons_to
-from bon.config import RunSettings
-from bon.engines.local import LocalEngine
+from bon.cli.engines import make_engine
 from bon.pipeline.jobs import StageReport
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import PoolLock
 from bon.pool.run_log import RunLog
-from bon.protocols import Event, PartDone, Progress, Ready, Restarted
+from bon.protocols import Engine, Event, PartDone, Progress, Ready, Restarted
 
 __all__ = ["PoolRun", "pool_run"]
 
@@ -26,7 +25,7 @@ __all__ = ["PoolRun", "pool_run"]
 class PoolRun:
     """What the stages of a run share."""
 
-    engine: LocalEngine
+    engine: Engine
     log: RunLog
     _progress: StageProgress
     _quiet: bool
@@ -91,16 +90,12 @@ def pool_run(call: Invocation, root: Path) -> Iterator[PoolRun]:
     Raises:
         PoolLockedError: another run holds it.
     """
-    layout, run = PoolLayout(root), call.settings(RunSettings)
-    engine = LocalEngine(
-        None if call.verbose else layout.log,
-        stall_timeout_s=run.stall_timeout,
-        load_timeout_s=run.load_timeout,
-    )
+    layout = PoolLayout(root)
     with (
         PoolLock(layout.lock),
         RunLog(layout.run_log) as log,
         StageProgress(quiet=call.quiet) as progress,
         reasons_to(lambda text: log.write("reason", text=text)),
+        make_engine(call, layout) as engine,
     ):
         yield PoolRun(engine, log, progress, call.quiet)

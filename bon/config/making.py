@@ -31,6 +31,7 @@ INSTALL_ADVICE = (
     "without one, 'bon-cli[transformers]' elsewhere"
 )
 _COUNT_OR_SHARE = re.compile(r"\d+|\d+(\.\d+)?%", re.ASCII)
+_NUMBER_OR_RANGE = re.compile(r"(\d{1,6})(?:\.\.(\d{1,6}))?", re.ASCII)
 
 
 class InputSettings(Settings):
@@ -265,8 +266,19 @@ class RunSettings(Settings):
     128, or what the pool has."""
     max_drops: str | None = None
     """Drops above this count or share (`20`, `1.5%`) end the run with exit code 3."""
-    engine: Literal["local"] = "local"
-    """Where the models run."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the models run: on this machine, or on a Ray cluster (pip install 'bon-cli[ray]')."""
+    ray_address: str | None = None
+    """Ray cluster as HOST:PORT, or auto for the one that this machine is a node of; by default Ray
+    is started on this machine alone."""
+    num_workers: str | None = None
+    """Workers that share the parts, each with a copy of the model and a share of the machine; with
+    --engine ray also a range such as 2..8, within which Ray starts and ends them; by default 1."""
+    gpus_per_worker: int | None = Field(default=None, ge=0)
+    """GPUs of each worker; by default 1 where there are any, or --tensor-parallel-size."""
+    cpus_per_worker: int | None = Field(default=None, ge=1)
+    """Cores of each worker, and threads of its model; by default an even share of this machine, on a
+    Ray cluster 1."""
     repair: bool = False
     """Check every file of the pool first, move damaged ones to its .bon/damaged, and make exactly
     these parts again."""
@@ -279,6 +291,23 @@ class RunSettings(Settings):
     """When responses are scored: `stream`, each part as soon as it is sampled, by workers beside
     those that sample; `in-turn`, once all are sampled, so each stage has the whole machine; `auto`:
     stream where --engine ray has room for all stages at once, else in turn."""
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """Fewest and most workers."""
+        least, _, most = (self.num_workers or "1").partition("..")
+        return int(least), int(most or least)
+
+    @field_validator("num_workers", mode="before")
+    @classmethod
+    def _is_number_or_range(cls, value: Any) -> Any:
+        value = number_as_text(value)
+        if value is None:
+            return None
+        found = _NUMBER_OR_RANGE.fullmatch(value) if isinstance(value, str) else None
+        if found is None or not 1 <= int(found[1]) <= int(found[2] or found[1]):
+            raise ValueError("give a number such as 4, or a range such as 2..8")
+        return value
 
     @field_validator("max_drops", mode="before")
     @classmethod

@@ -6,14 +6,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 from bon.errors import EngineError, PoolCorruptError
 from bon.heartbeat import beat
-from bon.protocols import Event, PartDone, Progress, Ready, Scope
+from bon.protocols import Event, PartDone, Parts, Progress, Ready, Scope
 
 PROMPTS = 8
 
@@ -40,13 +40,15 @@ class Work(Scoped):
     at: int = 1
     scope: Scope = field(default_factory=Scope)
 
-    def run(self, parts: Iterable[int]) -> Iterator[Event]:
+    def run(self, parts: Parts) -> Iterator[Event]:
         with (self.folder / "pids").open("a") as file:
             file.write(f"{os.getpid()}\n")
         print("the model is loading", flush=True)
         os.write(2, b"a library writes to descriptor 2\n")
         yield Ready(0.5)
         for part in parts:
+            if part is None:
+                continue
             if part == self.at:
                 getattr(self, f"_{self.trouble}", lambda: None)()
             with (self.folder / f"part-{part}").open("a") as file:
@@ -96,12 +98,14 @@ class Deadly(Scoped):
     how: str = "die"
     scope: Scope = field(default_factory=Scope)
 
-    def run(self, parts: Iterable[int]) -> Iterator[Event]:
+    def run(self, parts: Parts) -> Iterator[Event]:
         work = Work(self.folder)
         with (self.folder / "workers").open("a") as file:
             file.write("x")
         yield Ready(0.0)
         for part in parts:
+            if part is None:
+                continue
             for prompt_id in self.prompt_ids(part):
                 if prompt_id in self.deadly:
                     getattr(work, f"_{self.how}")()
@@ -117,7 +121,7 @@ class HangsWhileLoading(Scoped):
 
     scope: Scope = field(default_factory=Scope)
 
-    def run(self, parts: Iterable[int]) -> Iterator[Event]:
+    def run(self, parts: Parts) -> Iterator[Event]:
         time.sleep(600)
         yield Ready(600.0)
 
@@ -129,8 +133,10 @@ class DiesAfterEachPart(Scoped):
     folder: Path
     scope: Scope = field(default_factory=Scope)
 
-    def run(self, parts: Iterable[int]) -> Iterator[Event]:
+    def run(self, parts: Parts) -> Iterator[Event]:
         for part in parts:
+            if part is None:
+                continue
             (self.folder / f"part-{part}").touch()
             yield PartDone(part)
             time.sleep(0.1)

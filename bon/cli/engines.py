@@ -1,0 +1,84 @@
+"""`--engine`: where the models of a run compute, and with how many workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bon.cli.flags import Invocation
+from bon.config import GenerateSettings, RunSettings
+from bon.engines.local import LocalEngine
+from bon.engines.shares import split_machine
+from bon.errors import SettingsError
+from bon.pool.layout import PoolLayout
+from bon.protocols import Engine
+
+__all__ = ["check_engine", "make_engine"]
+
+
+@contextmanager
+def make_engine(call: Invocation, layout: PoolLayout) -> Iterator[Engine]:
+    """Give the engine that a run asks for; at the end a cluster of its own is ended.
+
+    Raises:
+        SettingsError: see `check_engine`.
+    """
+    check_engine(call)
+    run = call.settings(RunSettings)
+    if run.engine == "local":
+        yield _local(call, run, layout)
+        return
+    from bon.engines.ray import RayEngine
+    from bon.engines.ray_cluster import RayWorkers
+
+    least, most = run.worker_range
+    with RayEngine(
+        run.ray_address,
+        RayWorkers(least, most, _gpus_per_worker(call, run), run.cpus_per_worker),
+        layout.log,
+        stall_timeout_s=run.stall_timeout,
+        load_timeout_s=run.load_timeout,
+    ) as engine:
+        yield engine
+
+
+def check_engine(call: Invocation) -> None:
+    """Refuse flags of workers that mean nothing together; looks at this machine, at no cluster.
+
+    Raises:
+        SettingsError: Ray's flags without it, or more than this machine has.
+    """
+    run = call.settings(RunSettings)
+    if run.engine == "ray":
+        return
+    if "ray_address" in call.typed:
+        raise SettingsError(
+            "--ray-address does nothing without --engine ray",
+            next_step="leave it out, or give --engine ray",
+        )
+    least, most = run.worker_range
+    if least != most:
+        raise SettingsError(
+            "only a Ray cluster starts and ends workers as they are needed",
+            where=f"--num-workers {run.num_workers}",
+            next_step=f"give --num-workers {most}, or --engine ray",
+        )
+    split_machine(most, _gpus_per_worker(call, run), run.cpus_per_worker)
+
+
+def _local(call: Invocation, run: RunSettings, layout: PoolLayout) -> LocalEngine:
+    return LocalEngine(
+        None if call.verbose else layout.log,
+        stall_timeout_s=run.stall_timeout,
+        load_timeout_s=run.load_timeout,
+        shares=split_machine(run.worker_range[1], _gpus_per_worker(call, run), run.cpus_per_worker),
+    )
+
+
+def _gpus_per_worker(call: Invocation, run: RunSettings) -> int | None:
+    """Return the GPUs of a worker: a generator that several share needs them all."""
+    shared = call.settings(GenerateSettings).tensor_parallel_size
+    is_split = run.engine == "ray" or run.worker_range[1] > 1
+    if run.gpus_per_worker is None and shared > 1 and is_split:
+        return shared
+    return run.gpus_per_worker
