@@ -230,19 +230,26 @@ class DecontaminateStep:
     def judge(self, view: View) -> Verdict:
         """Pass what shares no more than allowed with any evaluation text."""
         passes_U, value_U = np.ones(len(view), bool), np.zeros(len(view))
+        found: list[Match] = []
         for text_U, texts in self._texts(view):
             match_T = np.full(len(texts), -1)
             for text, match in self._index.matches(texts, self._settings.max_share).items():
-                match_T[text] = len(self._details)
-                self._details.append(match)
+                match_T[text] = len(found)
+                found.append(match)
             hit_U = passes_U & (match_T[text_U] >= 0)
             value_U[hit_U] = match_T[text_U][hit_U]
             passes_U &= ~hit_U
-            for number, count in zip(
-                *np.unique(match_T[text_U][hit_U], return_counts=True), strict=True
-            ):
-                self.by_file[self._details[int(number)].file] += int(count)
-        return Verdict(passes_U, value_U)
+        return Verdict(passes_U, value_U, notes=tuple(found))
+
+    def noted(self, verdict: Verdict) -> Verdict:
+        """Keep the matches, and count them by file."""
+        num_before = len(self._details)
+        self._details += verdict.notes
+        hit_U = ~verdict.passes_U
+        value_U = np.where(hit_U, verdict.value_U + num_before, verdict.value_U)
+        for number, count in zip(*np.unique(value_U[hit_U], return_counts=True), strict=True):
+            self.by_file[self._details[int(number)].file] += int(count)
+        return verdict._replace(value_U=value_U, notes=())
 
     def _texts(self, view: View) -> Iterator[tuple[NDArray[np.int64], pa.Array]]:
         """Yield texts, and for each unit which of them is its own; each prompt only once."""

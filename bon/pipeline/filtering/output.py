@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,13 @@ from bon.pipeline.columns import ExtraColumns
 from bon.pipeline.conversations import after_prompts, as_array, last_user_turn, single_turns
 from bon.pipeline.filtering.plan import Decision
 from bon.pipeline.filtering.units import Kind, View, units_in
+from bon.pipeline.frames import Frame, frame_groups
+from bon.pipeline.mapping import map_groups, map_parts
 from bon.pipeline.passthrough import extras_of_parts, given_ids, read_extras
 from bon.pipeline.ranked import scorer_names
 from bon.pipeline.rewards import ranked_reading
 from bon.pool.pool import Pool
+from bon.protocols import Mapper
 from bon.records import PAIR_FIELDS, RESPONSE_FIELDS
 
 __all__ = ["OutputColumns", "dropped_tables", "kept_tables"]
@@ -56,10 +59,10 @@ class _Own:
 class OutputColumns:
     """The output's columns: ours, then the input's others with one type over all rows."""
 
-    def __init__(self, pool: Pool, decision: Decision) -> None:
+    def __init__(self, pool: Pool, decision: Decision, mapper: Mapper | None = None) -> None:
         self._kind = decision.kind
         self._further: tuple[pa.Field, ...] = ()
-        self._own, columns = _scan(pool, decision)
+        self._own, columns = _scan(pool, decision, mapper)
         self._settle(columns)
 
     def with_reasons(self) -> OutputColumns:
@@ -118,75 +121,149 @@ def _numbers(
     return dict(zip(names, values, strict=True))
 
 
-def _scan(pool: Pool, decision: Decision) -> tuple[_Own, ExtraColumns]:
+@dataclass
+class _Scanned:
+    """What some rows of the input say of its columns."""
+
+    columns: ExtraColumns = field(default_factory=lambda: ExtraColumns([]))
+    has_numbers: bool = True
+    has_margin: bool = False
+    may_have_margins: bool = True
+
+    def add(self, later: _Scanned) -> None:
+        """Take in what the next rows say."""
+        self.columns.merge(later.columns)
+        self.has_numbers &= later.has_numbers
+        self.has_margin |= later.has_margin
+        self.may_have_margins &= later.may_have_margins
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """Reads the input's columns in some parts."""
+
+    pool: Pool
+    limit: int | None
+    names: tuple[str, ...]
+
+    def __call__(self, parts: Sequence[int]) -> _Scanned:
+        found = _Scanned()
+        for extras in extras_of_parts(self.pool, parts, self.limit):
+            found.columns.learn(extras)
+            for extra in extras:
+                if found.has_numbers:
+                    found.has_numbers = all(_is_number(extra.get(name)) for name in self.names)
+                margin = extra.get(_MARGIN)
+                found.has_margin |= margin is not None
+                found.may_have_margins &= margin is None or type(margin) in (int, float)
+        return found
+
+
+def _scan(pool: Pool, decision: Decision, mapper: Mapper | None) -> tuple[_Own, ExtraColumns]:
     """Read the input's columns once: their types, and which of them are ours.
 
     Of candidates, a number belongs to a prompt's only one: to none of several.
     """
     names = _NUMBERS[decision.kind]
-    has_numbers = decision.kind == "pairs" or bool((decision.units.count_P == 1).all())
-    may_have_margins = decision.kind == "pairs" and not scorer_names(pool)
-    found_margin = False
-    columns = ExtraColumns([])
-    for extras in extras_of_parts(pool, pool.parts(decision.limit), decision.limit):
-        columns.learn(extras)
-        for extra in extras:
-            has_numbers = has_numbers and all(_is_number(extra.get(name)) for name in names)
-            margin = extra.get(_MARGIN)
-            found_margin |= margin is not None
-            may_have_margins &= margin is None or type(margin) in (int, float)
-    own = _Own(names if has_numbers else (), may_have_margins and found_margin)
-    return own, columns.beside([], without=own.names)
+    may_have_numbers = decision.kind == "pairs" or bool((decision.units.count_P == 1).all())
+    all_rows = _Scanned()
+    for found in map_parts(mapper, pool, decision.limit, _Scan(pool, decision.limit, names)):
+        all_rows.add(found)
+    has_margins = decision.kind == "pairs" and not scorer_names(pool)
+    has_margins &= all_rows.may_have_margins and all_rows.has_margin
+    own = _Own(names if may_have_numbers and all_rows.has_numbers else (), has_margins)
+    return own, all_rows.columns.beside([], without=own.names)
 
 
 def _is_number(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 31
 
 
-def kept_tables(pool: Pool, decision: Decision, columns: OutputColumns) -> Iterator[pa.Table]:
-    """Yield the rows that stay, in the pool's order, a table for each part that has any."""
-    for view in _views(pool, decision, kept=True):
-        yield columns.table(view, _name(decision), {})
+def kept_tables(
+    pool: Pool, decision: Decision, columns: OutputColumns, mapper: Mapper | None = None
+) -> Iterator[pa.Table]:
+    """Yield the rows that stay, in the pool's order, a table for each frame that has any."""
+    return _tables(pool, decision, columns, mapper, decision.units.alive_U, with_reasons=False)
 
 
-def dropped_tables(pool: Pool, decision: Decision, columns: OutputColumns) -> Iterator[pa.Table]:
+def dropped_tables(
+    pool: Pool, decision: Decision, columns: OutputColumns, mapper: Mapper | None = None
+) -> Iterator[pa.Table]:
     """Yield the rows that filters dropped, with the filter's name and the reason.
 
     `columns` must be those `with_reasons`.
     """
-    labels = np.array(["", *decision.labels], object)
-    for view in _views(pool, decision, kept=False):
-        numbers = view.first_unit + view.unit_U
-        reasons = labels[decision.units.reason_U[numbers]]
-        details = [decision.detail(unit) for unit in numbers.tolist()]
-        further = {
-            "dropped_by": pa.array(reasons, pa.string()),
-            "detail": pa.array(details, pa.string()),
-        }
-        yield columns.table(view, _name(decision), further)
+    return _tables(pool, decision, columns, mapper, ~decision.units.alive_U, with_reasons=True)
 
 
-def _name(decision: Decision) -> str | None:
-    return None if decision.ranking is None else decision.ranking.name
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which units of a group of parts are written, and what is said of them."""
+
+    unit_U: NDArray[np.int64]
+    """Their places among the group's."""
+    flip_U: NDArray[np.bool_]
+    further: dict[str, pa.Array]
 
 
-def _views(pool: Pool, decision: Decision, *, kept: bool) -> Iterator[View]:
-    units = decision.units
-    wanted_U = units.alive_U if kept else ~units.alive_U
-    first_unit = 0
-    for frame in ranked_reading(
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """Makes the tables of a group of parts; can be pickled, and changes nothing."""
+
+    kind: Kind
+    scorer: str | None
+    columns: OutputColumns
+
+    def __call__(self, frames: Iterator[Frame], given: _Wanted) -> Iterator[pa.Table]:
+        start = 0
+        for frame in frames:
+            end = start + units_in(frame, self.kind)
+            first, last = np.searchsorted(given.unit_U, [start, end])
+            if last > first:
+                unit_U, flip_U = given.unit_U[first:last] - start, given.flip_U[first:last]
+                view = View(frame, self.kind, unit_U, flip_U)
+                further = {name: one[first:last] for name, one in given.further.items()}
+                yield self.columns.table(view, self.scorer, further)
+            start = end
+
+
+def _tables(
+    pool: Pool,
+    decision: Decision,
+    columns: OutputColumns,
+    mapper: Mapper | None,
+    wanted_U: NDArray[np.bool_],
+    *,
+    with_reasons: bool,
+) -> Iterator[pa.Table]:
+    scorer = None if decision.ranking is None else decision.ranking.name
+    reading = ranked_reading(
         pool,
         decision.ranking,
         limit=decision.limit,
         prompt_columns=["prompt", "extra"],
         candidate_columns=["response", "finish_reason", "num_tokens"],
-    ).frames():
-        end = first_unit + units_in(frame, units.kind)
-        unit_U = np.flatnonzero(wanted_U[first_unit:end])
-        if len(unit_U):
-            flip_U = units.flip_U[first_unit + unit_U]
-            yield View(frame, units.kind, first_unit, units.numbers, unit_U, flip_U)
-        first_unit = end
+    )
+    groups = frame_groups(pool, decision.limit)
+    given = (_wanted(decision, place, wanted_U, with_reasons) for place in decision.units.of_groups)
+    return map_groups(mapper, reading, groups, _Writing(decision.kind, scorer, columns), given)
+
+
+def _wanted(
+    decision: Decision, place: slice, wanted_U: NDArray[np.bool_], with_reasons: bool
+) -> _Wanted:
+    units = decision.units
+    unit_U = np.flatnonzero(wanted_U[place])
+    numbers = place.start + unit_U
+    further = {}
+    if with_reasons:
+        labels = np.array(["", *decision.labels], object)
+        details = [decision.detail(unit) for unit in numbers.tolist()]
+        further = {
+            "dropped_by": pa.array(labels[units.reason_U[numbers]], pa.string()),
+            "detail": pa.array(details, pa.string()),
+        }
+    return _Wanted(unit_U, units.flip_U[numbers], further)
 
 
 def _rewards(values: NDArray[np.floating]) -> pa.Array:

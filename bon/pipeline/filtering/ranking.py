@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from bon.config.filters import Difficulty, Margin, Reward
 from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
 from bon.filters import between, group_quantiles, share_right, top_k_of_groups
 from bon.guards import low_margin, margin_threshold
+from bon.pipeline.filtering.prompt_numbers import PromptNumbers
 from bon.pipeline.filtering.units import Needs, Units, Verdict, View
 from bon.pipeline.passthrough import read_extras
 
@@ -23,6 +25,40 @@ _PROMPT = ("prompt", "prompt_id")
 """What `by` takes for a prompt."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """What ranks the units of a frame, and the groups that they are in."""
+
+    value_U: NDArray[np.floating]
+    row_U: NDArray[np.int64] | None = None
+    """Input rows, where groups are prompts."""
+    keys: tuple[str, ...] = ()
+    """Values of the column that groups are, as JSON, in order; a place may repeat a value."""
+    key_U: NDArray[np.int64] | None = None
+    """Places among the keys."""
+    columns: frozenset[str] = frozenset()
+    """The input's columns, where one of them makes the groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rank:
+    """Finds the rewards of a view, and what groups its units are in."""
+
+    scorer: str
+    by: str | None
+
+    def __call__(self, view: View) -> _Ranked:
+        value_U = view.rank(self.scorer)
+        if self.by is None:
+            return _Ranked(value_U)
+        if self.by in _PROMPT:
+            return _Ranked(value_U, view.row_U)
+        used_P, key_U = np.unique(view.prompt_U, return_inverse=True)
+        extras = read_extras(view.frame.prompts.take(pa.array(used_P)))
+        keys = tuple(json.dumps(extra.get(self.by), sort_keys=True) for extra in extras)
+        return _Ranked(value_U, None, keys, key_U, frozenset().union(*extras))
+
+
 class RankStep:
     """`reward` by quantile or rank, over all, prompts or a column."""
 
@@ -30,6 +66,7 @@ class RankStep:
         self._by = settings.by
         columns = () if self._by in (None, *_PROMPT) else ("extra",)
         self.needs = Needs(columns, (), (scorer,))
+        self.look = _Rank(scorer, self._by)
         self._scorer, self._quantile, self._top_k = scorer, settings.min_quantile, settings.top_k
         self._groups: dict[str, int] = {}
         self._columns: set[str] = set()
@@ -39,24 +76,18 @@ class RankStep:
     def begin(self, max_units: int) -> None:
         """Start afresh; arrays grow with the frames."""
 
-    def observe(self, view: View) -> None:
+    def take(self, seen: _Ranked, numbers: PromptNumbers) -> None:
         """Take in rewards, and the groups they are in."""
-        self._values.append(view.rank(self._scorer))
-        self._group.append(self._group_of(view))
-
-    def _group_of(self, view: View) -> NDArray[np.int32]:
-        if self._by is None:
-            return np.zeros(len(view), np.int32)
-        if self._by in _PROMPT:
-            return view.number_U
-        used_P = np.unique(view.prompt_U)
-        code_P = np.zeros(len(view.frame.count_P), np.int32)
-        extras = read_extras(view.frame.prompts.take(pa.array(used_P)))
-        for prompt, extra in zip(used_P.tolist(), extras, strict=True):
-            self._columns |= extra.keys()
-            key = json.dumps(extra.get(self._by), sort_keys=True)
-            code_P[prompt] = self._groups.setdefault(key, len(self._groups))
-        return code_P[view.prompt_U]
+        self._values.append(seen.value_U)
+        self._columns |= seen.columns
+        if seen.row_U is not None:
+            group_U = numbers.of(seen.row_U)
+        elif seen.key_U is not None:
+            codes = [self._groups.setdefault(key, len(self._groups)) for key in seen.keys]
+            group_U = np.array(codes, np.int32)[seen.key_U]
+        else:
+            group_U = np.zeros(len(seen.value_U), np.int32)
+        self._group.append(group_U)
 
     def decide(self, units: NDArray[np.int64]) -> Verdict:
         """Pass what reaches its group's quantile and is among its group's k highest.
@@ -100,11 +131,22 @@ def _no_column(name: str, columns: set[str]) -> SettingsError:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Margins:
+    """Finds the margins of a view."""
+
+    scorer: str
+
+    def __call__(self, view: View) -> NDArray[np.floating]:
+        return view.rank(self.scorer)
+
+
 class MarginShareStep:
     """`margin`, where it is a share: the same pairs as `bon build-dpo` drops with it."""
 
     def __init__(self, settings: Margin, scorer: str) -> None:
         self.needs = Needs(scorers=(scorer,))
+        self.look = _Margins(scorer)
         self._share, self._scorer = settings.min, scorer
         self._margins: list[NDArray[np.floating]] = []
         self._threshold = -np.inf
@@ -112,9 +154,9 @@ class MarginShareStep:
     def begin(self, max_units: int) -> None:
         """Start afresh; arrays grow with the frames."""
 
-    def observe(self, view: View) -> None:
+    def take(self, seen: NDArray[np.floating], numbers: PromptNumbers) -> None:
         """Take in the margins."""
-        self._margins.append(view.rank(self._scorer))
+        self._margins.append(seen)
 
     def decide(self, units: NDArray[np.int64]) -> Verdict:
         """Pass what lies above the threshold that the share makes; an unknown margin fails."""
@@ -133,11 +175,38 @@ class MarginShareStep:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Judgements:
+    """A frame's verdicts, and the input rows that they are of."""
+
+    verdict_U: NDArray[np.floating]
+    row_U: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """Finds the verdicts in a view.
+
+    Raises:
+        SettingsError: the scorer's scores are no verdicts.
+    """
+
+    scorer: str
+
+    def __call__(self, view: View) -> _Judgements:
+        verdict_U = view.rank(self.scorer)
+        known = verdict_U[~np.isnan(verdict_U)]
+        if not np.isin(known, (0.0, 1.0)).all():
+            raise _no_verdict(self.scorer, known)
+        return _Judgements(verdict_U, view.row_U)
+
+
 class DifficultyStep:
     """`difficulty`: all candidates of a prompt pass, or none."""
 
     def __init__(self, settings: Difficulty) -> None:
         self.needs = Needs(scorers=(settings.scorer,))
+        self.look = _Judge(settings.scorer)
         self._settings = settings
         self._verdicts: list[NDArray[np.floating]] = [np.zeros(0, np.float32)]
         self._prompt: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
@@ -145,18 +214,10 @@ class DifficultyStep:
     def begin(self, max_units: int) -> None:
         """Start afresh; arrays grow with the frames."""
 
-    def observe(self, view: View) -> None:
-        """Take in the verdicts: a prompt's candidates may be in rows far apart.
-
-        Raises:
-            SettingsError: the scorer's scores are no verdicts.
-        """
-        verdict_U = view.rank(self._settings.scorer)
-        known = verdict_U[~np.isnan(verdict_U)]
-        if not np.isin(known, (0.0, 1.0)).all():
-            raise _no_verdict(self._settings.scorer, known)
-        self._verdicts.append(verdict_U)
-        self._prompt.append(view.number_U)
+    def take(self, seen: _Judgements, numbers: PromptNumbers) -> None:
+        """Take in the verdicts: a prompt's candidates may be in rows far apart."""
+        self._verdicts.append(seen.verdict_U)
+        self._prompt.append(numbers.of(seen.row_U))
 
     def decide(self, units: NDArray[np.int64]) -> Verdict:
         """Pass the candidates of prompts whose share of right ones is between the bounds."""

@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from bon.config.filters import Diversity, NearDedup
 from bon.filters import best_of_groups
-from bon.pipeline.filtering.dedup import Compared, needs_of
+from bon.pipeline.filtering.dedup import Compared, Rows, needs_of
 from bon.pipeline.filtering.minhash import Hasher, Signatures, clusters, diverse
+from bon.pipeline.filtering.prompt_numbers import PromptNumbers
 from bon.pipeline.filtering.units import Units, Verdict, View
 
 __all__ = ["DiversityStep", "NearDedupStep"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Signatures:
+    """A frame's rows, each with its signature."""
+
+    rows: Rows
+    signature_E: Signatures
+
+
+@dataclass(frozen=True, slots=True)
+class _Sign:
+    """Makes the signatures of a view's texts."""
+
+    hasher: Hasher
+    on: str
+    scorer: str | None
+
+    def __call__(self, view: View) -> _Signatures:
+        rows = Rows.of(view, self.on, self.scorer)
+        places = pa.array(rows.first_E)
+        texts = []
+        if self.on != "response":
+            texts += view.texts("prompt")
+        if self.on != "prompt":
+            texts += view.responses()
+        parts = self.hasher.signatures([column.take(places) for column in texts])
+        return _Signatures(rows, np.concatenate(list(parts)))
+
+
 class _Signed:
     """What is compared, each with its signature."""
 
-    def __init__(self, hasher: Hasher, on: str, scorer: str | None, num_perm: int) -> None:
-        self.compared = Compared(on, scorer)
-        self._hasher, self._on, self._num_perm = hasher, on, num_perm
+    def __init__(self, on: str, num_perm: int) -> None:
+        self.compared = Compared(on)
+        self._num_perm = num_perm
         self._signatures: Signatures = np.zeros((0, num_perm), np.uint32)
 
     def begin(self, max_units: int) -> None:
         # Memory that is not written to is not taken, so the most there can be costs nothing.
         self._signatures = np.empty((max_units, self._num_perm), np.uint32)
 
-    def observe(self, view: View) -> None:
+    def take(self, seen: _Signatures, numbers: PromptNumbers) -> None:
         start = self.compared.num
-        places = pa.array(self.compared.add(view))
-        texts = []
-        if self._on != "response":
-            texts += view.texts("prompt")
-        if self._on != "prompt":
-            texts += view.responses()
-        for part in self._hasher.signatures([column.take(places) for column in texts]):
-            self._signatures[start : start + len(part)] = part
-            start += len(part)
+        new = self.compared.add(seen.rows, numbers)
+        self._signatures[start : start + len(new)] = seen.signature_E[new]
 
     @property
     def signature_E(self) -> Signatures:
@@ -55,15 +79,16 @@ class NearDedupStep:
         self._settings = settings
         hasher = Hasher(settings.ngram, settings.num_perm, seed, settings.name)
         self._bands = hasher.bands(settings.threshold, settings.bands, settings.rows)
-        self._signed = _Signed(hasher, settings.on, scorer, settings.num_perm)
+        self.look = _Sign(hasher, settings.on, scorer)
+        self._signed = _Signed(settings.on, settings.num_perm)
 
     def begin(self, max_units: int) -> None:
         """Make room for the signatures."""
         self._signed.begin(max_units)
 
-    def observe(self, view: View) -> None:
+    def take(self, seen: _Signatures, numbers: PromptNumbers) -> None:
         """Take in the texts' signatures."""
-        self._signed.observe(view)
+        self._signed.take(seen, numbers)
 
     def decide(self, units: NDArray[np.int64]) -> Verdict:
         """Pass the best-scored of each cluster."""
@@ -91,15 +116,16 @@ class DiversityStep:
         self._settings = settings
         hasher = Hasher(settings.ngram, settings.num_perm, seed, settings.name)
         self._bands = hasher.bands(settings.threshold, None, None)
-        self._signed = _Signed(hasher, settings.on, scorer, settings.num_perm)
+        self.look = _Sign(hasher, settings.on, scorer)
+        self._signed = _Signed(settings.on, settings.num_perm)
 
     def begin(self, max_units: int) -> None:
         """Make room for the signatures."""
         self._signed.begin(max_units)
 
-    def observe(self, view: View) -> None:
+    def take(self, seen: _Signatures, numbers: PromptNumbers) -> None:
         """Take in the texts' signatures."""
-        self._signed.observe(view)
+        self._signed.take(seen, numbers)
 
     def decide(self, units: NDArray[np.int64]) -> Verdict:
         """Pass what is unlike everything better that was kept."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +22,13 @@ __all__ = [
     "Kind",
     "Needs",
     "RowStep",
+    "TakesNotes",
     "Units",
     "Verdict",
     "View",
     "curation_missing",
     "either_fails",
+    "living",
     "union",
     "units_in",
 ]
@@ -44,6 +46,8 @@ class Verdict(NamedTuple):
     """Which of the filter's rules decided; none is 0."""
     flips_U: NDArray[np.bool_] | None = None
     """Pairs whose chosen and rejected change places."""
+    notes: tuple[Any, ...] = ()
+    """What a filter has to say beyond a number; then values of units that fail are places in it."""
 
 
 class Needs(NamedTuple):
@@ -60,10 +64,6 @@ class View:
 
     frame: Frame
     kind: Kind
-    first_unit: int
-    """Number of the frame's first unit among all units."""
-    numbers: PromptNumbers
-    """Tells which rows are of one prompt."""
     unit_U: NDArray[np.int64]
     """Position of each living unit within the frame."""
     flip_U: NDArray[np.bool_]
@@ -82,11 +82,6 @@ class View:
         """The input row of each unit's prompt."""
         row_P: NDArray[np.int64] = self.frame.prompts.column("row").to_numpy()
         return row_P[self.prompt_U]
-
-    @property
-    def number_U(self) -> NDArray[np.int32]:
-        """The number of each unit's prompt: the same in all frames, and for all rows of one id."""
-        return self.numbers.of(self.row_U)
 
     @cached_property
     def sides(self) -> tuple[NDArray[np.int64], ...]:
@@ -137,23 +132,28 @@ class View:
         passes_U = verdict.passes_U
         if passes_U.all() and verdict.flips_U is None:
             return self
-        return View(
-            self.frame,
-            self.kind,
-            self.first_unit,
-            self.numbers,
-            self.unit_U[passes_U],
-            flip_U[passes_U],
-        )
+        return View(self.frame, self.kind, self.unit_U[passes_U], flip_U[passes_U])
+
+
+def living(frame: Frame, kind: Kind, alive_U: NDArray[np.bool_], flip_U: NDArray[np.bool_]) -> View:
+    """Return the living units of a frame; the arrays are of all its units.
+
+    Raises:
+        InputError: pairs are asked for, and a prompt has not two candidates.
+    """
+    if kind == "pairs" and (frame.count_P != 2).any():
+        raise _no_pairs(frame)
+    unit_U = np.flatnonzero(alive_U)
+    return View(frame, kind, unit_U, flip_U[unit_U])
 
 
 class RowStep(Protocol):
-    """A filter, or part of one, that needs to see only one frame at a time."""
+    """A filter, or part of one, that needs to see only one frame at a time; can be pickled."""
 
     needs: Needs
 
     def judge(self, view: View) -> Verdict:
-        """Say which of the units of a view pass."""
+        """Say which of the units of a view pass; changes nothing, and may run anywhere."""
         ...
 
     def detail(self, code: int, value: float, units: Units) -> str:
@@ -161,21 +161,38 @@ class RowStep(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesNotes(Protocol):
+    """A step whose verdicts have notes."""
+
+    def noted(self, verdict: Verdict) -> Verdict:
+        """Keep a verdict's notes; return it with their places among all."""
+        ...
+
+
 class GlobalStep(Protocol):
-    """A filter, or part of one, that sees every living unit before it decides."""
+    """A filter, or part of one, that sees every living unit before it decides.
+
+    It looks at one frame at a time, anywhere; what it saw, a few bytes a unit, is taken in here.
+    """
 
     needs: Needs
+
+    @property
+    def look(self) -> Callable[[View], Any]:
+        """What is to be known of the units of a view; can be pickled, and changes nothing."""
+        ...
 
     def begin(self, max_units: int) -> None:
         """Make room for so many units at most."""
         ...
 
-    def observe(self, view: View) -> None:
-        """Take in the next living units."""
+    def take(self, seen: Any, numbers: PromptNumbers) -> None:
+        """Take in what was seen of the next living units; `numbers` says whose rows they are."""
         ...
 
     def decide(self, units: NDArray[np.int64]) -> Verdict:
-        """Say which of the units observed pass; `units` are their numbers."""
+        """Say which of the units seen pass; `units` are their numbers."""
         ...
 
     def detail(self, code: int, value: float, units: Units) -> str:
@@ -199,6 +216,8 @@ class Units:
     """Units of each prompt that has candidates."""
     row_P: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """Input row of each."""
+    end_G: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Where the units of each group of parts end."""
 
     @classmethod
     def room_for(cls, kind: Kind, numbers: PromptNumbers, capacity: int) -> Units:
@@ -213,30 +232,25 @@ class Units:
             np.zeros(capacity, np.float64),
         )
 
-    def settle(self, count_P: NDArray[np.int64], row_P: NDArray[np.int64]) -> None:
+    def settle(
+        self, count_P: NDArray[np.int64], row_P: NDArray[np.int64], end_G: NDArray[np.int64]
+    ) -> None:
         """Say after the first pass how many units there really are."""
-        self.count_P, self.row_P = count_P, row_P
+        self.count_P, self.row_P, self.end_G = count_P, row_P, end_G
         num = int(count_P.sum())
         for name in ("alive_U", "flip_U", "reason_U", "code_U", "value_U"):
             setattr(self, name, getattr(self, name)[:num])
+
+    @property
+    def of_groups(self) -> list[slice]:
+        """The units of each group of parts."""
+        ends = self.end_G.tolist()
+        return [slice(*bounds) for bounds in zip([0, *ends], ends, strict=False)]
 
     @cached_property
     def start_P(self) -> NDArray[np.int64]:
         """Number of each prompt's first unit."""
         return np.cumsum(self.count_P) - self.count_P
-
-    def view(self, frame: Frame, first_unit: int) -> View:
-        """Return the living units of a frame.
-
-        Raises:
-            InputError: pairs are asked for, and a prompt has not two candidates.
-        """
-        if self.kind == "pairs" and (frame.count_P != 2).any():
-            raise _no_pairs(frame)
-        alive = self.alive_U[first_unit : first_unit + units_in(frame, self.kind)]
-        unit_U = np.flatnonzero(alive)
-        flip_U = self.flip_U[first_unit + unit_U]
-        return View(frame, self.kind, first_unit, self.numbers, unit_U, flip_U)
 
     def apply(self, number: int, unit_U: NDArray[np.int64], verdict: Verdict) -> None:
         """Take down what filter `number` (from 1) says of these units."""
