@@ -258,6 +258,10 @@ class RunSettings(Settings):
     """How a run behaves."""
 
     panel: ClassVar[str] = "Run"
+    engine_fields: ClassVar[frozenset[str]] = frozenset(
+        {"engine", "ray_address", "num_workers", "gpus_per_worker", "cpus_per_worker"}
+    )
+    """Where its models run: with other values a pool goes on as it is."""
 
     pool: Path | None = None
     """Folder of the pool; by default beside the output, named after the input."""
