@@ -9,16 +9,19 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from bon.errors import BonError, OutputError
+from bon.errors import BonError, OutputError, SystemFaultError
+from bon.object_store import ObjectPath, Place
 from bon.system_faults import advice, reason
 
 __all__ = [
     "PARQUET_OPTIONS",
     "is_of_the_dead",
+    "local_stand_in",
     "process_tag",
+    "remove_tree",
     "replace_file",
     "scratch_folder",
     "sync",
@@ -45,17 +48,68 @@ def is_of_the_dead(tag: str) -> bool:
     return not Path("/proc", pid).exists() and Path("/proc/self").exists()
 
 
-@contextmanager
-def replace_file(final: Path, staging: Path) -> Iterator[Path]:
+def local_stand_in(where: Place) -> Path:
+    """Return a place, or for one on an object store the path that stands for it on this machine.
+
+    It is among this user's temporary files, and the same one every time.
+    """
+    if not isinstance(where, ObjectPath):
+        return where
+    digest = hashlib.sha256(str(where).encode()).hexdigest()[:12]
+    return _temporary_folder() / f"{digest}-{where.name}"
+
+
+def _temporary_folder() -> Path:
+    folder = Path(tempfile.gettempdir(), f"bon-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():  # somebody's trap
+        return Path(tempfile.mkdtemp(prefix="bon-"))
+    return folder
+
+
+def remove_tree(folder: Place) -> None:
+    """Remove a folder with all that is in it, where it is there."""
+    if isinstance(folder, ObjectPath):
+        folder.remove_tree()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def replace_file(final: Place, staging: Place) -> AbstractContextManager[Path]:
     """Give a path to write to; when the block ends well, it becomes `final` at once and for good.
 
     `staging` is a folder on the same file system. The name in it holds machine and process, so two
     processes that redo the same part never write to the same file; what a dead process of this
-    machine left behind is removed.
+    machine left behind is removed. What is for an object store is written on this machine and then
+    put as a whole.
 
     Raises:
         OutputError: the disk is full, the folder read-only, `final` is a folder, …
     """
+    if isinstance(final, ObjectPath):
+        return _put_file(final)
+    assert isinstance(staging, Path)
+    return _renamed_file(final, staging)
+
+
+@contextmanager
+def _put_file(final: ObjectPath) -> Iterator[Path]:
+    local = local_stand_in(final)
+    with _renamed_file(local, local.parent, is_kept=False) as temporary:
+        yield temporary
+        try:
+            final.write_file(temporary)
+        except SystemFaultError as error:
+            raise OutputError(
+                f"cannot write {final.name}",
+                where=str(final),
+                why=error.why,
+                next_step=error.next_step,
+            ) from error
+
+
+@contextmanager
+def _renamed_file(final: Path, staging: Path, *, is_kept: bool = True) -> Iterator[Path]:
     name = _staged_name(final.name)
     temporary = staging / f".{name}.{process_tag()}.tmp"
     try:
@@ -64,9 +118,12 @@ def replace_file(final: Path, staging: Path) -> Iterator[Path]:
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            sync(temporary)
-            temporary.replace(final)
-            sync(final.parent)
+            if is_kept:
+                sync(temporary)
+                temporary.replace(final)
+                sync(final.parent)
+            else:
+                temporary.unlink()
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -83,16 +140,17 @@ def replace_file(final: Path, staging: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def scratch_folder(beside: Path) -> Iterator[Path]:
+def scratch_folder(beside: Place) -> Iterator[Path]:
     """Give a folder on the file system of `beside` that is gone when the block ends.
 
-    Where nothing may be written beside it (a mounted folder), it is among the temporary files.
+    Where nothing may be written beside it (a mounted folder, an object store), it is among the
+    temporary files.
     What a dead process left behind is removed.
 
     Raises:
         OutputError: there is no place for it.
     """
-    final = beside.absolute()
+    final = local_stand_in(beside).absolute()
     folder = _writable(final.parent)
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     name = f"{_staged_name(final.name)}.scratch"

@@ -8,10 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from pathlib import Path
 
 from bon.errors import SystemFaultError, first_line
 from bon.memory import is_lack_of_memory
+from bon.store_faults import is_store_fault, store_fault
 
 __all__ = ["advice", "reason", "refuse_little_memory", "refuse_system_fault", "system_fault"]
 
@@ -67,12 +67,14 @@ def advice(error: BaseException, otherwise: str) -> str:
 
 
 def system_fault(
-    error: BaseException, where: Path | str = "", *, is_boundary: bool = False
+    error: BaseException, where: object = "", *, is_boundary: bool = False
 ) -> SystemFaultError | None:
     """Return an error that says what the system lacks or refuses; none where it is no such error.
 
     At the boundary, where nobody else will explain it, any error with a number is one.
     """
+    if is_store_fault(error):
+        return store_fault(error, str(where))
     number = _number(error)
     if number is None or (number not in _ADVICE and not is_boundary):
         return None
@@ -99,12 +101,14 @@ def refuse_little_memory() -> None:
             )
 
 
-def refuse_system_fault(error: BaseException, where: Path | str) -> None:
+def refuse_system_fault(error: BaseException, where: object) -> None:
     """Raise what the system lacks or refuses; return where an error says something else.
 
     Raises:
         SystemFaultError: it is one of the system.
     """
+    if isinstance(error, SystemFaultError):
+        raise error
     fault = system_fault(error, where)
     if fault is not None:
         raise fault from error

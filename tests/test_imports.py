@@ -22,10 +22,10 @@ HEAVY += ("httpx", "tenacity", "duckdb")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
 VOCABULARY |= {"heartbeat", "memory", "redaction", "shown", "signals"}
-VOCABULARY |= {"standard_streams", "system_faults"}
+VOCABULARY |= {"object_store", "standard_streams", "store_faults", "system_faults"}
 PURE = {"chat", "selection", "answers", "aggregation", "pairs", "guards", "filters"}
 PURE |= {"bradley_terry", "estimators", "kl", "margins", "repetition", "trie", "verification"}
-PURE |= {"vllm_engine"}
+PURE |= {"vllm_engine", "cost"}
 SHARED = VOCABULARY | PURE
 STORAGE = {"sources", "exports", "pool"}
 ALLOWED: dict[str, set[str]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bon.cli.app import app, guarded
@@ -21,6 +20,7 @@ from bon.config import (
     Settings,
 )
 from bon.errors import SettingsError, SettingsMismatchError
+from bon.object_store import Place, place
 
 if TYPE_CHECKING:
     from bon.cli.places import SourceKind
@@ -91,7 +91,7 @@ def build_dpo(call: Invocation) -> None:
     call.refuse_for_strategy(_OWN_FLAGS, settings.strategy)
     output = plan_output(call, "pairs", "dpo")
     kind = source_kind(call)
-    root = Path(call.source) if kind == "pool" else call.settings(RunSettings).pool
+    root = place(call.source) if kind == "pool" else call.settings(RunSettings).pool
     root = root or default_pool(call.source, output.path)
     if kind == "pool":
         idle = (InputSettings, ResponseSettings, GenerateSettings, ScoreSettings, RunSettings)
@@ -182,7 +182,7 @@ def _read_groups(kind: SourceKind, *, with_scores: bool) -> list[type[Settings]]
 
 
 def _recipe_to_be(
-    call: Invocation, settings: PairSettings, kind: SourceKind, root: Path, *, with_scores: bool
+    call: Invocation, settings: PairSettings, kind: SourceKind, root: Place, *, with_scores: bool
 ) -> Recipe | None:
     """Decide before any work what will rank; none where only the source's own scores can tell.
 

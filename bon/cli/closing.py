@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -21,6 +20,7 @@ from bon.config import (
     ScoreSettings,
     Settings,
 )
+from bon.object_store import Place
 from bon.pipeline.accounting import Accounting, drops_allowed
 from bon.pipeline.ranked import count_sampled, open_books
 from bon.pool.layout import PoolLayout
@@ -32,7 +32,7 @@ from bon.standard_streams import result_is_complete
 __all__ = ["check_drops", "describe", "finish", "finish_pool", "making_steps"]
 
 
-def making_steps(call: Invocation, root: Path) -> list[str]:
+def making_steps(call: Invocation, root: Place) -> list[str]:
     """Say what reading and generating would do."""
     generation = call.settings(GenerateSettings)
     return [
@@ -42,7 +42,7 @@ def making_steps(call: Invocation, root: Path) -> list[str]:
 
 
 def describe(
-    call: Invocation, root: Path | None, groups: list[type[Settings]], steps: list[str]
+    call: Invocation, root: Place | None, groups: list[type[Settings]], steps: list[str]
 ) -> None:
     """Answer `--dry-run`: the steps, the resolved settings, and what the pool holds already.
 

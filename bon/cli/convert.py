@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bon.cli.app import app, guarded
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from bon.cli.stages import Made
     from bon.exports.formats import Format, Kind
+    from bon.object_store import Place
     from bon.pipeline.accounting import Accounting
 
 GROUPS = COMMAND_GROUPS["convert"]
@@ -110,7 +110,7 @@ def _choose_format(call: Invocation, name: str, rows: Kind) -> Format:
 
 
 def _read(
-    call: Invocation, rows: Kind, root: Path
+    call: Invocation, rows: Kind, root: Place
 ) -> tuple[Made, pa.Schema, Iterable[pa.Table], Accounting]:
     """Return the pool, and its rows as native tables with their books."""
     from bon.cli.build import prompts_plan

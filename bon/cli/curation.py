@@ -28,8 +28,9 @@ from bon.exports.card import CardFacts
 from bon.exports.formats import Format
 from bon.exports.hub import check_push, push_folder
 from bon.exports.target import target_of
-from bon.pipeline.pairing import Tokenize
+from bon.object_store import Place, place
 from bon.pipeline.export import Written
+from bon.pipeline.pairing import Tokenize
 from bon.pipeline.ranked import scorer_names
 from bon.pool.pool import Pool
 from bon.records import Message
@@ -52,7 +53,7 @@ _SAMPLING = ("num_candidates", "temperature", "top_p", "top_k", "min_p", "max_to
 
 
 def ready_pool(
-    call: Invocation, kind: SourceKind, root: Path, *, group: bool, with_scores: bool
+    call: Invocation, kind: SourceKind, root: Place, *, group: bool, with_scores: bool
 ) -> Made:
     """Open, import or make the pool that a source stands for."""
     if kind == "pool":
@@ -81,7 +82,7 @@ def run_seed(call: Invocation, made: Made) -> int:
     return int(generation.get("seed", 0))
 
 
-def step_texts(call: Invocation, kind: SourceKind, root: Path, *, with_scores: bool) -> list[str]:
+def step_texts(call: Invocation, kind: SourceKind, root: Place, *, with_scores: bool) -> list[str]:
     """Say what `ready_pool` would do."""
     if kind == "pool":
         return []
@@ -92,7 +93,7 @@ def step_texts(call: Invocation, kind: SourceKind, root: Path, *, with_scores: b
     return [*steps, *(f"score with {spec}" for spec in specs)]
 
 
-def check_upload(export: ExportSettings, output: Path) -> None:
+def check_upload(export: ExportSettings, output: Place) -> None:
     """Find before any work what would stop the upload.
 
     Raises:
@@ -100,6 +101,12 @@ def check_upload(export: ExportSettings, output: Path) -> None:
     """
     if export.push_to_hub is None:
         return
+    if not isinstance(output, Path):
+        raise SettingsError(
+            "--push-to-hub needs an output folder on this machine",
+            where=str(output),
+            next_step="give -o a local folder, or leave --push-to-hub out",
+        )
     if output.suffix and not output.is_dir():
         raise SettingsError(
             "--push-to-hub needs an output folder",
@@ -110,13 +117,13 @@ def check_upload(export: ExportSettings, output: Path) -> None:
     check_push(export.push_to_hub)
 
 
-def output_paths(output: Path, form: Format, export: ExportSettings) -> list[Path]:
+def output_paths(output: Place, form: Format, export: ExportSettings) -> list[Place]:
     """Return every place that a result takes: its folder, or a file for each split."""
     return target_of(output, form).places(export.splits)
 
 
 def publish(
-    call: Invocation, export: ExportSettings, output: Path, written: Written
+    call: Invocation, export: ExportSettings, output: Place, written: Written
 ) -> dict[str, Any]:
     """Upload what was written where that is wanted, and say where everything is."""
     facts: dict[str, Any] = {
@@ -125,7 +132,7 @@ def publish(
         "written_rows": written.rows,
         "merged_rows": written.merged,
     }
-    if export.push_to_hub is not None:
+    if export.push_to_hub is not None and isinstance(output, Path):
         facts["hub"] = push_folder(output, export.push_to_hub, private=not export.public)
         note(f"uploaded to {facts['hub']}", quiet=call.quiet)
     return facts
@@ -139,7 +146,7 @@ def card_facts(
     generation = manifest.generation or {}
     models = {"generator": _with_revision(generation, "model")} if "model" in generation else {}
     return CardFacts(
-        name=(call.output or Path(call.source)).resolve().name,
+        name=(call.output or place(call.source)).resolve().name,
         command=redacted_command(["bon", *sys.argv[1:]]),
         version=__version__,
         source=str(manifest.input.get("source", call.source)),

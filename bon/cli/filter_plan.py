@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bon.cli.flags import Invocation
@@ -17,6 +16,7 @@ from bon.config import (
     ScoreSettings,
 )
 from bon.errors import SettingsError
+from bon.object_store import Place, place
 
 if TYPE_CHECKING:
     from bon.cli.output import OutputPlan
@@ -38,7 +38,7 @@ class FilterPlan:
     filters: list[FilterSettings]
     native: Format
     output: OutputPlan
-    root: Path
+    root: Place
     with_scores: bool
     is_scratch: bool
     """Whether the pool is only a means, and gone in the end."""
@@ -60,7 +60,7 @@ def plan_filters(call: Invocation) -> FilterPlan:
     kind = source_kind(call)
     if kind == "prompts":
         _refuse_answered(call)
-    pairs = kind == "pairs" or (kind == "pool" and _holds_pairs(Path(call.source)))
+    pairs = kind == "pairs" or (kind == "pool" and _holds_pairs(place(call.source)))
     units: UnitKind = "pairs" if pairs else "candidates"
     filters = _filters(call, settings)
     output = plan_output(call, rows_of(units), "filtered")
@@ -68,7 +68,7 @@ def plan_filters(call: Invocation) -> FilterPlan:
     if settings.dropped is not None:
         check_output(settings.dropped, native)
     with_scores = _wants_scores(call, kind, filters)
-    given_root = Path(call.source) if kind == "pool" else call.settings(RunSettings).pool
+    given_root = place(call.source) if kind == "pool" else call.settings(RunSettings).pool
     plan = FilterPlan(
         settings=settings,
         kind=kind,
@@ -93,7 +93,7 @@ def rows_of(units: UnitKind) -> Kind:
     return "pairs" if units == "pairs" else "responses"
 
 
-def _holds_pairs(root: Path) -> bool:
+def _holds_pairs(root: Place) -> bool:
     from bon.pool.pool import Pool
 
     return Pool.open(root).manifest.input.get("kind") == "pairs"

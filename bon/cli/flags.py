@@ -19,6 +19,7 @@ from bon.cli.console import note
 from bon.cli.reasons import reasons_to
 from bon.config import Flag, Settings, known_keys, read_config_file, resolve
 from bon.errors import SettingsError
+from bon.object_store import ObjectPath, Place, place
 from bon.sources.locate import refuse_undecodable
 
 __all__ = ["Invocation", "command"]
@@ -31,7 +32,7 @@ class Invocation:
     """One call of a command: what was typed."""
 
     source: str
-    output: Path | None
+    output: Place | None
     dry_run: bool
     as_json: bool
     quiet: bool
@@ -138,11 +139,20 @@ def command(
 
 
 def option(
-    name: str, kind: Any, text: str, *declarations: str, default: Any = None, panel: str = "Options"
+    name: str,
+    kind: Any,
+    text: str,
+    *declarations: str,
+    default: Any = None,
+    panel: str = "Options",
+    metavar: str | None = None,
 ) -> inspect.Parameter:
     """Build a flag of a command's own, one that is no setting."""
     annotation = Annotated[
-        kind, typer.Option(*declarations, help=text, rich_help_panel=panel, show_default=False)
+        kind,
+        typer.Option(
+            *declarations, help=text, rich_help_panel=panel, show_default=False, metavar=metavar
+        ),
     ]
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
@@ -159,7 +169,7 @@ def _invocation(command: str, given: dict[str, Any], typed: frozenset[str]) -> I
     flags = {key: _from_typer(key, value) for key, value in given.items()}
     return Invocation(
         source=str(own["source"] or ""),
-        output=own["output"],
+        output=None if own["output"] is None else place(own["output"]),
         dry_run=bool(own["dry_run"]),
         as_json=bool(own["as_json"]),
         quiet=quiet,
@@ -205,13 +215,13 @@ def _source(text: str) -> inspect.Parameter:
 
 
 def _common(output_help: str | None, has_dry_run: bool) -> list[inspect.Parameter]:
-    output = [option("output", Path | None, output_help, "-o", "--output")] if output_help else []
+    output = [option("output", str | None, output_help or "", "-o", "--output", metavar="<path>")]
     dry_run = option(
         "dry_run", bool, "Show what would be done and with which settings, and stop.",
         "--dry-run", default=False,
     )  # fmt: skip
     return [
-        *output,
+        *(output if output_help else []),
         option("config", Path | None, "TOML file of settings, keys as the flags; flags win."),
         *([dry_run] if has_dry_run else []),
         option("as_json", bool, "Print one JSON object on stdout.", "--json", default=False),
@@ -226,6 +236,7 @@ def _parameter(name: str, info: FieldInfo, panel: str) -> inspect.Parameter:
     said = next((item for item in info.metadata if isinstance(item, Flag)), Flag())
     flag = f"--{name.replace('_', '-')}"
     kind = _typer_type(info.annotation)
+    is_place = ObjectPath in _leaves(info.annotation)
     if kind is bool:
         flag = f"{flag}/--no-{name.replace('_', '-')}"
     optional: Any = Union[kind, None]  # noqa: UP007  (a Literal has no |)
@@ -239,6 +250,7 @@ def _parameter(name: str, info: FieldInfo, panel: str) -> inspect.Parameter:
             show_envvar=bool(said.env),
             show_default=False,
             rich_help_panel=panel,
+            metavar="<path>" if is_place else None,
         ),
     ]
     return inspect.Parameter(
@@ -246,8 +258,16 @@ def _parameter(name: str, info: FieldInfo, panel: str) -> inspect.Parameter:
     )
 
 
+def _leaves(annotation: Any) -> set[Any]:
+    """Return the types that a union is made of."""
+    inner = get_args(annotation)
+    return {leaf for one in inner for leaf in _leaves(one)} if inner else {annotation}
+
+
 def _typer_type(annotation: Any) -> Any:
     """Return what typer should parse: the field's type without none; tuples and dicts as lists."""
+    if ObjectPath in _leaves(annotation):
+        return str  # a path would make one slash of the two in `s3://`
     if get_origin(annotation) in (types.UnionType, Union):
         annotation = next(item for item in get_args(annotation) if item is not type(None))
     if get_origin(annotation) in (tuple, dict):

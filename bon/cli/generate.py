@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from bon.cli.app import app, guarded
 from bon.cli.flags import Invocation, command
 from bon.config import GROUPS as COMMAND_GROUPS
@@ -42,11 +40,11 @@ def generate(call: Invocation) -> None:
         )
     refuse_idle_placement(call, "this command only samples")
     root = call.settings(RunSettings).pool or call.output or default_pool(call.source, None)
-    check_places(call.source, Path(root))
-    restore_pool(call, Path(root))
+    check_places(call.source, root)
+    restore_pool(call, root)
     if call.dry_run:
-        steps = making_steps(call, Path(root))
-        describe(call, Path(root), list(GROUPS), steps)
+        steps = making_steps(call, root)
+        describe(call, root, list(GROUPS), steps)
         return
     made = make_pool(call, root, with_scores=False)
     finish_pool(call, made, [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,6 +29,7 @@ def inspect(
 
     def body() -> None:
         from bon.errors import InputNotFoundError
+        from bon.object_store import place
         from bon.pipeline import inspection
         from bon.pool.pool import Pool
         from bon.pool.snapshot import unchanged
@@ -38,7 +38,7 @@ def inspect(
         from bon.sources.locate import refuse_undecodable
 
         refuse_undecodable(source)
-        path = Path(source)
+        path = place(source)
         if path.is_dir():
             with unchanged(Pool.open(path)):
                 facts = (

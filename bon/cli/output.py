@@ -11,6 +11,7 @@ from bon.cli.places import input_stem
 from bon.config import ExportSettings
 from bon.exports.formats import Format, Kind, choose_format
 from bon.exports.target import check_output
+from bon.object_store import Place
 
 __all__ = ["OutputPlan", "plan_output"]
 
@@ -19,13 +20,13 @@ __all__ = ["OutputPlan", "plan_output"]
 class OutputPlan:
     """A set to be written."""
 
-    path: Path
+    path: Place
     kind: Kind
     form: Format
     export: ExportSettings
 
     @property
-    def places(self) -> list[Path]:
+    def places(self) -> list[Place]:
         """Every place that it takes: its folder, or a file for each split."""
         return output_paths(self.path, self.form, self.export)
 

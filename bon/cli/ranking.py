@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from bon.cli.flags import Invocation
 from bon.config import RankingSettings, ScorerSettings
 from bon.errors import SettingsError
+from bon.object_store import Place
 from bon.pipeline.ranked import ScorersThere
 from bon.pipeline.recipes import Recipe, plan_recipe
 from bon.pool.layout import PoolLayout
@@ -34,7 +34,7 @@ def check_ranking(call: Invocation) -> None:
 def recipe_to_be(
     call: Invocation,
     scorers: Sequence[ScorerSettings],
-    root: Path | None = None,
+    root: Place | None = None,
     coming: Sequence[str] = (),
 ) -> Recipe:
     """Decide how the scorers of this run rank, before they do.

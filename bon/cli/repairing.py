@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 from bon.cli.console import note
@@ -18,10 +17,11 @@ from bon.config import (
     Settings,
 )
 from bon.errors import PoolCorruptError
+from bon.object_store import Place
 from bon.pipeline.given import GIVEN_SCORER, LABEL_SCORER
 from bon.pipeline.repair import Damage, restore_manifest, set_damaged_aside
 from bon.pool.layout import PoolLayout
-from bon.pool.lock import PoolLock
+from bon.pool.lock import pool_lock
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.protocols import PartDone
 
@@ -31,7 +31,7 @@ MADE_FROM_INPUT = (PROMPTS, CANDIDATES, *map(scores_kind, (GIVEN_SCORER, LABEL_S
 """What the commands that read an input make, besides the scores of their scorers."""
 
 
-def restore_pool(call: Invocation, root: Path) -> None:
+def restore_pool(call: Invocation, root: Place) -> None:
     """Put back the copy of a damaged `pool.json`, where `--repair` is given.
 
     Raises:
@@ -40,7 +40,7 @@ def restore_pool(call: Invocation, root: Path) -> None:
     layout = PoolLayout(root)
     if not call.settings(RunSettings).repair or call.dry_run or not layout.is_pool:
         return
-    with PoolLock(layout.lock):
+    with pool_lock(layout.lock):
         found = restore_manifest(layout)
     if found is not None:
         note(f"{found}; its copy was put back", quiet=call.quiet)

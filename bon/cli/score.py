@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bon.cli.app import app, guarded
@@ -17,6 +16,7 @@ from bon.config import (
     ScoreSettings,
     VerifySettings,
 )
+from bon.object_store import place
 
 if TYPE_CHECKING:
     from bon.cli.stages import Made
@@ -56,7 +56,7 @@ def score(call: Invocation) -> None:
     if call.given("ref_model") and not call.given("reward"):
         call = replace(call, flags={**call.flags, "reward": ()})  # the default is not wanted
     kind = source_kind(call)
-    root = Path(call.source) if kind == "pool" else call.settings(RunSettings).pool
+    root = place(call.source) if kind == "pool" else call.settings(RunSettings).pool
     root = root or default_pool(call.source, None)
     restore_pool(call, root)
     num_verified = call.settings(VerifySettings).verify or 0

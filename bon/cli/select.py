@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bon.cli.app import app, guarded
@@ -18,6 +17,7 @@ from bon.config import (
     SelectSettings,
     Settings,
 )
+from bon.object_store import Place, place
 
 if TYPE_CHECKING:
     from bon.pipeline.recipes import Recipe
@@ -68,7 +68,7 @@ def select(call: Invocation) -> None:
     check_ranking(call)
     call.refuse_for_strategy(_OWN_FLAGS, settings.strategy)
     output = plan_output(call, "responses", "best")
-    root = Path(call.source) if from_pool else call.settings(RunSettings).pool
+    root = place(call.source) if from_pool else call.settings(RunSettings).pool
     root = root or default_pool(call.source, output.path)
     check_apart(root, *output.places)
     if from_pool:
@@ -119,7 +119,7 @@ def _rewards(call: Invocation) -> tuple[str, ...]:
     return call.settings(ScoreSettings).specs
 
 
-def _recipe_to_be(call: Invocation, root: Path) -> Recipe:
+def _recipe_to_be(call: Invocation, root: Place) -> Recipe:
     """Decide before any engine work what will rank: the run's scorers, or those that are named."""
     from bon.cli.build import scorer_settings
     from bon.cli.idle_flags import refuse_idle_flags

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from bon.cli.build import generation_plan, given_plan, prompts_plan, scoring_plans
 from bon.cli.console import note
@@ -19,6 +18,7 @@ from bon.config import (
     ScorerSettings,
     ScoreSettings,
 )
+from bon.object_store import Place
 from bon.pipeline.accounting import count_reasons
 from bon.pipeline.given import existing_pool, import_responses
 from bon.pipeline.jobs import StageReport
@@ -53,7 +53,7 @@ class Made:
     """Parts that were damaged; none where nobody asked."""
 
 
-def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
+def make_pool(call: Invocation, root: Place, *, with_scores: bool) -> Made:
     """Read prompts, generate and score what is missing; a run that stopped goes on here."""
     inputs = call.settings(InputSettings)
     prompts = prompts_plan(call.source, inputs, call.settings(RunSettings).part_size)
@@ -80,7 +80,7 @@ def make_pool(call: Invocation, root: Path, *, with_scores: bool) -> Made:
         return _score(call, made, scorings, run)
 
 
-def score_pool(call: Invocation, root: Path) -> Made:
+def score_pool(call: Invocation, root: Place) -> Made:
     """Score what is missing in an existing pool."""
     scorings = _scorings(call)
     with pool_run(call, root) as run:
@@ -92,7 +92,7 @@ def score_pool(call: Invocation, root: Path) -> Made:
         return _score(call, made, scorings, run)
 
 
-def given_pool(call: Invocation, root: Path, *, group: bool, with_scores: bool) -> Made:
+def given_pool(call: Invocation, root: Place, *, group: bool, with_scores: bool) -> Made:
     """Import an input that has responses or pairs, and score what is missing."""
     refuse_idle_placement(call, "the input has responses: nothing is sampled")
     inputs, responses = call.settings(InputSettings), call.settings(ResponseSettings)

@@ -6,15 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from bon.cli.console import StageProgress, note
+from bon.cli.engines import make_engine
 from bon.cli.flags import Invocation
 from bon.cli.reasons import reasons_to
-from bon.cli.engines import make_engine
+from bon.object_store import Place
 from bon.pipeline.jobs import StageReport
 from bon.pool.layout import PoolLayout
-from bon.pool.lock import PoolLock
+from bon.pool.lock import pool_lock
 from bon.pool.run_log import RunLog
 from bon.protocols import Engine, Event, PartDone, Progress, Ready, Restarted
 
@@ -84,7 +84,7 @@ class PoolRun:
 
 
 @contextmanager
-def pool_run(call: Invocation, root: Path) -> Iterator[PoolRun]:
+def pool_run(call: Invocation, root: Place) -> Iterator[PoolRun]:
     """Hold a pool for writing while the block runs, and tell what is done to it.
 
     Raises:
@@ -92,7 +92,7 @@ def pool_run(call: Invocation, root: Path) -> Iterator[PoolRun]:
     """
     layout = PoolLayout(root)
     with (
-        PoolLock(layout.lock),
+        pool_lock(layout.lock),
         RunLog(layout.run_log) as log,
         StageProgress(quiet=call.quiet) as progress,
         reasons_to(lambda text: log.write("reason", text=text)),

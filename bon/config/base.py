@@ -6,14 +6,24 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
+from bon.object_store import ObjectPath, place
 
 __all__ = [
     "Flag",
+    "PlaceSetting",
     "Settings",
     "bad_values",
     "number_as_text",
@@ -29,6 +39,23 @@ class Flag:
 
     short: str = ""
     env: str = ""
+
+
+def _as_place(value: Any) -> Any:
+    try:
+        return place(value) if isinstance(value, str) else value
+    except SettingsError as error:
+        raise ValueError(
+            "; ".join(filter(None, [error.what, error.why, error.next_step]))
+        ) from None
+
+
+PlaceSetting: TypeAlias = Annotated[
+    Path | ObjectPath,
+    BeforeValidator(_as_place),
+    PlainSerializer(str, return_type=str, when_used="json"),
+]
+"""A place to write to: a path, or an address on an object store."""
 
 
 class Settings(BaseModel):

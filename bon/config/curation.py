@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from bon.config.base import Settings, number_as_text
+from bon.config.base import PlaceSetting, Settings, number_as_text
 
 __all__ = [
     "ExportSettings",
@@ -176,7 +175,7 @@ class FilterCommandSettings(Settings):
     diversity: float | None = Field(default=None, gt=0.0, le=1.0)
     """Short for --filter diversity:threshold=…: best first, drop what is this similar to a kept
     row."""
-    dropped: Path | None = None
+    dropped: PlaceSetting | None = None
     """File to write what was filtered out to, each row with its filter and reason."""
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from bon.config.base import Flag, Settings, number_as_text
+from bon.config.base import Flag, PlaceSetting, Settings, number_as_text
 from bon.redaction import holds_secret
 
 __all__ = [
@@ -263,8 +263,9 @@ class RunSettings(Settings):
     )
     """Where its models run: with other values a pool goes on as it is."""
 
-    pool: Path | None = None
-    """Folder of the pool; by default beside the output, named after the input."""
+    pool: PlaceSetting | None = None
+    """Folder of the pool, or s3://BUCKET/NAME (gs://, …); by default beside the output, named after
+    the input."""
     part_size: int | None = Field(default=None, ge=1)
     """Input rows in one part: what is committed, and redone after a fault, at once; by default
     128, or what the pool has."""
@@ -281,8 +282,8 @@ class RunSettings(Settings):
     gpus_per_worker: int | None = Field(default=None, ge=0)
     """GPUs of each worker; by default 1 where there are any, or --tensor-parallel-size."""
     cpus_per_worker: int | None = Field(default=None, ge=1)
-    """Cores of each worker, and threads of its model; by default an even share of this machine, on a
-    Ray cluster 1."""
+    """Cores of each worker, and threads of its model; by default an even share of this machine, or
+    on a Ray cluster 1."""
     repair: bool = False
     """Check every file of the pool first, move damaged ones to its .bon/damaged, and make exactly
     these parts again."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from bon.errors import OutputError
+from bon.object_store import Place
 
 __all__ = ["DATASET_INFO", "dataset_info_text", "read_dataset_info"]
 
 DATASET_INFO = "dataset_info.json"
 
 
-def read_dataset_info(folder: Path) -> dict[str, Any]:
+def read_dataset_info(folder: Place) -> dict[str, Any]:
     """Return the entries of a folder's index, empty where there is none.
 
     Raises:
@@ -40,7 +40,7 @@ def dataset_info_text(
     return json.dumps({**entries, **added}, indent=2, ensure_ascii=False) + "\n"
 
 
-def _unusable(path: Path, why: str) -> OutputError:
+def _unusable(path: Place, why: str) -> OutputError:
     return OutputError(
         f"cannot add an entry to {path.name}",
         where=str(path),

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from bon.durable import PARQUET_OPTIONS
 from bon.exports.features import with_features
+from bon.object_store import Place
 
 __all__ = ["SUFFIXES", "RowFile", "open_rows", "suffix_of"]
 
@@ -29,7 +30,7 @@ _FORMULA = "^(?:[\t\r]|[\\s\u00a0\ufeff]*[=+@\uff1d\uff0b\uff0d\uff20-])"
 _NUMBER = r"^\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*$"
 
 
-def suffix_of(path: Path) -> str | None:
+def suffix_of(path: Place) -> str | None:
     """Return which of `SUFFIXES` the path ends in, longest first."""
     return next((s for s in sorted(SUFFIXES, key=len)[::-1] if path.name.endswith(s)), None)
 

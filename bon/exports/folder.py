@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from bon.durable import replace_file, sync
 from bon.errors import BonError, OutputError
 from bon.exports.staging import hold, new_staging, staging_folders
+from bon.object_store import Place
 from bon.system_faults import advice, reason
 
 __all__ = ["MARKER", "read_marker", "staged_folder"]
@@ -82,7 +83,7 @@ def staged_folder(folder: Path) -> Iterator[Path]:
                 path.rmdir()
 
 
-def read_marker(folder: Path) -> list[str] | None:
+def read_marker(folder: Place) -> list[str] | None:
     """Return the names that an earlier export made in a folder, none where there was no export."""
     said = _marker(folder)
     return _names(said["made"]) if "made" in said else None
@@ -153,7 +154,7 @@ def _names(said: Any) -> list[str]:
     return [n for n in names if isinstance(n, str) and n == Path(n).name and n not in ("", "..")]
 
 
-def _marker(folder: Path) -> dict[str, Any]:
+def _marker(folder: Place) -> dict[str, Any]:
     try:
         said = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

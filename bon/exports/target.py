@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bon.exports.dataset_info import read_dataset_info
 from bon.exports.files import SUFFIXES, suffix_of
 from bon.exports.folder import MARKER, read_marker
 from bon.exports.formats import Format
+from bon.object_store import ObjectPath, Place, place
 
 __all__ = ["Target", "check_output", "real_file", "target_of"]
 
@@ -25,7 +27,7 @@ _HARMLESS = frozenset({".git", ".gitattributes", ".huggingface", ".cache"})
 class Target:
     """Where the rows of each split go."""
 
-    path: Path
+    path: Place
     is_folder: bool
     suffix: str
     has_split_folders: bool
@@ -37,13 +39,13 @@ class Target:
         name = self.path.absolute().name
         return name if self.is_folder else name.removesuffix(self.suffix)
 
-    def file(self, split: str, splits: Sequence[str]) -> Path:
+    def file(self, split: str, splits: Sequence[str]) -> Place:
         """Return the single file of a split: the first has the name that was asked for."""
         if split == splits[0]:
             return self.path
         return self.path.with_name(f"{self.name}.{split}{self.suffix}")
 
-    def places(self, splits: Sequence[str]) -> list[Path]:
+    def places(self, splits: Sequence[str]) -> list[Place]:
         """Return every place that a set takes: its folder, or a file for each split."""
         return [self.path] if self.is_folder else [self.file(split, splits) for split in splits]
 
@@ -56,13 +58,13 @@ class Target:
         return self.name if split == splits[0] else f"{self.name}_{split}"
 
 
-def target_of(output: Path | str, format: Format) -> Target:
+def target_of(output: Place | str, format: Format) -> Target:
     """Return what the output is: an existing folder, a trailing slash and no suffix mean a folder.
 
     Raises:
         SettingsError: a file type that is unknown, or that the trainer does not read.
     """
-    path = Path(output)
+    path = place(output)
     is_folder = path.is_dir() or str(output).endswith("/") or not path.suffix
     if is_folder:
         return Target(path, True, format.suffixes[0], format.entry is not None)
@@ -84,7 +86,7 @@ def target_of(output: Path | str, format: Format) -> Target:
     return Target(path, False, suffix, False)
 
 
-def check_output(output: Path | str, format: Format, splits: Sequence[str] = ("train",)) -> None:
+def check_output(output: Place | str, format: Format, splits: Sequence[str] = ("train",)) -> None:
     """Find before any engine work what would stop the writing.
 
     Raises:
@@ -102,7 +104,7 @@ def check_output(output: Path | str, format: Format, splits: Sequence[str] = ("t
         read_dataset_info(target.path.absolute().parent)
 
 
-def real_file(path: Path) -> Path:
+def real_file(path: Place) -> Place:
     """Return a path, or the file that it leads to as a symbolic link, which need not be there.
 
     Raises:
@@ -119,7 +121,7 @@ def real_file(path: Path) -> Path:
         ) from error
 
 
-def _check_kind(path: Path, target: Target) -> None:
+def _check_kind(path: Place, target: Target) -> None:
     if path.is_dir() and not target.is_folder:
         raise OutputError(
             f"{path.name} is a folder, not a file",
@@ -135,7 +137,10 @@ def _check_kind(path: Path, target: Target) -> None:
         )
 
 
-def _check_parent(parent: Path, path: Path, format: Format) -> None:
+def _check_parent(parent: Place, path: Place, format: Format) -> None:
+    if not isinstance(parent, Path):
+        _check_bucket(parent)
+        return
     while not parent.exists():
         parent = parent.absolute().parent
     if not parent.is_dir():
@@ -154,7 +159,12 @@ def _check_parent(parent: Path, path: Path, format: Format) -> None:
         )
 
 
-def _check_folder(folder: Path, wanted: set[str]) -> None:
+def _check_bucket(folder: ObjectPath) -> None:
+    with suppress(FileNotFoundError):
+        next(iter(folder.iterdir()), None)  # whether the store lets it be listed
+
+
+def _check_folder(folder: Place, wanted: set[str]) -> None:
     made = read_marker(folder)
     names = {path.name for path in folder.iterdir()}
     if made is None:

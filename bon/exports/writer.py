@@ -14,10 +14,11 @@ from bon.durable import replace_file, sync
 from bon.exports.card import CardFacts, Written, render_card
 from bon.exports.dataset_info import DATASET_INFO, dataset_info_text, read_dataset_info
 from bon.exports.files import RowFile, open_rows
-from bon.exports.folder import staged_folder
 from bon.exports.formats import Format, Kind
 from bon.exports.streams import SplitStream
 from bon.exports.target import check_output, real_file, target_of
+from bon.exports.upload import replaced_folder
+from bon.object_store import Place
 
 __all__ = ["DatasetWriter"]
 
@@ -38,7 +39,7 @@ class DatasetWriter:
 
     def __init__(
         self,
-        output: Path | str,
+        output: Place | str,
         *,
         schema: pa.Schema,
         kind: Kind,
@@ -53,7 +54,7 @@ class DatasetWriter:
         name, empty = self._target.name, self._native.empty_table()
         self.schema: pa.Schema = format.convert(empty, kind, name=name).schema
         """Of the rows that are written."""
-        self.files: list[Path] = []
+        self.files: list[Place] = []
         """Every file that was written; empty until the block has ended well."""
         self._shard_bytes = shard_bytes
         self._facts: CardFacts | None = None
@@ -148,7 +149,7 @@ class DatasetWriter:
     @contextmanager
     def _folder(self) -> Iterator[None]:
         target = self._target
-        with staged_folder(target.path) as staging:
+        with replaced_folder(target.path) as staging:
             for split in self._splits:
                 (staging / target.subfolder(split)).mkdir(exist_ok=True)
 

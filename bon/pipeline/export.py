@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ from bon.config import ExportSettings
 from bon.exports.card import CardFacts
 from bon.exports.formats import Format, Kind
 from bon.exports.writer import DatasetWriter
+from bon.object_store import Place
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.splits import in_test, without_last
 
@@ -24,7 +24,7 @@ __all__ = ["NativeSet", "Written", "staged_set", "write_set"]
 class Written:
     """What was written."""
 
-    files: list[Path] = field(default_factory=list)
+    files: list[Place] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     """Rows by split, as the trainer counts them."""
     merged: dict[str, int] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class NativeSet:
 
 @contextmanager
 def staged_set(
-    rows: NativeSet, output: Path, format: Format, settings: ExportSettings, *, seed: int
+    rows: NativeSet, output: Place, format: Format, settings: ExportSettings, *, seed: int
 ) -> Iterator[Written]:
     """Write native rows beside `output`; they appear there when the block ends without an error.
 
@@ -83,7 +83,7 @@ def staged_set(
 
 
 def write_set(
-    rows: NativeSet, output: Path, format: Format, settings: ExportSettings, *, seed: int
+    rows: NativeSet, output: Place, format: Format, settings: ExportSettings, *, seed: int
 ) -> Written:
     """Write native rows to `output`, as `staged_set` does; return what was written.
 

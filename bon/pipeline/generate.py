@@ -8,12 +8,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from bon.errors import AccountingError, PoolCorruptError
+from bon.object_store import Place
 from bon.pipeline.accounting import count_reasons
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
 from bon.protocols import (
@@ -82,7 +82,7 @@ class _Source:
 class GenerateParts:
     """`PartWork` that samples candidates; one stream of requests runs across all parts."""
 
-    pool_root: Path
+    pool_root: Place
     generator: Generator
     num_candidates: int
     run_seed: int

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bon.durable import local_stand_in, remove_tree
 from bon.errors import SettingsMismatchError
+from bon.object_store import Place
 from bon.pipeline.given_changes import grew, refuse_other
 from bon.pipeline.given_parts import (
     GIVEN_SCORER,
@@ -43,7 +44,7 @@ _GATHERED = "gathered"
 """Key in `pool.json`'s input of pools whose prompts' rows stood apart."""
 
 
-def import_responses(root: Path, plan: GivenPlan) -> Pool:
+def import_responses(root: Place, plan: GivenPlan) -> Pool:
     """Write the pool of an input with responses, or find it complete; the caller holds its lock.
 
     Where the responses to a prompt turn out to stand apart, the import begins again and gathers
@@ -120,7 +121,7 @@ def _gather_as_before(pool: Pool, plan: GivenPlan) -> None:
 
 
 def _beside(pool: Pool) -> Path:
-    return pool.layout.staging.parent / "gathered"
+    return local_stand_in(pool.layout.staging.parent / "gathered")
 
 
 def refuse_other_responses(pool: Pool, plan: GivenPlan) -> None:
@@ -149,7 +150,7 @@ def has_paid_scores(pool: Pool) -> bool:
     return bool(_paid_scorers(pool))
 
 
-def existing_pool(root: Path, plan: GivenPlan) -> Pool | None:
+def existing_pool(root: Place, plan: GivenPlan) -> Pool | None:
     """Open the pool that is there, if this input may be its own.
 
     Raises:
@@ -174,7 +175,7 @@ def existing_pool(root: Path, plan: GivenPlan) -> Pool | None:
     return pool
 
 
-def _start(root: Path, plan: GivenPlan) -> Pool:
+def _start(root: Place, plan: GivenPlan) -> Pool:
     layout = PoolLayout(root)
     refuse_foreign(root)
     new = Manifest(
@@ -184,10 +185,10 @@ def _start(root: Path, plan: GivenPlan) -> Pool:
     )
     # Scores go while the manifest still tells a rule's from paid ones, the rest once it no longer
     # says how many rows are there.
-    shutil.rmtree(root / "scores", ignore_errors=True)
+    remove_tree(root / "scores")
     pool = Pool(layout, new).save(new)
     for name in (PROMPTS, CANDIDATES, "drops"):
-        shutil.rmtree(root / name, ignore_errors=True)
+        remove_tree(root / name)
     return pool
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bon.errors import InputError, first_line
+from bon.object_store import Place, arrow_source
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.records import Drop, Prompt
 from bon.system_faults import refuse_system_fault
@@ -20,7 +20,7 @@ __all__ = ["file_facts", "pool_facts", "prompt_facts"]
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def pool_facts(root: Path) -> dict[str, Any]:
+def pool_facts(root: Place) -> dict[str, Any]:
     """Return a pool's settings, parts, rows, drops and reward quantiles."""
     pool = Pool.open(root)
     names = pool.layout.scorer_names()
@@ -45,7 +45,7 @@ def pool_facts(root: Path) -> dict[str, Any]:
     }
 
 
-def prompt_facts(root: Path, prompt_id: str) -> dict[str, Any]:
+def prompt_facts(root: Place, prompt_id: str) -> dict[str, Any]:
     """Return one prompt with the candidates and scores it has so far, and what was dropped.
 
     Candidates are best first by the first scorer, those without its score last.
@@ -73,14 +73,14 @@ def prompt_facts(root: Path, prompt_id: str) -> dict[str, Any]:
     )
 
 
-def file_facts(path: Path, num_rows: int) -> dict[str, Any]:
+def file_facts(path: Place, num_rows: int) -> dict[str, Any]:
     """Return a Parquet file's columns, size and first rows.
 
     Raises:
         InputError: it is not a Parquet file.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(arrow_source(path), page_checksum_verification=True) as file:
             first = next(file.iter_batches(max(1, num_rows)), None) if num_rows else None
             rewards = (
                 file.read(["reward"]).column("reward").to_pylist()

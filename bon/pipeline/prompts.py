@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 
+from bon.object_store import Place
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.passthrough import PassThrough
 from bon.pipeline.plans import PromptsPlan
@@ -21,7 +21,7 @@ __all__ = ["PromptSet", "prompts_pool"]
 _PART_SIZE = 8192
 
 
-def prompts_pool(root: Path, plan: PromptsPlan) -> Pool:
+def prompts_pool(root: Place, plan: PromptsPlan) -> Pool:
     """Read prompts into a pool of their own, without candidates.
 
     Raises:

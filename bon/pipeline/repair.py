@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from bon.errors import (
     PoolNotFoundError,
     SystemFaultError,
 )
+from bon.object_store import Place, inside
 from bon.pool.files import check_whole
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest, read_manifest
@@ -140,7 +140,7 @@ def _compare_with_candidates(pool: Pool, part: int) -> Damage | None:
     except PoolCorruptError as error:
         if error.why == made_of_other(PROMPTS):
             why = "they are others than those that were read"
-            return Damage(PROMPTS, part, str(path.relative_to(pool.layout.root)), why)
+            return Damage(PROMPTS, part, str(inside(path, pool.layout.root)), why)
     except SystemFaultError:
         return None  # it is told of the candidates themselves
     return None
@@ -148,6 +148,7 @@ def _compare_with_candidates(pool: Pool, part: int) -> Damage | None:
 
 def _examine(pool: Pool, kind: str, part: int) -> Damage | None:
     path, dropped = pool.layout.part(kind, part), pool.layout.drops(kind, part)
+    places = {str(one): one for one in (path, dropped)}
     try:
         check_whole(path)
         if dropped.exists():
@@ -155,15 +156,15 @@ def _examine(pool: Pool, kind: str, part: int) -> Damage | None:
         pool.drops(kind, part)
         _check_keys(pool, kind, part, pool.read(kind, part))
     except PoolCorruptError as error:
-        file = Path(error.where)
-        if file in (path, dropped):
-            return Damage(kind, part, str(file.relative_to(pool.layout.root)), error.why)
+        file = places.get(error.where)
+        if file is not None:
+            return Damage(kind, part, str(inside(file, pool.layout.root)), error.why)
         # what it was made of is damaged, and listed already
     except SystemFaultError as error:
-        file = Path(error.where)
-        if not _is_bad_sector(pool.layout, error) or file not in (path, dropped):
+        file = places.get(error.where)
+        if not _is_bad_sector(pool.layout, error) or file is None:
             raise
-        return Damage(kind, part, str(file.relative_to(pool.layout.root)), error.why)
+        return Damage(kind, part, str(inside(file, pool.layout.root)), error.why)
     return None
 
 
@@ -211,21 +212,21 @@ def _move(layout: PoolLayout, damage: Damage) -> Damage:
     }
     # where the dropped rows are gone, it is the part that was moved
     first = moved.get(layout.root / damage.file) or moved[layout.part(damage.kind, damage.part)]
-    return Damage(
-        damage.kind, damage.part, damage.file, damage.why, str(first.relative_to(layout.root))
-    )
+    moved_to = str(inside(first, layout.root))
+    return Damage(damage.kind, damage.part, damage.file, damage.why, moved_to)
 
 
-def _set_aside(layout: PoolLayout, path: Path) -> Path:
+def _set_aside(layout: PoolLayout, path: Place) -> Place:
     """Move a file into `.bon/damaged`, beside those of earlier repairs."""
-    target = layout.damaged / path.relative_to(layout.root)
+    target = layout.damaged / inside(path, layout.root)
     number = 1
     while target.exists():
         number += 1
         target = target.with_name(f"{path.name}.{number}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        return path.rename(target)
+        path.rename(target)  # type: ignore[arg-type]  # both lie in the same pool
+        return target
     except OSError as error:
         raise OutputError(
             "a damaged file cannot be moved",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from bon.config import GenerateSettings, InputSettings, ScorerSettings
+from bon.durable import remove_tree
 from bon.errors import PoolError, PoolIncompleteError, SettingsMismatchError
+from bon.object_store import Place
 from bon.pipeline.generate import GenerateParts
 from bon.pipeline.ingest import ingest
 from bon.pipeline.jobs import Job, Observer, StageReport, run_alone, run_side_by_side
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 DEFAULT_PART_SIZE = 128
 
 
-def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> Pool:
+def open_pool(root: Place, prompts: PromptsPlan, generation: GenerationPlan) -> Pool:
     """Open the pool for writing, or start one; the caller holds its lock.
 
     As long as it has neither candidates nor scores nothing has been paid for, and it is started
@@ -52,7 +52,7 @@ def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> P
         return pool
     _log.info("starting %s: it has neither candidates nor scores", root)
     for name in (PROMPTS, "drops", "scores"):
-        shutil.rmtree(root / name, ignore_errors=True)
+        remove_tree(root / name)
     new = Manifest(
         part_size=prompts.part_size or DEFAULT_PART_SIZE,
         input={"settings": prompts.fingerprint},
@@ -61,7 +61,7 @@ def open_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan) -> P
     return Pool(layout, new).save(new)
 
 
-def begun_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan | None) -> Pool | None:
+def begun_pool(root: Place, prompts: PromptsPlan, generation: GenerationPlan | None) -> Pool | None:
     """Return the pool that a run with these settings would go on with, none where it would start.
 
     Nothing is written. Without `generation` only the settings of the input are compared.
@@ -86,7 +86,7 @@ def begun_pool(root: Path, prompts: PromptsPlan, generation: GenerationPlan | No
     return Pool(layout, manifest)
 
 
-def refuse_foreign(root: Path) -> None:
+def refuse_foreign(root: Place) -> None:
     """Refuse a folder that holds something else, before anything is written to it.
 
     Raises:

@@ -6,10 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pyarrow as pa
 
+from bon.object_store import Place
 from bon.pipeline.accounting import count_reasons
 from bon.pipeline.groups import candidate_groups, group_columns, score_within
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
@@ -27,7 +27,7 @@ class ScoreParts:
     and a redone part has the same bits.
     """
 
-    pool_root: Path
+    pool_root: Place
     scorer: Scorer
     name: str
     reads_candidates: bool = False

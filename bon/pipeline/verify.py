@@ -9,12 +9,12 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bon.object_store import Place
 from bon.pipeline.groups import candidate_groups, group_columns, score_within
 from bon.pipeline.jobs import Observer
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
@@ -71,7 +71,7 @@ class VerifyReport:
 class VerifyScores:
     """`PartWork` that scores candidates again; it writes nothing."""
 
-    pool_root: Path
+    pool_root: Place
     reference: Scorer
     name: str
     chosen: Mapping[int, tuple[int, ...]]

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from bon.durable import PARQUET_OPTIONS, replace_file
 from bon.errors import PoolCorruptError, first_line
+from bon.object_store import Place, is_local
 from bon.records import YOUNGER_COLUMNS
 from bon.system_faults import refuse_system_fault
 
@@ -40,7 +41,7 @@ _CHUNK_BYTES = 1 << 22
 
 
 def write_table(
-    table: pa.Table, final: Path, staging: Path, metadata: dict[str, str] | None = None
+    table: pa.Table, final: Place, staging: Place, metadata: dict[str, str] | None = None
 ) -> None:
     """Write one Parquet file durably; `metadata` goes into its footer."""
     said = {**(table.schema.metadata or {}), **(metadata or {}), SEALED.decode(): "1"}
@@ -49,7 +50,7 @@ def write_table(
         _seal(path)
 
 
-def read_footer(path: Path) -> pq.FileMetaData:
+def read_footer(path: Place) -> pq.FileMetaData:
     """Read a file's footer and verify its checksum.
 
     Raises:
@@ -68,7 +69,7 @@ def read_footer(path: Path) -> pq.FileMetaData:
         ) from error
 
 
-def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+def read_table(path: Place, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Read one Parquet file back and verify its footer, its page checksums and its schema.
 
     Columns that are younger than the file are null.
@@ -79,15 +80,10 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
     """
     try:
         with path.open("rb") as content:
-            _, record = _split(content)
-        # pq.read_table makes a dataset of the file first, which takes longer than a part's reading.
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            _refuse_unsealed(file.metadata, record)
-            younger = _younger(file.schema_arrow.names, schema)
-            table = file.read(None if columns is None else [c for c in columns if c not in younger])
-            for name in younger:
-                nulls = pa.nulls(file.metadata.num_rows, schema.field(name).type)
-                table = table.append_column(schema.field(name), nulls)
+            tail, record = _split(content)
+            with _parquet_file(path, content, tail) as file:
+                _refuse_unsealed(file.metadata, record)
+                table = _read_columns(file, schema, columns)
         expected = schema if columns is None else pa.schema([schema.field(c) for c in columns])
         table = table if columns is None else table.select(columns)
         if not table.schema.equals(expected):
@@ -101,7 +97,7 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
     return table
 
 
-def check_whole(path: Path) -> None:
+def check_whole(path: Place) -> None:
     """Verify every byte of a file; older ones have no checksum for that, only those of pages.
 
     Raises:
@@ -131,7 +127,7 @@ def _seal(path: Path) -> None:
     """Put the record between a new file's pages and its footer."""
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        tail = _tail(file, size)
+        tail, _ = _tail(file, size)
         end = size - len(tail)
         file.seek(0)
         checksum = 0
@@ -141,8 +137,27 @@ def _seal(path: Path) -> None:
         file.write(_RECORD.pack(_MARK, checksum, zlib.crc32(tail)) + tail)
 
 
-def _tail(file: BinaryIO, size: int) -> bytes:
-    """Return the footer, its length and the magic number behind it."""
+def _parquet_file(path: Place, content: BinaryIO, tail: bytes) -> pq.ParquetFile:
+    # pq.read_table makes a dataset of the file first, which takes longer than a part's reading.
+    if is_local(path):
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    # each reading is a request: the footer is here already, and columns are fetched together
+    return pq.ParquetFile(
+        content, metadata=_parsed(tail), page_checksum_verification=True, pre_buffer=True
+    )
+
+
+def _read_columns(file: pq.ParquetFile, schema: pa.Schema, columns: list[str] | None) -> pa.Table:
+    younger = _younger(file.schema_arrow.names, schema)
+    table = file.read(None if columns is None else [c for c in columns if c not in younger])
+    for name in younger:
+        nulls = pa.nulls(file.metadata.num_rows, schema.field(name).type)
+        table = table.append_column(schema.field(name), nulls)
+    return table
+
+
+def _tail(file: BinaryIO, size: int) -> tuple[bytes, bytes]:
+    """Return the footer, its length and the magic number behind it; and what the record may be."""
     if size < _END.size:
         raise ValueError(f"it has only {size} bytes")
     file.seek(max(0, size - _TAIL_BYTES))
@@ -151,20 +166,20 @@ def _tail(file: BinaryIO, size: int) -> bytes:
     length = num_bytes + _END.size
     if magic != b"PAR1" or length > size:
         raise ValueError("it does not end as a Parquet file does")
-    if length > len(end):
-        file.seek(size - length)
+    wanted = min(size, length + _RECORD.size)
+    if wanted > len(end):
+        file.seek(size - wanted)
         end = file.read()
-    return end[-length:]
+    return end[-length:], end[-wanted:-length]
 
 
 def _split(file: BinaryIO) -> tuple[bytes, tuple[int, int] | None]:
     """Return a file's tail, verified, and where its pages end with their checksum, if known."""
     size = file.seek(0, os.SEEK_END)
-    tail = _tail(file, size)
-    end = size - len(tail) - _RECORD.size
-    if end >= 0:
-        file.seek(end)
-        mark, of_pages, of_tail = _RECORD.unpack(file.read(_RECORD.size))
+    tail, before = _tail(file, size)
+    if len(before) == _RECORD.size:
+        end = size - len(tail) - _RECORD.size
+        mark, of_pages, of_tail = _RECORD.unpack(before)
         if mark == _MARK:
             if zlib.crc32(tail) != of_tail:
                 raise ValueError("the checksum of its footer does not fit")
@@ -172,12 +187,16 @@ def _split(file: BinaryIO) -> tuple[bytes, tuple[int, int] | None]:
     return tail, None
 
 
-def _verified_footer(path: Path) -> pq.FileMetaData:
+def _verified_footer(path: Place) -> pq.FileMetaData:
     with path.open("rb") as file:
         tail, record = _split(file)
-    footer = pq.read_metadata(pa.BufferReader(b"PAR1" + tail))
+    footer = _parsed(tail)
     _refuse_unsealed(footer, record)
     return footer
+
+
+def _parsed(tail: bytes) -> pq.FileMetaData:
+    return pq.read_metadata(pa.BufferReader(b"PAR1" + tail))
 
 
 def _refuse_unsealed(footer: pq.FileMetaData, record: tuple[int, int] | None) -> None:

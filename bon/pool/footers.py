@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
+from bon.object_store import Place
 from bon.pool.files import read_footer
 
 __all__ = ["Footer", "Footers"]
@@ -33,7 +33,7 @@ class Footers:
         """Send none to another process: it reads those of the files that it reads."""
         return Footers, ()
 
-    def read(self, path: Path) -> Footer:
+    def read(self, path: Place) -> Footer:
         """Return a file's footer.
 
         Raises:
@@ -47,7 +47,7 @@ class Footers:
         return known[1]
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
+def _stamp(path: Place) -> tuple[int, ...] | None:
     """Tell one state of a file from another; none where there is no such file."""
     try:
         found = path.stat()
@@ -56,7 +56,7 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
     return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
-def _read(path: Path) -> Footer:
+def _read(path: Place) -> Footer:
     footer = read_footer(path)
     num_bytes = sum(footer.row_group(n).total_byte_size for n in range(footer.num_row_groups))
     said = {name: text for name, text in (footer.metadata or {}).items() if name != _ARROW_SCHEMA}

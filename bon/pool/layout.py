@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from bon.durable import local_stand_in
+from bon.object_store import Place
+
 __all__ = ["PoolLayout"]
 
 _PART = re.compile(r"part-(\d{5,})\.parquet")
@@ -15,20 +18,20 @@ _PART = re.compile(r"part-(\d{5,})\.parquet")
 class PoolLayout:
     """Paths inside one pool. `kind` is `prompts`, `candidates` or `scores/NAME`."""
 
-    root: Path
+    root: Place
 
     @property
-    def manifest(self) -> Path:
+    def manifest(self) -> Place:
         """`pool.json`."""
         return self.root / "pool.json"
 
     @property
-    def manifest_copy(self) -> Path:
+    def manifest_copy(self) -> Place:
         """A second `pool.json`, for the day on which the first one is damaged."""
         return self.root / ".bon" / "pool.json"
 
     @property
-    def damaged(self) -> Path:
+    def damaged(self) -> Place:
         """Where `--repair` moves files that cannot be used."""
         return self.root / ".bon" / "damaged"
 
@@ -38,44 +41,47 @@ class PoolLayout:
         return self.manifest.is_file() or self.manifest_copy.is_file()
 
     @property
-    def staging(self) -> Path:
+    def staging(self) -> Place:
         """Files that are being written; nothing outside this folder is ever half-written."""
         return self.root / ".bon" / "staging"
 
     @property
-    def lock(self) -> Path:
+    def lock(self) -> Place:
         """The lock that names the one writer."""
         return self.root / ".bon" / "lock"
 
     @property
     def log(self) -> Path:
-        """What the model's process printed."""
-        return self.root / ".bon" / "worker.log"
+        """What the model's process printed; of a pool on an object store, on this machine."""
+        return local_stand_in(self.root / ".bon" / "worker.log")
 
     @property
-    def run_log(self) -> Path:
+    def run_log(self) -> Place:
         """What runs did to the pool, as JSON lines."""
         return self.root / ".bon" / "run.log"
 
-    def part(self, kind: str, number: int) -> Path:
+    def part(self, kind: str, number: int) -> Place:
         """Return the path of one part's file."""
-        # One string, not three joins: reading a large pool asks for a hundred thousand paths.
-        return Path(f"{self.root}/{kind}/part-{number:05d}.parquet")
+        # One join, not three: reading a large pool asks for a hundred thousand paths.
+        return self.root / f"{kind}/part-{number:05d}.parquet"
 
-    def drops(self, kind: str, number: int) -> Path:
+    def drops(self, kind: str, number: int) -> Place:
         """Return the path of the rows that were dropped while one part was made."""
-        return Path(f"{self.root}/drops/{kind}/part-{number:05d}.parquet")
+        return self.root / f"drops/{kind}/part-{number:05d}.parquet"
 
     def numbers(self, kind: str) -> list[int]:
         """List the parts of a kind that exist, in order; they exist, so they are complete."""
-        folder = self.root / kind
-        if not folder.is_dir():
-            return []
-        found = (_PART.fullmatch(path.name) for path in folder.iterdir())
+        found = map(_PART.fullmatch, _names_in(self.root / kind))
         return sorted(int(match[1]) for match in found if match)
 
     def scorer_names(self) -> list[str]:
         """List the scorers that have at least one part."""
-        folder = self.root / "scores"
-        found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        found = sorted(_names_in(self.root / "scores"))
         return [name for name in found if self.numbers(f"scores/{name}")]
+
+
+def _names_in(folder: Place) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -7,22 +7,30 @@ import fcntl
 import json
 import os
 import shutil
-import socket
-import sys
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from bon.errors import OutputError, PoolLockedError
+from bon.object_store import ObjectPath, Place
+from bon.pool.holders import is_of_here, locked, myself
 from bon.pool.links import refuse_links
-from bon.redaction import redacted_command
+from bon.pool.object_lock import ObjectLock, holder_of
 from bon.system_faults import advice, reason
 
-__all__ = ["PoolLock", "refuse_held", "refuse_unwritable"]
+__all__ = ["PoolLock", "pool_lock", "refuse_held", "refuse_unwritable"]
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
-_COMMAND_CHARACTERS = 500
 _NUM_TRIES, _RETRY_S = 3, 0.03
+
+
+def pool_lock(path: Place) -> AbstractContextManager[object]:
+    """Return what holds a pool for writing, on a disk or on an object store.
+
+    Raises:
+        PoolLockedError: another run holds it; the message names process, machine and command.
+    """
+    return ObjectLock(path) if isinstance(path, ObjectPath) else PoolLock(path)
 
 
 class PoolLock:
@@ -72,11 +80,11 @@ class PoolLock:
         try:
             _lock(descriptor)
         except BlockingIOError:
-            raise _locked(self.path, holder) from None
-        if not _is_of_here(holder):
-            raise _locked(self.path, holder)
+            raise locked(self.path, holder) from None
+        if not is_of_here(holder):
+            raise locked(self.path, holder)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(_myself()).encode(), 0)
+        os.pwrite(descriptor, json.dumps(myself()).encode(), 0)
 
     def __exit__(self, *_: object) -> None:
         if self._descriptor is not None:
@@ -85,13 +93,18 @@ class PoolLock:
             self._descriptor = None
 
 
-def refuse_held(path: Path) -> None:
+def refuse_held(path: Place) -> None:
     """Look whether another run holds a lock; it is not taken.
 
     Raises:
         PoolLockedError: as `PoolLock`.
         OutputError: the lock cannot be read.
     """
+    if isinstance(path, ObjectPath):
+        found = holder_of(path)
+        if found is not None:
+            raise locked(path, found.said, found.path)
+        return
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -102,13 +115,13 @@ def refuse_held(path: Path) -> None:
         holder = _read_holder(descriptor)
         if not holder:
             return  # given back in order
-        if not _is_of_here(holder):
-            raise _locked(path, holder)
+        if not is_of_here(holder):
+            raise locked(path, holder)
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # a dead holder has let go of it
     except PoolLockedError:
         raise
     except BlockingIOError:
-        raise _locked(path, holder) from None
+        raise locked(path, holder) from None
     finally:
         os.close(descriptor)
 
@@ -133,27 +146,14 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _is_of_here(holder: dict[str, str]) -> bool:
-    return holder.get("host", socket.gethostname()) == socket.gethostname()
-
-
-def _locked(path: Path, holder: dict[str, str]) -> PoolLockedError:
-    said = {"pid": "?", "host": "?", "command": "?", **holder}
-    gone = f"; if that machine is gone, delete {path}"
-    return PoolLockedError(
-        "another run is writing to this pool",
-        where=str(path.parent.parent),
-        why="held by process {pid} on {host}: {command}".format_map(said),
-        next_step="wait for it, or stop it" + ("" if _is_of_here(holder) else gone),
-    )
-
-
-def refuse_unwritable(path: Path) -> None:
+def refuse_unwritable(path: Place) -> None:
     """Look whether a lock could be taken, as far as permissions tell; nothing is written.
 
     Raises:
         OutputError: as `PoolLock`.
     """
+    if isinstance(path, ObjectPath):
+        return  # nothing tells but writing
     found = next(one for one in (path, *path.absolute().parents) if one.exists())
     if not os.access(found, os.W_OK):
         is_fixed = os.statvfs(found).f_flag & os.ST_RDONLY
@@ -171,11 +171,6 @@ def _no_access(path: Path, error: OSError) -> OutputError:
         why=reason(error),
         next_step=advice(error, step),
     )
-
-
-def _myself() -> dict[str, str]:
-    command = redacted_command(["bon", *sys.argv[1:]])[:_COMMAND_CHARACTERS]
-    return {"pid": str(os.getpid()), "host": socket.gethostname(), "command": command}
 
 
 def _read_holder(descriptor: int) -> dict[str, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from bon.durable import replace_file
 from bon.errors import PoolCorruptError, PoolNotFoundError, SettingsMismatchError
+from bon.object_store import Place
 from bon.pool.layout import PoolLayout
 from bon.pool.notes import settings_digest
 from bon.system_faults import refuse_system_fault
@@ -77,7 +77,7 @@ class Manifest(BaseModel):
         return value
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Place) -> Manifest:
     """Read `pool.json`.
 
     Raises:
@@ -115,7 +115,7 @@ def read_manifest(path: Path) -> Manifest:
         raise _corrupt("cannot read pool.json", path, str(error.errors()[0]["msg"])) from None
 
 
-def write_manifest(manifest: Manifest, path: Path, staging: Path) -> None:
+def write_manifest(manifest: Manifest, path: Place, staging: Place) -> None:
     """Write `pool.json` durably, where it is not the same already."""
     said = manifest.model_dump(mode="json")
     said[_CHECKSUM] = settings_digest(said)
@@ -126,7 +126,7 @@ def write_manifest(manifest: Manifest, path: Path, staging: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _corrupt(what: str, path: Path, why: str) -> PoolCorruptError:
+def _corrupt(what: str, path: Place, why: str) -> PoolCorruptError:
     copy = PoolLayout(path.parent).manifest_copy
     step = "restore it, or make the pool again in another folder"
     if copy.is_file():
@@ -146,7 +146,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def refuse_differences(
     what: str,
-    where: Path,
+    where: Place,
     old: dict[str, Any],
     new: dict[str, Any],
     defaults: dict[str, Any] | None = None,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 
 from bon.errors import PoolCorruptError
+from bon.object_store import Place
 from bon.pool.files import REDO, read_table, write_table
 from bon.pool.footers import Footer, Footers
 from bon.pool.layout import PoolLayout
@@ -61,7 +61,7 @@ class Pool:
     _digests: dict[str, str | None] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def open(cls, root: Path) -> Pool:
+    def open(cls, root: Place) -> Pool:
         """Open an existing pool.
 
         Raises:
@@ -292,13 +292,13 @@ def made_of_other(source: str) -> str:
     return f"it was made of other {source} than those that are there"
 
 
-def misplaced(path: Path, why: str) -> PoolCorruptError:
+def misplaced(path: Place, why: str) -> PoolCorruptError:
     """Return the error of a file that is whole, but does not belong where it lies."""
     what = f"{path.name} is not the one that belongs here"
     return PoolCorruptError(what, where=str(path), why=why, next_step=REDO)
 
 
-def _note(path: Path, footer: Footer, kind: str, part: int) -> PartNote | None:
+def _note(path: Place, footer: Footer, kind: str, part: int) -> PartNote | None:
     try:
         note = PartNote.of(footer.metadata)
     except ValueError as error:
@@ -308,14 +308,14 @@ def _note(path: Path, footer: Footer, kind: str, part: int) -> PartNote | None:
     return note
 
 
-def _covers(path: Path, footer: Footer) -> int:
+def _covers(path: Place, footer: Footer) -> int:
     text = footer.metadata.get(_COVERS, b"")
     if not text.isdigit():
         raise _bad_footer(path, f"{_COVERS.decode()} is {text!r}")
     return int(text)
 
 
-def _bad_footer(path: Path, why: str) -> PoolCorruptError:
+def _bad_footer(path: Place, why: str) -> PoolCorruptError:
     what = f"cannot read the footer of {path.name}"
     return PoolCorruptError(what, where=str(path), why=why, next_step=REDO)
 

@@ -11,35 +11,44 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from bon import __version__
 from bon.errors import BonError
+from bon.object_store import ObjectPath, Place
 from bon.redaction import redacted_command, redacted_values
 
 __all__ = ["RunLog"]
 
 
+_PUT_EVERY_S = 60.0
+
+
+class _Lines(Protocol):
+    def write(self, content: bytes, /) -> object: ...
+
+    def close(self) -> None: ...
+
+
 class RunLog:
     """Appends to a pool's `run.log` while the block runs.
+
+    On an object store, where nothing can be appended, each run has an object of its own beside it,
+    `run-TIME-PID.log`, which is put every minute and at the end.
 
     Every line has `time` (UTC, by the machine's clock), `elapsed_s` (since the run began, by a
     clock that never goes back), `pid` and `event`; the other keys are the event's own. The log
     is for people: where it cannot be written, the run goes on without it. Secrets are taken out.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
-        self._file: IO[bytes] | None = None
+        self._file: _Lines | None = None
         self._started_s = time.monotonic()
 
     def __enter__(self) -> RunLog:
         with suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            is_torn = _is_torn(self.path)
-            self._file = self.path.open("ab", buffering=0)
-            if is_torn:  # a run was killed while it wrote
-                self._file.write(b"\n")
+            self._file = _opened(self.path)
         self.write(
             "start",
             command=redacted_command(["bon", *sys.argv[1:]]),
@@ -63,7 +72,8 @@ class RunLog:
         else:
             self.write("end", status="interrupted")
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one line; values are JSON's."""
@@ -78,6 +88,36 @@ class RunLog:
         if self._file is not None:
             with suppress(OSError):
                 self._file.write(f"{text}\n".encode())
+
+
+class _PutLines:
+    """Lines that are put as one object, again and again while they become more."""
+
+    def __init__(self, path: ObjectPath) -> None:
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        self._path = path.with_name(f"{path.stem}-{now}-{os.getpid()}{path.suffix}")
+        self._content = bytearray()
+        self._put_s = time.monotonic()
+
+    def write(self, content: bytes) -> None:
+        self._content += content
+        if time.monotonic() - self._put_s > _PUT_EVERY_S:
+            self.close()
+
+    def close(self) -> None:
+        self._put_s = time.monotonic()
+        self._path.write_bytes(bytes(self._content))
+
+
+def _opened(path: Place) -> _Lines:
+    if isinstance(path, ObjectPath):
+        return _PutLines(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_torn = _is_torn(path)
+    file: IO[bytes] = path.open("ab", buffering=0)
+    if is_torn:  # a run was killed while it wrote
+        file.write(b"\n")
+    return file
 
 
 def _is_torn(path: Path) -> bool:

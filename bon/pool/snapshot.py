@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from bon.errors import BonError, OutputError, PoolIncompleteError, PoolLockedError
+from bon.object_store import ObjectPath
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import refuse_held
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
@@ -106,7 +107,13 @@ def _writer(layout: PoolLayout) -> str | None:
 
 def _stamps(layout: PoolLayout, kinds: Iterable[str]) -> dict[str, _Stamp]:
     stamps: dict[str, _Stamp] = {}
-    for folder in [layout.root / top / kind for kind in kinds for top in ("", "drops")]:
+    for folder in [layout.root / f"{top}{kind}" for kind in kinds for top in ("", "drops/")]:
+        if isinstance(folder, ObjectPath):
+            found_there = folder.file_stats().items()
+            stamps |= {
+                name: (one.st_ino, one.st_size, one.st_mtime_ns) for name, one in found_there
+            }
+            continue
         if not folder.is_dir():
             continue
         with os.scandir(folder) as files:

@@ -14,6 +14,7 @@ from bon.cli.validation.plan import Note, PlannedRun, ok, skipped, warning
 from bon.config import ExportSettings, InputSettings, ResponseSettings, RunSettings
 from bon.errors import BonError
 from bon.exports.formats import FORMATS, Kind
+from bon.object_store import place
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import refuse_held, refuse_unwritable
 
@@ -24,7 +25,7 @@ def check_source(run: PlannedRun) -> Iterator[Note | BonError]:
     """Tell what the source is, hash it, and read its first row."""
     call = run.call
     if is_pool(call.source):
-        run.kind, run.root = "pool", Path(call.source)
+        run.kind, run.root = "pool", place(call.source)
         yield ok("a pool")
         return
     run.root = call.settings(RunSettings).pool or default_pool(call.source, call.output)
@@ -83,13 +84,16 @@ def check_space(run: PlannedRun) -> Iterator[Note | BonError]:
     free: dict[int, tuple[int, int]] = {}
     outputs = [(run.output.path, estimate.output_bytes)] if run.output else []
     for path, wanted in [(run.root, estimate.pool_bytes), *outputs]:
+        if not isinstance(path, Path):
+            continue  # of an object store nobody knows the end
         folder = _existing(path)
         device = folder.stat().st_dev
         before = free.get(device, (0, 0))[0]
         free[device] = (before + wanted, shutil.disk_usage(folder).free)
     text = f"at most {_size(estimate.pool_bytes)} for the pool"
     text += f" and {_size(estimate.output_bytes)} for the set" if run.output else ""
-    text += f" ({estimate.formula}); {', '.join(_size(room) for _, room in free.values())} free"
+    text += f" ({estimate.formula})"
+    text += f"; {', '.join(_size(room) for _, room in free.values())} free" if free else ""
     is_tight = any(wanted > room for wanted, room in free.values())
     yield warning(f"{text}: the disk may run full") if is_tight else ok(text)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from bon.cli.flags import Invocation
@@ -13,6 +12,7 @@ from bon.cli.places import SourceKind
 from bon.config import GenerateSettings, ScorerSettings
 from bon.errors import BonError, SettingsError
 from bon.generators.prompting import PromptEncoder
+from bon.object_store import Place
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.plans import GenerationPlan, GivenPlan, PromptsPlan, ScoringPlan
 from bon.pipeline.recipes import Recipe
@@ -78,7 +78,7 @@ class PlannedRun:
 
     call: Invocation
     kind: SourceKind | None = None
-    root: Path | None = None
+    root: Place | None = None
     """Folder of the pool."""
     output: OutputPlan | None = None
     prompts: PromptsPlan | None = None
