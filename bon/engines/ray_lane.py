@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
 import queue
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -103,6 +104,8 @@ class LaneSettings:
     max_restarts: int
     stall_timeout_s: float
     load_timeout_s: float
+    folder: Path = field(default_factory=Path.cwd)
+    """The driver's working folder, which paths of the work may start from."""
     version: str = __version__
     """The driver's, which must be every worker's."""
 
@@ -142,6 +145,10 @@ class _Lane:
         if settings.version != __version__:
             self._fail(_other_version(settings.version, self._node))
             return
+        with contextlib.suppress(
+            OSError
+        ):  # it is not on this node; then only whole paths are found
+            os.chdir(settings.folder)
         self._number = ray.get(self._hub.begin.remote(context.get_actor_id(), self._node))
         engine = LocalEngine(
             _log_of(settings.log, self._number),
