@@ -50,6 +50,10 @@ OVERVIEW = {
         "Tools",
         "Check a run without running it: input, models, templates, lengths, places, disk space.",
     ),
+    "plan": (
+        "Tools",
+        "Plan a run: prompts × N × tokens as GPU-hours, wall-clock, files, bytes and memory.",
+    ),
     "env": ("Tools", "Show versions, processors, memory and accelerators, for a bug report."),
 }
 """Every command's panel and first sentence: `bon --help` is quick since it imports no command."""

@@ -5,19 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bon.cli.validation.plan import PlannedRun
+from bon.cost import CANDIDATE_BYTES, SCORE_BYTES, TEXT_BYTES, TOKEN_BYTES
 from bon.pool.pool import CANDIDATES
 
 __all__ = ["Estimate"]
 
-_TOKEN_BYTES = 9
-"""Of a sampled token: 4 for its id, 5 for its text, before compression."""
-_TEXT_BYTES = 5
 _GATHERED_BYTES = 400
 """Of a row that is sorted first, besides its texts."""
-_CANDIDATE_BYTES = 40
-"""Of a candidate's other columns."""
-_SCORE_BYTES = 24
-"""Of a candidate's row in one scorer's file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +33,9 @@ class Estimate:
         prompts = run.books.kept_rows
         scorers = max(1, len(run.scorers))
         if run.kind != "prompts":
-            rows = run.num_given * (_CANDIDATE_BYTES + scorers * _SCORE_BYTES)
+            rows = run.num_given * (CANDIDATE_BYTES + scorers * SCORE_BYTES)
             formula = "the texts, and so many bytes a response: "
-            formula += f"{_CANDIDATE_BYTES} + {scorers} scorers × {_SCORE_BYTES}"
+            formula += f"{CANDIDATE_BYTES} + {scorers} scorers × {SCORE_BYTES}"
             size = run.num_bytes + rows
             if run.is_gathered:
                 size += run.num_bytes + run.num_given * _GATHERED_BYTES
@@ -49,12 +43,12 @@ class Estimate:
             return cls(size, 2 * run.num_bytes, formula)
         settings = run.sampling
         number, length = settings.num_candidates, settings.max_tokens
-        each = length * _TOKEN_BYTES + _CANDIDATE_BYTES + scorers * _SCORE_BYTES
+        each = length * TOKEN_BYTES + CANDIDATE_BYTES + scorers * SCORE_BYTES
         left = max(0, prompts - _sampled(run))
-        output = 2 * run.num_bytes + prompts * (2 * length * _TEXT_BYTES + 8 * number)
+        output = 2 * run.num_bytes + prompts * (2 * length * TEXT_BYTES + 8 * number)
         formula = (
-            f"{left:,} prompts × {number:,} candidates × ({length:,} tokens × {_TOKEN_BYTES} + "
-            f"{each - length * _TOKEN_BYTES} bytes), before compression"
+            f"{left:,} prompts × {number:,} candidates × ({length:,} tokens × {TOKEN_BYTES} + "
+            f"{each - length * TOKEN_BYTES} bytes), before compression"
         )
         return cls(run.num_bytes + left * number * each, output, formula)
 
