@@ -38,14 +38,18 @@ class RayWorkers:
     an even share of this machine, else one."""
 
 
-def import_ray() -> ModuleType:
-    """Return Ray's module, made to be silent.
+def import_ray(*, is_ours: bool) -> ModuleType:
+    """Return Ray's module, made to be silent; a cluster of ours stays on this machine.
 
     Raises:
         EngineError: it is not installed.
     """
     # before it is imported: it reads these once
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a thread that is left would start a cluster
+    if is_ours:
+        # else Ray takes a node's address on the network, even where it is told the loopback one
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # what a worker without a GPU sees of them is then left as it is
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -81,7 +85,7 @@ def connect(address: str | None, workers: RayWorkers) -> RayWorkers:
         EngineError: Ray is not installed, or no cluster answers.
         SettingsError: no node can hold a worker.
     """
-    ray = import_ray()
+    ray = import_ray(is_ours=address is None)
     said: dict[str, Any] = {"address": address}
     if address is None:
         said = {
