@@ -147,7 +147,7 @@ class _Lane:
             return
         with contextlib.suppress(
             OSError
-        ):  # it is not on this node; then only whole paths are found
+        ):  # not on this node: only whole paths are found
             os.chdir(settings.folder)
         self._number = ray.get(self._hub.begin.remote(context.get_actor_id(), self._node))
         engine = LocalEngine(
