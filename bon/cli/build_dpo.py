@@ -75,7 +75,9 @@ def build_dpo(call: Invocation) -> None:
         run_seed,
         step_texts,
     )
+    from bon.cli.engines import check_workers
     from bon.cli.idle_flags import refuse_idle_flags
+    from bon.cli.mappers import CURATING_FIELDS, make_mapper
     from bon.cli.output import plan_output
     from bon.cli.places import check_apart, check_places, default_pool, source_kind
     from bon.cli.ranking import check_ranking, refuse_across_prompts
@@ -95,8 +97,9 @@ def build_dpo(call: Invocation) -> None:
     root = root or default_pool(call.source, output.path)
     if kind == "pool":
         idle = (InputSettings, ResponseSettings, GenerateSettings, ScoreSettings, RunSettings)
-        allowed = {"limit", "seed", "max_drops", "engine", "rule_answer_column", "rule_timeout_s"}
-        call.refuse_for_pool(allowed, *idle)
+        allowed = {"limit", "seed", "max_drops", "rule_answer_column", "rule_timeout_s"}
+        call.refuse_for_pool(allowed | CURATING_FIELDS, *idle)
+        check_workers(call)
     else:
         check_places(call.source, *output.places, root)
         restore_pool(call, root)
@@ -119,10 +122,13 @@ def build_dpo(call: Invocation) -> None:
     rule = _rule(settings, made.pool)
     if rule is not None and rule != "label":
         made = _judged(call, made, rule)
-    with unchanged(made.pool) as snapshot:
+    limit = call.settings(InputSettings).limit
+    with (
+        unchanged(made.pool) as snapshot,
+        make_mapper(call, made.pool, limit, is_slow=tokenize is not None) as mapper,
+    ):
         recipe = recipe or _recipe(call, settings, made.pool)
-        limit = call.settings(InputSettings).limit
-        ranking = None if recipe is None else fit_ranking(made.pool, recipe, limit)
+        ranking = None if recipe is None else fit_ranking(made.pool, recipe, limit, mapper)
         seed = run_seed(call, made)
         builder = PairBuilder(
             made.pool,
@@ -132,6 +138,7 @@ def build_dpo(call: Invocation) -> None:
             seed=seed,
             limit=limit,
             tokenize=tokenize,
+            mapper=mapper,
         )
         rows = NativeSet(
             snapshot.through(builder.tables()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -195,13 +196,23 @@ def pair_tokenizer(settings: PairSettings) -> Tokenize | None:
     check_vocabulary(tokenizer, "trained model", settings.tokenizer)
     template = ChatTemplate(tokenizer, None, "trained model", "--tokenizer")
     template.check(settings.tokenizer)
+    return _PairTokens(tokenizer, template)
 
-    def tokens(conversation: Sequence[Message]) -> list[int]:
+
+@dataclass(frozen=True, slots=True)
+class _PairTokens:
+    """Tokens of conversations; can be pickled."""
+
+    tokenizer: Any
+    template: ChatTemplate
+
+    def __call__(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
+        return [self._tokens(one) for one in conversations]
+
+    def _tokens(self, conversation: Sequence[Message]) -> list[int]:
         try:
-            return template.tokens(conversation)
+            return self.template.tokens(conversation)
         except Exception:  # whatever a template raises, such as for roles that it does not know
             # No reason to lose the run: pairs can be told apart by their texts' tokens as well.
             text = "\n".join(message["content"] for message in conversation)
-            return list(tokenizer.encode(text))
-
-    return lambda conversations: [tokens(one) for one in conversations]
+            return list(self.tokenizer.encode(text))

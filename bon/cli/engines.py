@@ -13,7 +13,7 @@ from bon.errors import SettingsError
 from bon.pool.layout import PoolLayout
 from bon.protocols import Engine
 
-__all__ = ["check_engine", "make_engine"]
+__all__ = ["check_engine", "check_workers", "make_engine"]
 
 
 @contextmanager
@@ -43,10 +43,22 @@ def make_engine(call: Invocation, layout: PoolLayout) -> Iterator[Engine]:
 
 
 def check_engine(call: Invocation) -> None:
-    """Refuse flags of workers that mean nothing together; looks at this machine, at no cluster.
+    """Refuse workers that this machine has no room for; looks at no cluster.
 
     Raises:
-        SettingsError: Ray's flags without it, or more than this machine has.
+        SettingsError: as `check_workers`, or more than this machine has.
+    """
+    check_workers(call)
+    run = call.settings(RunSettings)
+    if run.engine == "local":
+        split_machine(run.worker_range[1], _gpus_per_worker(call, run), run.cpus_per_worker)
+
+
+def check_workers(call: Invocation) -> None:
+    """Refuse flags of workers that mean nothing together.
+
+    Raises:
+        SettingsError: Ray's flags without it.
     """
     run = call.settings(RunSettings)
     if run.engine == "ray":
@@ -63,7 +75,6 @@ def check_engine(call: Invocation) -> None:
             where=f"--num-workers {run.num_workers}",
             next_step=f"give --num-workers {most}, or --engine ray",
         )
-    split_machine(most, _gpus_per_worker(call, run), run.cpus_per_worker)
 
 
 def _local(call: Invocation, run: RunSettings, layout: PoolLayout) -> LocalEngine:

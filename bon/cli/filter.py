@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bon.pipeline.filtering.plan import Decision
     from bon.pipeline.recipes import Recipe
     from bon.pool.snapshot import Snapshot
+    from bon.protocols import Mapper
 
 GROUPS = COMMAND_GROUPS["filter"]
 
@@ -56,9 +57,11 @@ def filter_(call: Invocation) -> None:
     from bon.cli.closing import finish
     from bon.cli.curation import publish, ready_pool, run_seed
     from bon.cli.filter_plan import plan_filters, rows_of
+    from bon.cli.mappers import make_mapper
     from bon.cli.ranking import refuse_across_prompts
     from bon.durable import scratch_folder
     from bon.pipeline.filtering.plan import run_filters
+    from bon.pipeline.filtering.steps import READ_WORDING
     from bon.pipeline.rewards import fit_ranking
     from bon.pool.snapshot import unchanged
 
@@ -76,11 +79,19 @@ def filter_(call: Invocation) -> None:
         limit = call.settings(InputSettings).limit
         recipe = _recipe(call, plan, made)
         refuse_across_prompts(recipe, "bon filter")
-        ranking = None if recipe is None else fit_ranking(made.pool, recipe, limit)
+        is_slow = any(one.name in READ_WORDING for one in plan.filters)
+        mapper = stack.enter_context(make_mapper(call, made.pool, limit, is_slow=is_slow))
+        ranking = None if recipe is None else fit_ranking(made.pool, recipe, limit, mapper)
         decision = run_filters(
-            made.pool, plan.filters, kind=plan.units, ranking=ranking, limit=limit, seed=seed
+            made.pool,
+            plan.filters,
+            kind=plan.units,
+            ranking=ranking,
+            limit=limit,
+            seed=seed,
+            mapper=mapper,
         )
-        written = _write(call, plan, made, decision, snapshot, seed)
+        written = _write(call, plan, made, decision, snapshot, seed, mapper)
     report = decision.report
     result = {**report.as_json(), **publish(call, plan.output.export, plan.output.path, written)}
     result |= {} if ranking is None else {"ranking": ranking.as_json()}
@@ -125,6 +136,7 @@ def _write(
     decision: Decision,
     snapshot: Snapshot,
     seed: int,
+    mapper: Mapper | None,
 ) -> Written:
     """Write what stays, and what was dropped where that is wanted; both appear at the end.
 
@@ -136,21 +148,21 @@ def _write(
     from bon.pipeline.filtering.output import OutputColumns, dropped_tables, kept_tables
 
     pool, books, rows = made.pool, decision.report.accounting, rows_of(plan.units)
-    columns = OutputColumns(pool, decision)
+    columns = OutputColumns(pool, decision, mapper)
     method: dict[str, Any] = {"filters": [one.as_json() for one in plan.filters]}
     if decision.ranking is not None:
         method["ranking"] = decision.ranking.as_json()
     with ExitStack() as stack:
         if plan.settings.dropped is not None:
             with_reasons = columns.with_reasons()
-            tables = dropped_tables(pool, decision, with_reasons)
+            tables = dropped_tables(pool, decision, with_reasons, mapper)
             dropped = NativeSet(tables, with_reasons.schema, rows, books)
             place = plan.settings.dropped
             stack.enter_context(
                 staged_set(dropped, place, plan.native, ExportSettings(), seed=seed)
             )
         kept = NativeSet(
-            kept_tables(pool, decision, columns),
+            kept_tables(pool, decision, columns, mapper),
             columns.schema,
             rows,
             books,

@@ -132,6 +132,8 @@ def _wants_scores(call: Invocation, kind: SourceKind, filters: list[FilterSettin
 
 def _check_places(call: Invocation, plan: FilterPlan) -> None:
     """Refuse files that would overwrite each other, the input or the pool."""
+    from bon.cli.engines import check_workers
+    from bon.cli.mappers import CURATING_FIELDS
     from bon.cli.places import check_apart, check_places
     from bon.cli.repairing import restore_pool
 
@@ -150,7 +152,8 @@ def _check_places(call: Invocation, plan: FilterPlan) -> None:
         written.append(dropped)
     if plan.kind == "pool":
         idle = (InputSettings, ResponseSettings, GenerateSettings, ScoreSettings, RunSettings)
-        call.refuse_for_pool({"limit", "seed", "max_drops", "engine"}, *idle)
+        call.refuse_for_pool({"limit", "seed", "max_drops", *CURATING_FIELDS}, *idle)
+        check_workers(call)
     else:
         check_places(call.source, *written, *([] if plan.is_scratch else [plan.root]))
         restore_pool(call, plan.root)

@@ -50,6 +50,8 @@ def select(call: Invocation) -> None:
     """
     from bon.cli.closing import describe, finish, making_steps
     from bon.cli.curation import card_facts, publish, run_seed
+    from bon.cli.engines import check_workers
+    from bon.cli.mappers import CURATING_FIELDS, make_mapper
     from bon.cli.output import plan_output
     from bon.cli.places import check_apart, check_places, default_pool, is_pool
     from bon.cli.ranking import check_ranking, refuse_across_prompts
@@ -73,7 +75,8 @@ def select(call: Invocation) -> None:
     check_apart(root, *output.places)
     if from_pool:
         idle = (InputSettings, GenerateSettings, ScoreSettings, RunSettings)
-        call.refuse_for_pool({"limit", "seed", "max_drops", "engine"}, *idle)
+        call.refuse_for_pool({"limit", "seed", "max_drops", *CURATING_FIELDS}, *idle)
+        check_workers(call)
         recipe = pool_recipe(Pool.open(root), call.settings(RankingSettings))
     else:
         check_places(call.source, root, *output.places)
@@ -92,9 +95,14 @@ def select(call: Invocation) -> None:
     made = Made(Pool.open(root)) if from_pool else make_pool(call, root, with_scores=True)
     seed = run_seed(call, made)
     limit = call.settings(InputSettings).limit
-    with unchanged(made.pool) as snapshot:
-        ranking = fit_ranking(made.pool, recipe, limit)
-        selector = Selector(made.pool, settings, ranking=ranking, seed=seed, limit=limit)
+    with (
+        unchanged(made.pool) as snapshot,
+        make_mapper(call, made.pool, limit) as mapper,
+    ):
+        ranking = fit_ranking(made.pool, recipe, limit, mapper)
+        selector = Selector(
+            made.pool, settings, ranking=ranking, seed=seed, limit=limit, mapper=mapper
+        )
         report = selector.report
         rows = NativeSet(
             snapshot.through(selector.tables()),

@@ -27,7 +27,7 @@ from bon.engines.worker import die_with
 from bon.errors import EngineError, WorkerDiedError
 from bon.signals import STOPPING, held
 
-__all__ = ["LocalMapper"]
+__all__ = ["LocalMapper", "Outcome"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,12 +51,36 @@ class _Item:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What came of an item."""
+class Outcome:
+    """What came of an item: a result, or what its function raised."""
 
-    number: int
     result: Any = None
     error: Exception | None = None
+    trace: str = ""
+
+    @classmethod
+    def of(cls, function: Callable[[Any], Any], item: Any) -> Outcome:
+        """Compute it; an error is made to survive the way."""
+        try:
+            return cls(function(item))
+        except Exception as error:
+            trace = "".join(traceback.format_exception(error))
+            return cls(error=_as_sent(error), trace=trace)
+
+    def get(self) -> Any:
+        """Return the result, or raise; the trace of the other process is a note of the error."""
+        if self.error is not None:
+            self.error.add_note(self.trace)
+            raise self.error
+        return self.result
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What came of the item of a number."""
+
+    number: int
+    outcome: Outcome
 
 
 @dataclass(slots=True)
@@ -99,7 +123,7 @@ class LocalMapper:
         for worker in self._workers:
             worker.pipe.send(_Function(function))
         source = iter(items)
-        ready: dict[int, _Found] = {}
+        ready: dict[int, Outcome] = {}
         given = due = 0
         is_open, is_done = True, False
         try:
@@ -111,11 +135,9 @@ class LocalMapper:
                     is_done = True
                     return
                 self._receive(ready, wanted=due)
-                found = ready.pop(due)
-                if found.error is not None:
-                    raise found.error
+                result = ready.pop(due).get()
                 due += 1
-                yield found.result
+                yield result
         finally:
             if not is_done:  # they compute what nobody wants any more
                 self._stop()
@@ -155,7 +177,7 @@ class LocalMapper:
             raise _died(worker.process) from None
         return True
 
-    def _receive(self, ready: dict[int, _Found], *, wanted: int) -> None:
+    def _receive(self, ready: dict[int, Outcome], *, wanted: int) -> None:
         """Take in what is there, until the result that is wanted is."""
         of_pipe = {worker.pipe: worker for worker in self._workers}
         is_first = True
@@ -169,7 +191,7 @@ class LocalMapper:
                 except (EOFError, OSError):
                     raise _died(worker.process) from None
                 worker.has.discard(found.number)
-                ready[found.number] = found
+                ready[found.number] = found.outcome
 
 
 def _died(process: BaseProcess) -> WorkerDiedError:
@@ -204,10 +226,7 @@ def _serve(pipe: Connection, parent: int) -> None:
             function = said.call
             continue
         assert function is not None
-        try:
-            found = _Found(said.number, function(said.item))
-        except Exception as error:
-            found = _Found(said.number, error=_as_sent(error))
+        found = _Found(said.number, Outcome.of(function, said.item))
         with suppress(OSError):  # the parent is gone, and this process soon
             pipe.send(found)
 
@@ -222,8 +241,7 @@ def _hear(pipe: Connection, messages: SimpleQueue[bytes]) -> None:
 
 
 def _as_sent(error: Exception) -> Exception:
-    """Return an error that survives the way; its trace here becomes a note of it."""
-    error.add_note("".join(traceback.format_exception(error)))
+    """Return an error that survives the way."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

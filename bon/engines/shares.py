@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from bon.errors import SettingsError
 
-__all__ = ["Share", "split_machine"]
+__all__ = ["Share", "num_cores", "split_machine"]
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _LIST_TIMEOUT_S = 20.0
@@ -59,6 +59,11 @@ def split_machine(
     each = cpus_per_worker or max(1, len(cores) // num_workers)
     dealt = _dealt(cores, num_workers, each, "cores", "--cpus-per-worker")
     return tuple(Share(number, cores=one) for number, one in enumerate(dealt))
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(_cores())
 
 
 def _dealt(

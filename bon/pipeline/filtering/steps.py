@@ -25,6 +25,7 @@ from bon.pipeline.filtering.wording import LanguageStep, RefusalStep, RegexStep,
 __all__ = [
     "LAST_STEP",
     "NEED_SCORES",
+    "READ_WORDING",
     "Compiled",
     "check_filters",
     "check_kinds",
@@ -38,6 +39,10 @@ _SCORE_FIRST = (
 _MAX_FILTERS = 255  # a dropped row holds its filter's number in one byte
 NEED_SCORES = frozenset({"reward", "margin", "agreement", "diversity"})
 """Names of the filters that cannot do without scores."""
+READ_WORDING = frozenset(
+    {"language", "repetition", "refusal", "regex", "decontaminate", "near_dedup", "diversity"}
+)
+"""Names of the filters that take long: they look at each text's words."""
 LAST_STEP = 128
 """Added to the codes of a filter's last step, so that its details are told apart."""
 
