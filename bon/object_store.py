@@ -7,19 +7,19 @@ object that is put appears whole or not at all, and whoever reads or lists after
 from __future__ import annotations
 
 import errno
+import heapq
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, TypeVar, cast
-from urllib.parse import quote, urlencode
 
 from bon.errors import SettingsError, did_you_mean
-from bon.store_faults import is_passing, store_fault
+from bon.store_faults import store_fault
+from bon.store_systems import KNOWN, ask
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -36,14 +36,10 @@ __all__ = [
 ]
 
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<key>[^?]*)(?:\?(?P<query>.*))?")
-_OF_PYARROW = frozenset({"s3", "gs", "gcs", "abfs", "abfss"})
-_OF_FSSPEC = frozenset({"az", "oci", "oss"})
-"""Stores that pyarrow has no file system for; the package that fsspec asks for must be there."""
-_DELAYED_OPEN = "allow_delayed_open"
-"""S3: what is small is put by one request, and no request is made before there is content."""
-_PAUSES_S = (1.0, 4.0, 15.0)
-"""Before a request is made again that failed for the moment; the SDK has tried three times then."""
 _LISTING_LASTS_S = 30.0
+"""How long what was seen of an object is taken for its state, unless this process changes it."""
+_SMALL_BYTES = 1 << 18
+"""What is no larger is read by one request."""
 
 _T = TypeVar("_T")
 
@@ -149,8 +145,10 @@ class ObjectPath:
 
     def is_file(self) -> bool:
         """Tell whether there is such an object."""
+        if self._seen() is not None:
+            return True
         try:
-            self.open().close()
+            self._ask(lambda store: store.open_input_file(self.key)).close()
         except FileNotFoundError:
             return False
         return True
@@ -160,16 +158,15 @@ class ObjectPath:
         return bool(self._info().type.name == "Directory")
 
     def stat(self) -> ObjectStat:
-        """Return its size and when it was put; asked for again at most 30 s after a listing.
+        """Return its size and when it was put; what was seen within 30 s is not asked for again.
 
         Raises:
             FileNotFoundError: there is no such object.
         """
-        info, seen_s = _listed.get(self, (None, 0.0))
-        if info is None or time.monotonic() - seen_s > _LISTING_LASTS_S:
-            info = self._info()
+        info = self._seen() or self._info()
         if info.type.name != "File":
             raise self._missing()
+        _listed.setdefault(self, (info, time.monotonic()))
         return ObjectStat(int(info.size), int(info.mtime_ns or 0), _num_puts.get(self, 0))
 
     def iterdir(self) -> Iterator[ObjectPath]:
@@ -186,14 +183,21 @@ class ObjectPath:
             yield from (path for path in self._list(is_deep=True) if path in _listed)
 
     def open(self, mode: str = "rb") -> BinaryIO:
-        """Open it for reading; only what is read is fetched.
+        """Open it for reading; of a large one, only what is read is fetched.
 
         Raises:
             FileNotFoundError: there is no such object.
         """
         if mode != "rb":
             raise ValueError(f"an object is only read: {mode}")
-        return cast("BinaryIO", self._ask(lambda store: store.open_input_file(self.key)))
+
+        def opened(store: FileSystem) -> Any:
+            import pyarrow as pa
+
+            file = store.open_input_file(self.key)
+            return file if file.size() > _SMALL_BYTES else pa.BufferReader(file.readall())
+
+        return cast("BinaryIO", self._ask(opened))
 
     def read_bytes(self) -> bytes:
         """Read it whole."""
@@ -252,6 +256,11 @@ class ObjectPath:
         target._forget()
         return target
 
+    def next_seen(self, count: int) -> list[ObjectPath]:
+        """Return the objects that follow it in what it lies in, as far as they have been seen."""
+        beside = (path for path in _listed if path > self and path.parent == self.parent)
+        return heapq.nsmallest(count, beside)
+
     def file_stats(self) -> dict[str, ObjectStat]:
         """Return the state of every object in it, by its address."""
         with suppress(FileNotFoundError):
@@ -290,6 +299,13 @@ class ObjectPath:
         _listed.pop(self, None)
         _num_puts[self] = _num_puts.get(self, 0) + 1
 
+    def _seen(self) -> FileInfo | None:
+        info, seen_s = _listed.get(self, (None, 0.0))
+        if info is not None and time.monotonic() - seen_s > _LISTING_LASTS_S:
+            del _listed[self]
+            return None
+        return info
+
     def _info(self) -> FileInfo:
         return self._ask(lambda store: store.get_file_info(self.key))
 
@@ -297,26 +313,12 @@ class ObjectPath:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
 
     def _ask(self, request: Callable[[FileSystem], _T]) -> _T:
-        """Make a request; one that fails for the moment again, where the store answered before.
-
-        Raises:
-            FileNotFoundError: there is no such object.
-            SystemFaultError: the store refuses, or is not reached.
-        """
-        bucket = self.key.partition("/")[0]
-        pauses_s = _PAUSES_S if (self.scheme, bucket) in _answered else ()
-        for pause_s in (*pauses_s, None):
-            try:
-                answer = request(_file_system(self.scheme, bucket, self.query))
-                _answered.add((self.scheme, bucket))
-                return answer
-            except FileNotFoundError:
-                raise self._missing() from None
-            except OSError as error:
-                if pause_s is None or not is_passing(error):
-                    raise store_fault(error, str(self)) from error
-                time.sleep(pause_s)
-        raise AssertionError  # the last round returns or raises
+        try:
+            return ask(self.scheme, self.key.partition("/")[0], self.query, request)
+        except FileNotFoundError:
+            raise self._missing() from None
+        except OSError as error:
+            raise store_fault(error, str(self)) from error
 
 
 Place: TypeAlias = Path | ObjectPath
@@ -325,7 +327,6 @@ Place: TypeAlias = Path | ObjectPath
 _listed: dict[ObjectPath, tuple[FileInfo, float]] = {}
 """What listings said of objects, and when."""
 _num_puts: dict[ObjectPath, int] = {}
-_answered: set[tuple[str, str]] = set()
 
 
 def place(text: str | os.PathLike[str] | ObjectPath) -> Place:
@@ -341,11 +342,11 @@ def place(text: str | os.PathLike[str] | ObjectPath) -> Place:
     if found is None or found["scheme"] == "file":
         return Path(said if found is None else found["key"])
     scheme, key = found["scheme"].lower(), found["key"].strip("/")
-    if scheme not in _OF_PYARROW | _OF_FSSPEC:
+    if scheme not in KNOWN:
         raise SettingsError(
             f"{scheme}:// is no object store that bon knows",
             where=f"{scheme}://…",
-            next_step=did_you_mean(scheme, _OF_PYARROW | _OF_FSSPEC),
+            next_step=did_you_mean(scheme, KNOWN),
         )
     if "@" in key and not scheme.startswith("abfs"):
         raise SettingsError(
@@ -387,37 +388,3 @@ def lies_in(path: Place, folder: Place) -> bool:
     if isinstance(path, ObjectPath):
         return isinstance(folder, ObjectPath) and path.is_relative_to(folder)
     return isinstance(folder, Path) and path.is_relative_to(folder)
-
-
-@lru_cache(maxsize=16)
-def _file_system(scheme: str, bucket: str, query: str) -> FileSystem:
-    from pyarrow import ArrowInvalid
-    from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
-
-    if scheme in _OF_FSSPEC:
-        import fsspec  # type: ignore[import-untyped]
-
-        try:
-            return PyFileSystem(FSSpecHandler(fsspec.filesystem(scheme)))
-        except ImportError as error:
-            raise SettingsError(
-                f"{scheme}:// needs a package that is not installed",
-                why=str(error),
-                next_step="install it, and run the same command again",
-            ) from None
-    said = query if scheme != "s3" or _DELAYED_OPEN in query else _with(query, _DELAYED_OPEN)
-    address = f"{scheme}://{quote(bucket, safe='@.')}/" + (f"?{said}" if said else "")
-    try:
-        return FileSystem.from_uri(address)[0]
-    except ArrowInvalid as error:
-        raise SettingsError(
-            "the address cannot be used",
-            where=f"{scheme}://{bucket}",
-            why=str(error),
-            next_step="give options as pyarrow's file systems take them: "
-            "?region=…&endpoint_override=HOST:PORT&scheme=http",
-        ) from None
-
-
-def _with(query: str, option: str) -> str:
-    return "&".join(filter(None, [query, urlencode({option: "true"})]))

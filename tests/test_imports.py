@@ -22,7 +22,7 @@ HEAVY += ("httpx", "tenacity", "duckdb")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
 VOCABULARY |= {"heartbeat", "memory", "redaction", "shown", "signals"}
-VOCABULARY |= {"object_store", "standard_streams", "store_faults", "system_faults"}
+VOCABULARY |= {"object_store", "standard_streams", "store_faults", "store_systems", "system_faults"}
 PURE = {"chat", "selection", "answers", "aggregation", "pairs", "guards", "filters"}
 PURE |= {"bradley_terry", "estimators", "kl", "margins", "repetition", "trie", "verification"}
 PURE |= {"vllm_engine", "cost"}

@@ -36,7 +36,7 @@ from bon.records import (
     Prompt,
 )
 
-__all__ = ["GenerateParts", "sampling_seed"]
+__all__ = ["GenerateParts", "part_done", "sampling_seed"]
 
 
 def sampling_seed(run_seed: int, prompt_id: str) -> int:
@@ -96,6 +96,10 @@ class GenerateParts:
         """List the prompts of a part that have no candidates yet."""
         opened = self._opened(Pool.open(self.pool_root), part)
         return [prompt.prompt_id for prompt in opened.missing]
+
+    def done(self, part: int) -> PartDone | None:
+        """Return how a part was sampled, by whomever; none where it still has to be."""
+        return part_done(Pool.open(self.pool_root), CANDIDATES, part)
 
     def run(self, parts: Parts) -> Iterator[Event]:
         """Sample and commit the parts."""
@@ -177,9 +181,16 @@ class GenerateParts:
             yield PartDone(part.number, count_reasons(drops))
 
 
+def part_done(pool: Pool, kind: str, part: int) -> PartDone | None:
+    """Return how a part was made; none where it still has to be."""
+    if not pool.is_done(kind, part):
+        return None
+    return PartDone(part, count_reasons(pool.drops(kind, part)))
+
+
 def _sampled_before(pool: Pool, number: int) -> dict[str, GenerationResult]:
     """Return what a part that has grown since already holds: it is not sampled twice."""
-    if not pool.layout.part(CANDIDATES, number).exists():
+    if not pool.layout.part(CANDIDATES, number).is_file():
         return {}
     candidates: dict[str, list[Candidate]] = {}
     for row in pool.read(CANDIDATES, number).to_pylist():
@@ -204,7 +215,7 @@ def _commit(pool: Pool, part: _OpenPart) -> list[Drop]:
         if (drop := part.results[prompt.prompt_id].drop) is not None
     ]
     number = part.number
-    if not pool.layout.part(CANDIDATES, number).exists():
+    if not pool.layout.part(CANDIDATES, number).is_file():
         _remove_scores(pool, number, lambda kind: not _says_what_it_scored(pool, kind, number))
     pool.commit(CANDIDATES, number, _table(candidates), drops, covers=len(part.prompts))
     # on a GPU a part done again may hold other responses; until it is there, scores are not stale
@@ -216,7 +227,7 @@ def _remove_scores(pool: Pool, number: int, is_old: Callable[[str], bool]) -> No
     for kind in map(scores_kind, pool.layout.scorer_names()):
         path = pool.layout.part(kind, number)
         with suppress(PoolCorruptError):  # that is for --repair
-            if path.exists() and is_old(kind):
+            if path.is_file() and is_old(kind):
                 path.unlink()
 
 

@@ -151,7 +151,7 @@ def _examine(pool: Pool, kind: str, part: int) -> Damage | None:
     places = {str(one): one for one in (path, dropped)}
     try:
         check_whole(path)
-        if dropped.exists():
+        if dropped.is_file():
             check_whole(dropped)
         pool.drops(kind, part)
         _check_keys(pool, kind, part, pool.read(kind, part))
@@ -182,7 +182,7 @@ def _is_bad_sector(layout: PoolLayout, error: SystemFaultError) -> bool:
 def _check_keys(pool: Pool, kind: str, part: int, table: pa.Table) -> None:
     """Compare the rows with those that they belong to; older versions wrote no note of that."""
     path, source = pool.layout.part(kind, part), PROMPTS if kind == CANDIDATES else CANDIDATES
-    if kind == PROMPTS or not pool.layout.part(source, part).exists():
+    if kind == PROMPTS or not pool.layout.part(source, part).is_file():
         return
     if kind == CANDIDATES:
         ids = pool.read(PROMPTS, part, ["prompt_id"])["prompt_id"]
@@ -208,7 +208,7 @@ def _move(layout: PoolLayout, damage: Damage) -> Damage:
             layout.drops(damage.kind, damage.part),
             layout.part(damage.kind, damage.part),
         )
-        if path.exists()
+        if path.is_file()
     }
     # where the dropped rows are gone, it is the part that was moved
     first = moved.get(layout.root / damage.file) or moved[layout.part(damage.kind, damage.part)]

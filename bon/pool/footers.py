@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from bon.object_store import Place
+from bon.errors import PoolCorruptError
+from bon.object_store import ObjectPath, Place
 from bon.pool.files import read_footer
 
 __all__ = ["Footer", "Footers"]
@@ -23,11 +26,23 @@ class Footer(NamedTuple):
     """What `bon` wrote into it."""
 
 
+_Known: TypeAlias = dict[str, tuple[tuple[int, ...], Footer]]
+_of_stores: _Known = {}
+"""A process opens a pool several times, and on a store each footer costs two requests."""
+_NUM_AHEAD = 64
+_NUM_THREADS = 16
+
+
 @dataclass(slots=True)
 class Footers:
-    """Reads footers; a pool of sixteen million candidates has 24,000 of them."""
+    """Reads footers; a pool of sixteen million candidates has 24,000 of them.
 
-    _known: dict[str, tuple[tuple[int, ...], Footer]] = field(default_factory=dict)
+    On an object store, where each takes as long as many would together, those that follow are read
+    with it, once two neighbours have been asked for.
+    """
+
+    _known: _Known = field(default_factory=dict)
+    _last: Place | None = None
 
     def __reduce__(self) -> tuple[type[Footers], tuple[()]]:
         """Send none to another process: it reads those of the files that it reads."""
@@ -39,12 +54,28 @@ class Footers:
         Raises:
             PoolCorruptError: it cannot be read.
         """
-        name, stamp = str(path), _stamp(path)
-        known = self._known.get(name)
-        if known is None or stamp is None or known[0] != stamp:
-            known = stamp or (), _read(path)
-            self._known[name] = known
-        return known[1]
+        if not isinstance(path, ObjectPath):
+            return _read_once(path, self._known)
+        is_new = str(path) not in _of_stores
+        if is_new and self._last is not None and self._last.parent == path.parent:
+            with ThreadPoolExecutor(_NUM_THREADS) as threads:
+                list(threads.map(_try_to_read, [path, *path.next_seen(_NUM_AHEAD)]))
+        self._last = path if is_new else self._last
+        return _read_once(path, _of_stores)
+
+
+def _read_once(path: Place, every: _Known) -> Footer:
+    name, stamp = str(path), _stamp(path)
+    known = every.get(name)
+    if known is None or stamp is None or known[0] != stamp:
+        known = stamp or (), _read(path)
+        every[name] = known
+    return known[1]
+
+
+def _try_to_read(path: Place) -> None:
+    with suppress(PoolCorruptError):  # it is said to whoever asks for it
+        _read_once(path, _of_stores)
 
 
 def _stamp(path: Place) -> tuple[int, ...] | None:

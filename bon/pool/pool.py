@@ -103,7 +103,7 @@ class Pool:
         if drops:
             dropped = pa.Table.from_pylist([asdict(d) for d in drops], DROPS_SCHEMA)
             write_table(dropped, path, staging, PartNote(f"drops/{kind}", part).as_metadata())
-        elif path.exists():
+        elif path.is_file():
             path.unlink()
         table = table.cast(_schema(kind))
         note = PartNote(
@@ -161,7 +161,7 @@ class Pool:
         source_path = self.layout.part(source, part)
         footer = self._footer(kind, part)
         note = _note(path, footer, kind, part)
-        if note is None or note.made_of is None or not source_path.exists():
+        if note is None or note.made_of is None or not source_path.is_file():
             return False
         before = self._footer(source, part)
         said = _note(source_path, before, source, part)
@@ -187,7 +187,7 @@ class Pool:
         )
 
     def _content(self, kind: str, part: int) -> str | None:
-        if not kind or not self.layout.part(kind, part).exists():
+        if not kind or not self.layout.part(kind, part).is_file():
             return None
         note = self.note(kind, part)
         return None if note is None else note.content
@@ -229,10 +229,17 @@ class Pool:
         return [
             part
             for part in self.parts(limit)
-            if part not in done
-            or self.covers(kind, part) < self.num_prompts(part)
-            or (kind != CANDIDATES and self.is_stale(kind, part))
+            if part not in done or self._is_old(kind, part)
         ]
+
+    def is_done(self, kind: str, part: int) -> bool:
+        """Tell of one part of `candidates` or of a scorer what `pending` tells of all."""
+        return self.layout.part(kind, part).is_file() and not self._is_old(kind, part)
+
+    def _is_old(self, kind: str, part: int) -> bool:
+        if self.covers(kind, part) < self.num_prompts(part):
+            return True
+        return kind != CANDIDATES and self.is_stale(kind, part)
 
     def parts(self, limit: int | None = None) -> list[int]:
         """List the parts that the first `limit` input rows lie in; without a limit, all."""
@@ -273,7 +280,7 @@ class Pool:
         a part leaves drops of rows, behind the old ones, which the old part does not cover yet.
         """
         path = self.layout.drops(kind, part)
-        if not path.exists():
+        if not path.is_file():
             return []
         _note(path, self._footers.read(path), f"drops/{kind}", part)
         return [Drop(**row) for row in read_table(path, DROPS_SCHEMA).to_pylist()]
