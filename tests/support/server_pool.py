@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from support.openai_server import OpenAI
-from support.servers import FakeServer
+from support.servers import Answer, Asked, FakeServer
 
 SCORERS = ("-r", "len=rule:length?max=6", "-r", "is=rule:exact")
 PART = ("--part-size", 4)
@@ -35,7 +37,23 @@ def write_prompts(path: Path, num_rows: int = 11) -> Path:
 
 
 @contextmanager
-def sampler() -> Iterator[tuple[str, ...]]:
+def sampler(reply: Callable[[Asked], Answer] | None = None) -> Iterator[tuple[str, ...]]:
     """Serve a model, and give the flags that sample three candidates from it."""
-    with FakeServer(OpenAI()) as server:
+    with FakeServer(reply or OpenAI()) as server:
         yield ("-m", f"server:{server.url}", "-n", "3", "--max-tokens", "16")
+
+
+def gated(is_open: Callable[[], bool], *, first: int = 4, timeout_s: float = 60.0) -> OpenAI:
+    """Return a model that answers `question N`, from N = first on, only once it may."""
+
+    class Gated(OpenAI):
+        def __call__(self, asked: Asked) -> Answer:
+            found = re.search(r"question (\d+)", json.dumps(asked.body))
+            deadline_s = time.monotonic() + timeout_s
+            while found and int(found[1]) >= first and not is_open():
+                if time.monotonic() > deadline_s:
+                    return Answer({"error": {"message": "the gate stayed shut"}}, status=400)
+                time.sleep(0.02)
+            return super().__call__(asked)
+
+    return Gated()
