@@ -101,6 +101,8 @@ def _write(
 
 
 def _text(draw: random.Random, num_words: int) -> str:
+    if draw.random() < 0.3:
+        return draw.choice(["So it is.", "so  it IS."])
     if draw.random() < 0.2:
         return "I cannot help " + "the " * draw.randint(0, 30)
     words = [draw.choice(_WORDS) for _ in range(draw.randint(1, num_words))]
