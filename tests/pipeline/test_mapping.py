@@ -198,7 +198,11 @@ def test_pairs_are_the_same(mappers: list[Mapper], pool: Pool, said: dict[str, A
 CANDIDATE_FILTERS = [
     ["length:min_words=3", "finish_reason:keep=stop"],
     ["repetition:min_words=5", "refusal:", "regex:pattern=seven,keep=false"],
-    ["length:min_words=4", "reward:min_quantile=0.3,by=topic", "exact_dedup:on=prompt,ignore_case=true"],
+    [
+        "length:min_words=4",
+        "reward:min_quantile=0.3,by=topic",
+        "exact_dedup:on=prompt,ignore_case=true",
+    ],
     ["reward:top_k=2,by=prompt", "difficulty:min=0.1,max=0.9", "length:max_words=9"],
     ["exact_dedup:on=response,scope=prompt", "near_dedup:threshold=0.5,ngram=2,num_perm=32"],
     ["near_dedup:on=prompt,threshold=0.4,ngram=1,num_perm=32", "reward:min=0"],

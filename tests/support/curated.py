@@ -25,9 +25,15 @@ _SCORERS = ("reward", "other", "label")
 
 
 def made_up_pool(
-    root: Path, num_rows: int, *, part_size: int = 3, pairs: bool = False, seed: int = 0
+    root: Path,
+    num_rows: int,
+    *,
+    part_size: int = 3,
+    pairs: bool = False,
+    response: str | None = None,
+    seed: int = 0,
 ) -> Pool:
-    """Write a scored pool of so many input rows.
+    """Write a scored pool of so many input rows; `response` is all that is ever said.
 
     Some rows are malformed, some prompts lack scores or tie, some texts stand twice or nearly so;
     of every five rows two have one id, as where an input has a response a row.
@@ -42,11 +48,14 @@ def made_up_pool(
     )
     pool = Pool(PoolLayout(root), manifest).save(manifest)
     for part, start in enumerate(range(0, num_rows, part_size)):
-        _commit(pool, part, range(start, min(start + part_size, num_rows)), draw, pairs)
+        rows = range(start, min(start + part_size, num_rows))
+        _commit(pool, part, rows, draw, pairs, response)
     return Pool.open(root)
 
 
-def _commit(pool: Pool, part: int, rows: range, draw: random.Random, pairs: bool) -> None:
+def _commit(
+    pool: Pool, part: int, rows: range, draw: random.Random, pairs: bool, response: str | None
+) -> None:
     good = [row for row in rows if row % 7 != 5]
     drops = [
         Drop("malformed_json", "cut off", where=f"in.jsonl:{row + 1}", row=row)
@@ -78,7 +87,7 @@ def _commit(pool: Pool, part: int, rows: range, draw: random.Random, pairs: bool
             "logprob": -draw.random(),
         }
         for key in keys
-        for text in [_text(draw, 12)]
+        for text in [response or _text(draw, 12)]
     ]
     _write(pool, PROMPTS, part, prompts, PROMPTS_SCHEMA, len(rows), drops)
     _write(pool, CANDIDATES, part, candidates, CANDIDATES_SCHEMA, len(good))
