@@ -226,8 +226,9 @@ class Engine(Protocol):
         """
         ...
 
-    def why_in_turn(self, num_models: int) -> str | None:
-        """Say why stages with so many models cannot run side by side; none: they can."""
+    def why_in_turn(self, has_model: Sequence[bool]) -> str | None:
+        """Say why such stages cannot run side by side, each with a model or without; none: they
+        can."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from bon.cli.flags import Invocation
 from bon.config import GenerateSettings, RunSettings
@@ -78,11 +79,17 @@ def check_workers(call: Invocation) -> None:
 
 
 def _local(call: Invocation, run: RunSettings, layout: PoolLayout) -> LocalEngine:
+    split = partial(
+        split_machine,
+        gpus_per_worker=_gpus_per_worker(call, run),
+        cpus_per_worker=run.cpus_per_worker,
+    )
     return LocalEngine(
         None if call.verbose else layout.log,
         stall_timeout_s=run.stall_timeout,
         load_timeout_s=run.load_timeout,
-        shares=split_machine(run.worker_range[1], _gpus_per_worker(call, run), run.cpus_per_worker),
+        shares=split(run.worker_range[1]),
+        split=split,
     )
 
 

@@ -27,14 +27,13 @@ def is_streamed(
     if not scorings:
         return False
     wanted = call.settings(RunSettings).placement
-    num_models = generation.has_model + sum(plan.has_model for plan in scorings)
-    why = engine.why_in_turn(num_models)
+    why = engine.why_in_turn([generation.has_model, *(plan.has_model for plan in scorings)])
     if wanted == "stream" and why is not None:
         raise SettingsError(
             "sampling and scoring cannot run side by side here",
             where="--placement stream",
             why=why,
-            next_step=f"give --num-workers {num_models} or more, or --placement in-turn",
+            next_step="give fewer workers, or --placement in-turn",
         )
     if wanted == "in-turn" or why is not None or (wanted == "auto" and not _is_cluster(call)):
         why = "it was asked for" if wanted == "in-turn" else why or _ALONE

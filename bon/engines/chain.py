@@ -6,7 +6,24 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "workers_of"]
+
+_SAMPLERS_PER_SCORER = 8
+"""To sample takes a model many times as long as to score."""
+
+
+def workers_of(has_model: Sequence[bool], num_workers: int) -> list[int]:
+    """Return how many workers with a share of their own each of several stages has side by side.
+
+    The first stage with a model has all that were asked for, each other one for eight of them, and
+    a stage without a model none.
+    """
+    first = list(has_model).index(True) if any(has_model) else -1
+    later = max(1, num_workers // _SAMPLERS_PER_SCORER)
+    return [
+        0 if not one else num_workers if number == first else later
+        for number, one in enumerate(has_model)
+    ]
 
 
 class Chain:

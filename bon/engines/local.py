@@ -9,16 +9,17 @@ from __future__ import annotations
 import multiprocessing.connection
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeAlias
 
-from bon.engines.chain import Chain
+from bon.engines.chain import Chain, workers_of
 from bon.engines.lane import Lane
 from bon.engines.recovery import Recovery, Waiting
-from bon.engines.shares import Share
-from bon.errors import AccountingError
+from bon.engines.shares import Share, split_machine
+from bon.errors import SettingsError
 from bon.protocols import Event, PartDone, Parts, PartWork, Stage
 
 __all__ = ["LocalEngine"]
@@ -43,6 +44,8 @@ class LocalEngine:
     """The same while it loads its model, which gives no signs."""
     shares: tuple[Share, ...] = (Share(),)
     """What each worker has of the machine: as many as there are work side by side."""
+    split: Callable[[int], tuple[Share, ...]] = split_machine
+    """Gives other shares of it, where stages side by side need more of them."""
 
     def run(self, work: PartWork, parts: Parts) -> Iterator[Event]:
         """Do all parts and yield events as they come.
@@ -62,13 +65,12 @@ class LocalEngine:
 
         Raises:
             BonError: what a work raised.
+            SettingsError: the machine has too little for all: see `why_in_turn`.
             WorkerDiedError: a process died or hung, and starting it again did not help.
         """
-        why = self.why_in_turn(sum(stage.has_model for stage in stages))
-        if why is not None:
-            raise AccountingError("works were begun side by side", why=f"{why}; a bug in bon")
+        dealt = self._dealt([stage.has_model for stage in stages])
         chain, runs = Chain([stage.parts for stage in stages]), dict[Run, int]()
-        for number, shares in enumerate(self._dealt(stages)):
+        for number, shares in enumerate(dealt):
             source = chain.source(number)
             runs |= dict.fromkeys(self._runs(stages[number].work, source, shares), number)
         for number, event in _interleaved(runs):
@@ -76,29 +78,28 @@ class LocalEngine:
                 chain.done(number, event.part)
             yield number, event
 
-    def why_in_turn(self, num_models: int) -> str | None:
-        """Say why stages with so many models cannot run side by side; none: they can."""
-        if num_models <= len(self.shares):
-            return None
-        workers = "1 worker" if len(self.shares) == 1 else f"{len(self.shares)} workers"
-        return f"{num_models} models side by side need a worker each, here is room for {workers}"
+    def why_in_turn(self, has_model: Sequence[bool]) -> str | None:
+        """Say why such stages cannot run side by side; none: they can."""
+        try:
+            self._dealt(has_model)
+        except SettingsError as error:
+            return f"{error.what}: {error.why}"
+        return None
 
-    def _dealt(self, stages: Sequence[Stage]) -> list[tuple[Share, ...]]:
-        """Return each stage's workers.
+    def _dealt(self, has_model: Sequence[bool]) -> list[tuple[Share, ...]]:
+        """Return each stage's workers; one without a model has a process that has no share.
 
-        Of the stages with a model, all but the first get one: to sample takes far longer than to
-        score. A stage without a model has a process beside them, which is given no share.
+        Raises:
+            SettingsError: the machine has too little for all of them.
         """
-        left, dealt = list(self.shares), list[tuple[Share, ...]]()
-        for number, stage in reversed(list(enumerate(stages))):
-            is_first = not any(before.has_model for before in stages[:number])
-            if not stage.has_model:
-                dealt.append((Share(len(self.shares) + number),))
-            elif is_first:
-                dealt.append(tuple(left))
-            else:
-                dealt.append((left.pop(),))
-        return dealt[::-1]
+        counts = workers_of(has_model, len(self.shares))
+        num_shares = sum(counts)
+        shares = self.shares if num_shares <= len(self.shares) else self.split(num_shares)
+        ends = list(accumulate(counts))
+        return [
+            shares[end - count : end] or (Share(num_shares + number),)
+            for number, (count, end) in enumerate(zip(counts, ends, strict=True))
+        ]
 
     def _runs(self, work: PartWork, parts: Parts, shares: Sequence[Share]) -> list[Run]:
         """Return one run for each share; they take parts from one source."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import GENERATOR, REWARD, bon_json, pool_files
+from support.commands import GENERATOR, MODELS, PROMPTS, REWARD, bon_json, pool_files
 from support.datasets import write_lines
 from support.fakes import FakeGenerator, FakeScorer
 from support.server_pool import PART, SCORERS, gated, sampler, write_prompts
@@ -26,54 +27,56 @@ from bon.pipeline.plans import GenerationPlan, ScoringPlan
 
 @dataclass
 class Room:
-    """An engine with room for so many models at once."""
+    """An engine that has room for stages side by side, or says why it has none."""
 
-    num_models: int
-    asked: int = -1
+    why: str | None = None
+    asked: Sequence[bool] = ()
 
-    def why_in_turn(self, num_models: int) -> str | None:
-        self.asked = num_models
-        return None if num_models <= self.num_models else "there is no room"
+    def why_in_turn(self, has_model: Sequence[bool]) -> str | None:
+        self.asked = has_model
+        return self.why
 
 
 def placed(
-    engine: Room, scorers: Sequence[str | None], generator: str = "vllm", **flags: Any
+    room: Room, scorers: Sequence[str | None], generator: str = "vllm", **flags: Any
 ) -> bool:
     call = Invocation("in", None, False, False, False, False, flags)
     generation = GenerationPlan(FakeGenerator(), {}, 1, 0, generator)
     scorings = [ScoringPlan("x", FakeScorer(), {}, engine=one) for one in scorers]
-    return is_streamed(call, engine, generation, scorings)  # type: ignore[arg-type]
+    return is_streamed(call, room, generation, scorings)  # type: ignore[arg-type]
 
 
 def test_each_model_needs_room_and_what_has_none_does_not() -> None:
-    for generator, scorers, num_models in [
-        ("vllm", [None], 1),
-        ("transformers", ["transformers"], 2),
-        ("vllm", ["vllm", None, "transformers", "a vLLM server", "server"], 3),
-        ("server", ["vllm"], 1),
-        ("server", [None], 0),
+    for generator, scorers, has_model in [
+        ("vllm", [None], [True, False]),
+        ("transformers", ["transformers"], [True, True]),
+        ("vllm", ["vllm", None, "a vLLM server", "server"], [True, True, False, False, False]),
+        ("server", ["vllm"], [False, True]),
     ]:
-        room = Room(num_models)
+        room = Room()
         assert placed(room, scorers, generator, placement="stream")
-        assert room.asked == num_models
-        if num_models:
-            with pytest.raises(SettingsError, match="side by side") as caught:
-                placed(Room(num_models - 1), scorers, generator, placement="stream")
-            assert f"--num-workers {num_models}" in caught.value.next_step
+        assert room.asked == has_model
+    with pytest.raises(SettingsError, match="side by side") as caught:
+        placed(Room("there is no room"), ["vllm"], placement="stream")
+    assert caught.value.why == "there is no room"
 
 
 def test_what_is_chosen_is_said_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "bon")
-    assert not placed(Room(9), [None])
-    assert not placed(Room(9), [None], placement="in-turn")
-    assert placed(Room(9), [None], placement="stream")
-    assert not placed(Room(9), [])
+    assert not placed(Room(), [None])
+    assert not placed(Room(), [None], placement="in-turn")
+    assert placed(Room(), [None], placement="stream")
+    assert not placed(Room(), [])
     later, at_once = "scoring begins once all candidates are there: ", "each part is scored as soon"
+    assert placed(Room(), [None], engine="ray")
+    assert not placed(Room("there is no room"), [None], engine="ray")
     said = [one.getMessage() for one in caplog.records]
     assert said[0].startswith(f"{later}on one machine each stage takes all of it")
     assert said[1] == f"{later}it was asked for"
     assert said[2].startswith(at_once)
-    assert len(said) == 3, "where nothing is scored there is nothing to say"
+    assert said[3] == f"{at_once} as it is sampled: the cluster has room for all stages"
+    assert said[4] == f"{later}there is no room"
+    assert len(said) == 5, "where nothing is scored there is nothing to say"
 
 
 @pytest.mark.slow
@@ -135,17 +138,30 @@ def test_it_is_refused_where_nothing_is_both_sampled_and_scored(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ask.jsonl", "in.jsonl"]
 
 
-def test_more_models_than_workers_are_refused_before_anything_is_made(
+def test_models_side_by_side_that_the_machine_has_no_room_for_are_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     write_lines(tmp_path / "ask.jsonl", [{"prompt": "hi"}])
     models = ("-m", str(GENERATOR), "--generator-engine", "transformers", "-r", f"r={REWARD}")
-    done = CliRunner().invoke(
-        app, ["select", "ask.jsonl", *models, "--placement", "stream", "-o", "x.jsonl"]
-    )
+    flags = ("--placement", "stream", "--cpus-per-worker", str(len(os.sched_getaffinity(0))))
+    done = CliRunner().invoke(app, ["select", "ask.jsonl", *models, *flags, "-o", "x.jsonl"])
     assert done.exit_code == 2, done.output
     said = " ".join(done.output.split())
-    assert "2 models side by side need a worker each, here is room for 1 worker" in said
-    assert "give --num-workers 2 or more, or --placement in-turn" in said
+    assert "sampling and scoring cannot run side by side here" in said
+    assert "2 workers with" in said
     assert not (tmp_path / "x.pool" / "pool.json").exists()
+
+
+@pytest.mark.slow
+def test_two_models_side_by_side_make_the_pool_of_one_after_the_other(tmp_path: Path) -> None:
+    lines = PROMPTS.read_text().splitlines()[:6]
+    (tmp_path / "in.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    flags = ("--generator-engine", "transformers", "--scorer-engine", "transformers", "-n", 2)
+    for how in ("stream", "in-turn"):
+        bon_json(
+            "score", "in.jsonl", *MODELS, *flags, "--max-tokens", 8, "--part-size", 2,
+            "--cpus-per-worker", 1, "--placement", how, "--pool", f"{how}.pool", cwd=tmp_path,
+        )  # fmt: skip
+    assert pool_files(tmp_path / "stream.pool") == pool_files(tmp_path / "in-turn.pool")

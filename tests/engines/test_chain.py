@@ -15,7 +15,7 @@ from support.works import Deadly, Scoped, Work
 from bon.engines.chain import Chain
 from bon.engines.local import LocalEngine
 from bon.engines.shares import Share
-from bon.errors import AccountingError, PoolCorruptError
+from bon.errors import PoolCorruptError, SettingsError
 from bon.protocols import Event, PartDone, Parts, Ready, Restarted, Scope, Stage
 
 TIMEOUT_S = 60.0
@@ -67,8 +67,12 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "one", tmp_path / "two"
 
 
-def engine(folder: Path, num_workers: int = 2) -> LocalEngine:
-    return LocalEngine(folder / "worker.log", shares=tuple(map(Share, range(num_workers))))
+def engine(folder: Path, num_workers: int = 1) -> LocalEngine:
+    return LocalEngine(folder / "worker.log", shares=numbered(num_workers), split=numbered)
+
+
+def numbered(num_shares: int) -> tuple[Share, ...]:
+    return tuple(map(Share, range(num_shares)))
 
 
 def done(events: list[tuple[int, Event]], stage: int) -> list[int]:
@@ -127,35 +131,45 @@ def test_prompts_that_kill_one_stage_are_found_while_the_other_goes_on(
 
 def test_an_error_of_one_stage_ends_all(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     one, two = folders
-    stages = [Stage(Work(one), range(1000), True), Stage(Work(two, "bon_error"), range(1000), True)]
+    stages = [
+        Stage(Work(one, "hang", at=1), range(3), True),
+        Stage(Work(two, "bon_error", at=0), range(3), True),
+    ]
     with pytest.raises(PoolCorruptError):
         list(engine(tmp_path).run_chain(stages))
-    assert not (one / "part-999").exists()
+    assert not (one / "part-1").exists()
     for pid in (one / "pids").read_text().split() + (two / "pids").read_text().split():
         assert not Path(f"/proc/{pid}").exists()
 
 
-def test_each_model_has_a_worker_of_its_own_and_the_first_all_others(tmp_path: Path) -> None:
+def test_each_later_model_has_workers_of_its_own_one_for_eight(tmp_path: Path) -> None:
     def dealt(num_workers: int, *has_model: bool) -> list[list[int]]:
-        stages = [Stage(Work(tmp_path), [0], one) for one in has_model]
-        shares = engine(tmp_path, num_workers)._dealt(stages)
+        shares = engine(tmp_path, num_workers)._dealt(has_model)
         return [[share.number for share in one] for one in shares]
 
-    assert dealt(4, True, True) == [[0, 1, 2], [3]]
-    assert dealt(4, True, False, True, True) == [[0, 1], [5], [2], [3]]
+    assert dealt(3, True, True) == [[0, 1, 2], [3]]
+    assert dealt(2, True, False, True, True) == [[0, 1], [5], [2], [3]]
     assert dealt(1, True, False, False) == [[0], [2], [3]]
-    assert dealt(2, False, True, True) == [[2], [0], [1]]
-    assert dealt(1, False, False) == [[1], [2]]
+    assert dealt(2, False, True, True) == [[3], [0, 1], [2]]
+    assert dealt(1, False, False) == [[0], [1]]
+    assert dealt(16, True, True) == [list(range(16)), [16, 17]]
 
 
-def test_more_models_than_workers_run_in_turn(tmp_path: Path) -> None:
-    assert engine(tmp_path, 2).why_in_turn(2) is None
-    assert LocalEngine().why_in_turn(1) is None
-    why = LocalEngine().why_in_turn(2)
-    assert why == "2 models side by side need a worker each, here is room for 1 worker"
-    stages = [Stage(Work(tmp_path), [0], True)] * 2
-    with pytest.raises(AccountingError, match="side by side"):
-        list(LocalEngine().run_chain(stages))
+def test_where_the_machine_has_too_little_for_all_they_run_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    assert LocalEngine().why_in_turn([True, False, True]) is None
+    assert LocalEngine().why_in_turn([True, False, False, False]) is None
+    why = LocalEngine().why_in_turn([True, True, True])
+    assert why == (
+        "3 workers with 1 accelerators each are more than this machine has: here are 2 accelerators"
+    )
+    with pytest.raises(SettingsError, match="3 workers"):
+        list(LocalEngine().run_chain([Stage(Work(tmp_path), [0], True)] * 3))
+    assert LocalEngine()._dealt([True, True]) == [
+        (Share(0, devices=("4",)),), (Share(1, devices=("5",)),),
+    ]  # fmt: skip
 
 
 @given(st.lists(st.lists(st.integers(0, 9), unique=True), min_size=1, max_size=4), st.randoms())
