@@ -56,7 +56,7 @@ class RayMapper:
             self._workers = connect(self._address, self._asked)
         import ray
 
-        task = ray.remote(num_cpus=self._workers.cpus)(Outcome.of)
+        task = ray.remote(num_cpus=self._workers.cpus)(_computed)
         sent = ray.put(function)
         given: deque[Any] = deque()
         is_done = False
@@ -71,6 +71,11 @@ class RayMapper:
         finally:
             if not is_done:  # they compute what nobody wants any more
                 self._close()
+
+
+def _computed(function: Callable[[Any], Any], item: Any) -> Outcome:
+    """Run on a node."""
+    return Outcome.of(function, item)
 
 
 def _got(task: Any) -> Any:

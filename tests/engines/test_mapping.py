@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from support.mapped import sliced, work
 from support.processes import are_gone, children
 
 from bon.engines.mapping import LocalMapper
 from bon.errors import EngineError, PoolCorruptError, WorkerDiedError
-
-
-class Unsendable(Exception):
-    """Cannot be made again from its arguments."""
-
-    def __init__(self, one: int, two: int) -> None:
-        super().__init__("lost on the way")
-
-
-def work(item: int | str) -> tuple[int | str, int]:
-    """Return the item and who computed it; some items are trouble."""
-    match item:
-        case "damaged":
-            raise PoolCorruptError("bad part", where="here", why="bits", next_step="mend it")
-        case "unsendable":
-            raise Unsendable(1, 2)
-        case "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "exits":
-            os._exit(7)
-        case int():
-            time.sleep(0.01 if item % 3 else 0.05)  # so that later ones are ready first
-    return item, os.getpid()
-
-
-def sliced(num_rows: int) -> pa.Table:
-    return pa.table({"text": ["x" * 1000] * 1000}).slice(5, num_rows)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +51,7 @@ def test_an_error_is_raised_in_its_turn_and_is_the_same(mapper: LocalMapper) -> 
     with pytest.raises(PoolCorruptError) as here:
         work("damaged")
     assert str(caught.value) == str(here.value)
-    assert "test_mapping.py" in "".join(caught.value.__notes__), "where in the process it arose"
+    assert "mapped.py" in "".join(caught.value.__notes__), "where in the process it arose"
     assert [item for item, _ in mapper.map(work, range(5))] == list(range(5)), "and one goes on"
 
 
