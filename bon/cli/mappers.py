@@ -19,9 +19,9 @@ __all__ = ["CURATING_FIELDS", "make_mapper"]
 _log = logging.getLogger(__name__)
 CURATING_FIELDS = RunSettings.engine_fields - {"gpus_per_worker"}
 """Settings that a command which only reads a pool has a use for."""
-FEWEST_GROUPS = 32
-"""Groups of parts, some 16,000 candidates each, below which starting processes on this machine
-costs more than they save (a pool of half a million candidates is read in a second)."""
+FEWEST_GROUPS = 64
+"""Groups of parts, some 16,000 candidates each, below which starting processes costs more than they
+save: a pool of one million candidates is read in two seconds."""
 
 
 @contextmanager
@@ -36,13 +36,6 @@ def make_mapper(
     """
     run = call.settings(RunSettings)
     num_workers = run.worker_range[1]
-    if run.engine == "ray":
-        from bon.engines.ray_mapping import RayMapper
-
-        _log.info("curating in %d workers on Ray", num_workers)
-        with RayMapper(run.ray_address, num_workers, run.cpus_per_worker) as ray:
-            yield ray
-        return
     if num_workers == 1:
         yield None
         return
@@ -50,6 +43,13 @@ def make_mapper(
     if num_groups < (2 if is_slow else FEWEST_GROUPS):
         _log.info("curating in this process: for so small a pool others would take longer")
         yield None
+        return
+    if run.engine == "ray":
+        from bon.engines.ray_mapping import RayMapper
+
+        _log.info("curating in %d workers on Ray: %d groups of parts", num_workers, num_groups)
+        with RayMapper(run.ray_address, num_workers, run.cpus_per_worker) as ray:
+            yield ray
         return
     num_workers = min(num_workers, num_groups, num_cores())
     _log.info("curating in %d processes: %d groups of parts", num_workers, num_groups)
