@@ -19,7 +19,7 @@ __all__ = ["check_engine", "check_workers", "make_engine"]
 
 @contextmanager
 def make_engine(call: Invocation, layout: PoolLayout) -> Iterator[Engine]:
-    """Give the engine that a run asks for; at the end a cluster of its own is ended.
+    """Give the engine that a run asks for.
 
     Raises:
         SettingsError: see `check_engine`.
@@ -30,17 +30,18 @@ def make_engine(call: Invocation, layout: PoolLayout) -> Iterator[Engine]:
         yield _local(call, run, layout)
         return
     from bon.engines.ray import RayEngine
+    from bon.engines.ray_apart import RayApart
     from bon.engines.ray_cluster import RayWorkers
 
     least, most = run.worker_range
-    with RayEngine(
+    engine = RayEngine(
         run.ray_address,
         RayWorkers(least, most, _gpus_per_worker(call, run), run.cpus_per_worker),
         layout.log,
         stall_timeout_s=run.stall_timeout,
         load_timeout_s=run.load_timeout,
-    ) as engine:
-        yield engine
+    )
+    yield RayApart(engine)
 
 
 def check_engine(call: Invocation) -> None:

@@ -46,7 +46,9 @@ class Lane:
     share: Share
     """What it has of the machine."""
 
-    def attempt(self, work: PartWork, parts: Parts) -> Iterator[Event | Lost | Waiting]:
+    def attempt(
+        self, work: PartWork, parts: Parts
+    ) -> Generator[Event | Lost | Waiting, None, None]:
         """Do the work in a fresh process; where that is lost, `Lost` is the last item.
 
         Raises:

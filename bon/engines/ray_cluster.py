@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +16,13 @@ from typing import Any
 from bon.errors import EngineError, SettingsError, first_line
 from bon.signals import STOPPING
 
-__all__ = ["RAY_ADVICE", "RayWorkers", "connect", "disconnect", "import_ray"]
+__all__ = ["RAY_ADVICE", "RayWorkers", "connect", "disconnect", "import_ray", "lost_cluster"]
 
 _log = logging.getLogger(__name__)
 RAY_ADVICE = "pip install 'bon-cli[ray]', with the same version on every node"
 _OBJECT_STORE_BYTES = 128 << 20
 """Of a cluster of our own: only numbers of parts and short rows lie in it."""
+_ANSWER_TIMEOUT_S = 20.0
 _LOOPBACK = "127.0.0.1"
 
 
@@ -95,6 +97,8 @@ def connect(address: str | None, workers: RayWorkers) -> RayWorkers:
             "object_store_memory": _OBJECT_STORE_BYTES,
             "_node_ip_address": _LOOPBACK,
         }
+    else:
+        _refuse_silence(address)
     try:
         with _signals_as_they_are(), _silent_stderr():
             ray.init(**said, log_to_driver=False, configure_logging=False)
@@ -109,6 +113,34 @@ def disconnect() -> None:
     import ray
 
     ray.shutdown()
+
+
+def lost_cluster(address: str | None, why: str) -> EngineError:
+    """Return the error of a cluster that is gone, or out of reach."""
+    return EngineError(
+        "the Ray cluster was lost",
+        where=f"--ray-address {address}" if address else "this machine",
+        why=why,
+        next_step="look at its head (`ray status`), or start it again; what is committed stays, "
+        "and the same command goes on from there",
+    )
+
+
+def _refuse_silence(address: str) -> None:
+    """Make sure that somebody listens where a cluster should be: Ray itself asks for minutes.
+
+    Raises:
+        EngineError: nobody does.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        found = canonicalize_bootstrap_address(address)
+        host, _, port = (found or "").rpartition(":")
+        if "://" not in address and port.isdigit():
+            socket.create_connection((host.strip("[]"), int(port)), _ANSWER_TIMEOUT_S).close()
+    except (ConnectionError, ValueError, OSError) as error:
+        raise _unreached(address, error) from error
 
 
 def _unreached(address: str | None, error: Exception) -> EngineError:

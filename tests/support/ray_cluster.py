@@ -22,6 +22,7 @@ _OBJECT_STORE_BYTES = 100 << 20
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else 127.0.0.1 is taken for the machine's address
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # a lost head is noticed after 60
     "RAY_memory_monitor_refresh_ms": "0",  # other programs may fill the memory of this machine
     "OMP_NUM_THREADS": "1",
 }
