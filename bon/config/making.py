@@ -278,7 +278,8 @@ class RunSettings(Settings):
     is started on this machine alone."""
     num_workers: str | None = None
     """Workers that share the parts, each with a copy of the model and a share of the machine; with
-    --engine ray also a range such as 2..8, within which Ray starts and ends them; by default 1."""
+    --engine ray also a range such as 2..8, within which Ray starts and ends them; by default 1. So
+    many processes also read and curate a large pool."""
     gpus_per_worker: int | None = Field(default=None, ge=0)
     """GPUs of each worker; by default 1 where there are any, or --tensor-parallel-size."""
     cpus_per_worker: int | None = Field(default=None, ge=1)
