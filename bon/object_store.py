@@ -195,7 +195,9 @@ class ObjectPath:
             import pyarrow as pa
 
             file = store.open_input_file(self.key)
-            return file if file.size() > _SMALL_BYTES else pa.BufferReader(file.readall())
+            # A buffer of Arrow's own: one of Python's, let go by a thread of Arrow's while Python
+            # ends, aborts the process.
+            return file if file.size() > _SMALL_BYTES else pa.BufferReader(file.read_buffer())
 
         return cast("BinaryIO", self._ask(opened))
 
@@ -355,7 +357,7 @@ def place(text: str | os.PathLike[str] | ObjectPath) -> Place:
             why="whoever lists the machine's processes would see it",
             next_step="put keys into the environment (AWS_ACCESS_KEY_ID, …) or into a profile",
         )
-    if not key:
+    if not key or found["key"].startswith("/"):
         raise SettingsError(
             "the address names no bucket", where=said, next_step=f"give {scheme}://BUCKET/NAME"
         )

@@ -25,7 +25,7 @@ _DELAYED_OPEN = "allow_delayed_open"
 """S3: what is small is put by one request, and no request is made before there is content."""
 _PAUSES_S = (1.0, 4.0, 15.0)
 """Before a request is made again that failed for the moment; the SDK has tried three times then."""
-_answered: set[tuple[str, str]] = set()
+_answered: set[tuple[str, str, str]] = set()
 """Buckets that have answered: an address that never has is wrong, and nobody should wait for it."""
 
 _T = TypeVar("_T")
@@ -38,11 +38,11 @@ def ask(scheme: str, bucket: str, query: str, request: Callable[[FileSystem], _T
         OSError: what the file system raised.
         SettingsError: the address cannot be used.
     """
-    pauses_s = iter(_PAUSES_S if (scheme, bucket) in _answered else ())
+    pauses_s = iter(_PAUSES_S if (scheme, bucket, query) in _answered else ())
     while True:
         try:
             answer = request(_file_system(scheme, bucket, query))
-            _answered.add((scheme, bucket))
+            _answered.add((scheme, bucket, query))
             return answer
         except OSError as error:
             pause_s = next(pauses_s, None)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import s3
 from support.tiny_models import save_generator, save_reward
 
 for number in (signal.SIGINT, signal.SIGHUP):
@@ -21,3 +23,21 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_generator(folder / "gen")
     save_reward(folder / "rm")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Server]:
+    """A real S3-compatible server on loopback."""
+    server = s3.start(tmp_path_factory.mktemp("s3") / "log")
+    yield server
+    s3.stop(server)
+
+
+@pytest.fixture
+def bucket(
+    s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> str:
+    """Address of an empty bucket; the environment names its server, as a user's does."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3.make_bucket(request.node.name)

@@ -94,7 +94,7 @@ class _PutLines:
     """Lines that are put as one object, again and again while they become more."""
 
     def __init__(self, path: ObjectPath) -> None:
-        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         self._path = path.with_name(f"{path.stem}-{now}-{os.getpid()}{path.suffix}")
         self._content = bytearray()
         self._put_s = time.monotonic()

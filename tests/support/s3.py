@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import socket
 import subprocess
@@ -10,13 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-BUCKET = "bucket"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-_SERVE = (
-    "import sys, logging\n"
-    "from moto.server import main\n"
-    "main(['-H', '127.0.0.1', '-p', sys.argv[1]])\n"
-)
+_SERVE = "import sys\nfrom moto.server import main\nmain(['-H', '127.0.0.1', '-p', sys.argv[1]])\n"
 _REQUEST = re.compile(r'"(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/1\.\d(?:\S*)?" (\d+)')
 
 
@@ -44,14 +41,17 @@ class Server:
         return [(method, path, int(code)) for method, path, code in _REQUEST.findall(text)]
 
 
-def start(log: Path) -> Server:
-    """Start a server with an empty bucket; the caller stops it."""
+def start(log: Path, *, checks_keys: bool = False) -> Server:
+    """Start a server without buckets; the caller stops it. It may know no key at all."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE, str(port)], stdout=file, stderr=file
+            [sys.executable, "-c", _SERVE, str(port)],
+            env={**os.environ, **({"INITIAL_NO_AUTH_ACTION_COUNT": "0"} if checks_keys else {})},
+            stdout=file,
+            stderr=file,
         )
     server = Server(port, log, process)
     deadline = time.monotonic() + 60
@@ -71,9 +71,11 @@ def stop(server: Server) -> None:
     server.process.wait()
 
 
-def make_bucket(name: str = BUCKET) -> None:
-    """Make a bucket on the server that the environment names."""
+def make_bucket(said: str) -> str:
+    """Make a bucket on the server that the environment names, and return its address."""
     from pyarrow.fs import FileSystem
 
+    name = f"b-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
     store, _ = FileSystem.from_uri(f"s3://{name}/?allow_bucket_creation=true")
     store.create_dir(name)
+    return f"s3://{name}"
