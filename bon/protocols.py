@@ -15,6 +15,7 @@ __all__ = [
     "Generator",
     "KnowsDone",
     "Mapper",
+    "Note",
     "PartByPart",
     "PartDone",
     "PartWork",
@@ -146,7 +147,14 @@ class Restarted:
     """What is done about it."""
 
 
-Event = Ready | Progress | Verified | PartDone | Restarted
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a person should know of where the work runs."""
+
+    text: str
+
+
+Event = Ready | Progress | Verified | PartDone | Restarted | Note
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from bon.protocols import Event, PartDone, Progress, Ready, Restarted
+from bon.protocols import Event, Note, PartDone, Progress, Ready, Restarted
 from bon.shown import printable, shown
 
 __all__ = ["StageProgress", "note", "print_path"]
@@ -129,6 +129,8 @@ class StageProgress:
             self._show(known, is_last=len(known.done) == num_parts)
         elif isinstance(event, Restarted):
             self._say(f"{stage}: the model's process was lost ({event.cause}); {event.doing}")
+        elif isinstance(event, Note):
+            self._say(f"{stage}: {event.text}")
 
     def _show(self, stage: _Stage, *, is_last: bool = False) -> None:
         num_done, rate, left = len(stage.done), stage.rate, stage.left

@@ -16,7 +16,7 @@ from bon.pipeline.jobs import StageReport
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import pool_lock
 from bon.pool.run_log import RunLog
-from bon.protocols import Engine, Event, PartDone, Progress, Ready, Restarted
+from bon.protocols import Engine, Event, Note, PartDone, Progress, Ready, Restarted
 
 __all__ = ["PoolRun", "pool_run"]
 
@@ -52,6 +52,8 @@ class PoolRun:
             self._add(stage, event)
         elif isinstance(event, Restarted):
             self.log.write("restart", stage=stage, cause=event.cause, doing=event.doing)
+        elif isinstance(event, Note):
+            self.log.write("note", stage=stage, text=event.text)
         elif isinstance(event, PartDone):
             now_s = time.monotonic()
             seconds = round(now_s - self._since_s.get(stage, now_s), 3)
