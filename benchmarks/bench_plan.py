@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "plan.json"
 MODELS = ROOT / "sample_data" / "models"
 SCORERS = ("-r", f"reward={MODELS / 'reward'}", "-r", "length=rule:length?max=600")
-SAMPLING = ("-m", str(MODELS / "generator"), "-n", "4", "--max-tokens", "48")
+SAMPLING = ("-m", str(MODELS / "generator"), "-n", "16", "--max-tokens", "48")
 SAMPLING += ("--generator-engine", "transformers")
 PART_SIZE = 16
 
@@ -70,6 +70,9 @@ def facts_of(pool: Path) -> dict[str, Any]:
     files = [path for path in pool.rglob("part-*.parquet") if ".bon" not in path.parts]
     return {
         "wall_s": lines[-1]["elapsed_s"],
+        "of it at work, s": round(
+            sum(line["seconds"] for line in lines if line["event"] == "part"), 3
+        ),
         **{
             f"{name}: tokens": stage["num_tokens"]
             for name, stage in stages.items()
@@ -91,6 +94,7 @@ def predicted(pool: Path, num_rows: int) -> dict[str, Any]:
     stages = {stage["name"]: stage for stage in plan["stages"]}
     return {
         "wall_s": plan["placements"][0]["wall_s"],
+        "of it at work, s": sum(stage["run_s"] for stage in plan["stages"]),
         **{
             f"{name}: tokens": stage["num_tokens"]
             for name, stage in stages.items()

@@ -41,12 +41,16 @@ SCORER = "rule:length?max=600"
 KINDS = (PROMPTS, CANDIDATES, scores_kind("length"))
 NUM_PROMPTS, NUM_GPUS, NUM_CANDIDATES = 100_000_000, 256, 8
 PART_SIZES = (128, 1_024, 4_096, 16_384)
+COMMAND = "bon score, nothing to do"
 ASSUMED = {
     "shared_folder_open_s": 0.001,
     "object_store_request_s": 0.03,
     "object_store_keys_a_listing": 1_000,
+    "object_store_requests_a_footer": 2,
+    "object_store_requests_at_once": 16,
 }
-"""Latency of one small file of a shared folder, and of one request to an object store."""
+"""Latency of one small file of a shared folder, and of one request to an object store, as
+bon/pool/footers.py asks for them."""
 
 
 def bon(*arguments: object) -> list[str]:
@@ -129,11 +133,11 @@ STEPS: dict[str, Callable[[Pool], int]] = {
 }
 
 
-def measure_pool(root: Path, num_parts: int) -> dict[str, Any]:
+def measure_pool(root: Path, num_parts: int, *, with_command: bool) -> dict[str, Any]:
     """Time and peak memory of every step, and of a command that has nothing to do."""
     found = {name: _in_child("step", root, name) for name in STEPS}
-    command = bon("score", root, "-r", f"length={SCORER}", "-q")
-    found["bon score, nothing to do"] = _timed(command)
+    if with_command:
+        found[COMMAND] = _timed(bon("score", root, "-r", f"length={SCORER}", "-q"))
     files = sum(sum(1 for _ in (root / kind).iterdir()) for kind in KINDS)
     if files != 3 * num_parts or found["pending_scores"]["value"]:
         raise SystemExit(f"the made-up pool is wrong: {files} files, {found}")
@@ -220,40 +224,41 @@ def _ingest(source: Path, root: Path | None) -> int:
 
 
 def constants(pools: dict[str, Any], rows: dict[str, Any]) -> dict[str, float]:
-    """Return what one part and one row cost, by the largest sizes."""
-    num_parts, pool = max(((int(n), one) for n, one in pools.items()), key=lambda item: item[0])
-    num_rows, read = max(((int(n), one) for n, one in rows.items()), key=lambda item: item[0])
-    base_mib = pool["nothing"]["peak_mib"]
-
-    def seconds(name: str) -> float:
-        return round(1e6 * pool[name]["cpu_s"] / num_parts, 2)
-
-    def memory(name: str) -> float:
-        return round((pool[name]["peak_mib"] - base_mib) * 2**20 / num_parts, 1)
-
-    steps = [name for name in STEPS if name != "nothing"] + ["bon score, nothing to do"]
-    told = read["read"], read["read and write parts of 128"]
+    """Return what one more part and one more row cost, between the smallest and largest sizes."""
+    steps = [name for name in STEPS if name != "nothing"] + [COMMAND]
+    told, ends = {name: row["read"] for name, row in rows.items()}, sorted(map(int, rows))
+    ingested = {name: row["read and write parts of 128"] for name, row in rows.items()}
+    written_s = ingested[str(ends[-1])]["seconds"] - told[str(ends[-1])]["seconds"]
     return {
-        "base_mib": base_mib,
-        **{f"{name}, us a part": seconds(name) for name in steps},
-        **{f"{name}, bytes a part": memory(name) for name in steps},
-        "read, us a row": round(1e6 * told[0]["cpu_s"] / num_rows, 2),
-        "read, bytes a row": round((told[0]["peak_mib"] - base_mib) * 2**20 / num_rows, 1),
-        "write, us a part": round(
-            1e6 * (told[1]["cpu_s"] - told[0]["cpu_s"]) / (num_rows / 128), 1
-        ),
-        "prompts, bytes a row on disk": round(read["bytes_of_prompts"] / num_rows, 1),
+        "base_mib": pools[min(pools, key=int)]["nothing"]["peak_mib"],
+        **{f"{name}, us a part": 1e6 * _slope(pools, name, "cpu_s") for name in steps},
+        **{f"{name}, bytes a part": 2**20 * _slope(pools, name, "peak_mib") for name in steps},
+        "read, us a row": 1e6 * _slope(rows, "read", "cpu_s"),
+        "read, bytes a row": 2**20 * _slope(rows, "read", "peak_mib"),
+        "write, us a part": 1e6 * written_s / (ends[-1] / 128),
+        "prompts, bytes a row on disk": rows[str(ends[-1])]["bytes_of_prompts"] / ends[-1],
     }
+
+
+def _slope(sizes: dict[str, Any], name: str, what: str) -> float:
+    """Return how much more a part or row takes, from the sizes for which it was measured."""
+    measured = sorted(
+        (int(size), found[name][what]) for size, found in sizes.items() if name in found
+    )
+    (small, less), (large, more) = measured[0], measured[-1]
+    return float((more - less) / (large - small)) if large > small else float(more / large)
 
 
 def extrapolate(one: dict[str, float], part_size: int) -> dict[str, float]:
     """Return what 100 million prompts cost the driver with one part size."""
     parts = -(-NUM_PROMPTS // part_size)
     footers = 3 * parts  # prompts, candidates, scores, each read once when a run goes on
-    resume_s = one["bon score, nothing to do, us a part"] * parts / 1e6
-    requests = footers + 3 * parts / ASSUMED["object_store_keys_a_listing"]
+    resume_s = one[f"{COMMAND}, us a part"] * parts / 1e6
+    at_once = ASSUMED["object_store_requests_at_once"]
+    requests = footers * ASSUMED["object_store_requests_a_footer"] / at_once
+    requests += footers / ASSUMED["object_store_keys_a_listing"]
     rows_mib = one["read, bytes a row"] * NUM_PROMPTS / 2**20
-    parts_mib = one["bon score, nothing to do, bytes a part"] * parts / 2**20
+    parts_mib = one[f"{COMMAND}, bytes a part"] * parts / 2**20
     return {
         "parts": parts,
         "files": footers,
@@ -263,7 +268,7 @@ def extrapolate(one: dict[str, float], part_size: int) -> dict[str, float]:
         "resume_local_s": round(resume_s, 1),
         "resume_shared_folder_s": round(resume_s + footers * ASSUMED["shared_folder_open_s"], 1),
         "resume_object_store_s": round(resume_s + requests * ASSUMED["object_store_request_s"], 1),
-        "driver_parts_mib": round(parts_mib, 1),
+        "driver_going_on_mib": round(one["base_mib"] + parts_mib, 1),
         "driver_first_reading_mib": round(one["base_mib"] + rows_mib, 1),
         "first_reading_s": round(
             (one["read, us a row"] * NUM_PROMPTS + one["write, us a part"] * parts) / 1e6, 1
@@ -276,29 +281,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--parts", type=int, nargs="+", default=[10_000, 100_000, 800_000])
     parser.add_argument("--rows", type=int, nargs="+", default=[250_000, 1_000_000])
+    parser.add_argument(
+        "--command-up-to", type=int, default=100_000, help="parts up to which `bon score` is run"
+    )
     parser.add_argument("--folder", type=Path, help="where pools are made (800,000 parts: 10 GB)")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(json.dumps(child(options.child[0], Path(options.child[1]), options.child[2])))
         return
-    pools, rows = {}, {}
+    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    pools, rows = before.get("pools_by_parts", {}), before.get("inputs_by_rows", {})
     for num in options.rows:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             rows[str(num)] = measure_rows(Path(folder), num)
         print(json.dumps({num: rows[str(num)]}), flush=True)
     for num in options.parts:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            pools[str(num)] = measure_pool(make_pool(Path(folder), num).layout.root, num)
+            root = make_pool(Path(folder), num).layout.root
+            pools[str(num)] = measure_pool(root, num, with_command=num <= options.command_up_to)
         print(json.dumps({num: pools[str(num)]}), flush=True)
+    write(pools, rows)
+
+
+def write(pools: dict[str, Any], rows: dict[str, Any]) -> None:
+    """Write what was measured, and what follows from it."""
     found = constants(pools, rows)
     results = {
-        "command": " ".join(["python benchmarks/plan_100m.py", *sys.argv[1:]]),
+        "command": "python benchmarks/plan_100m.py",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "pools_by_parts": pools,
         "inputs_by_rows": rows,
-        "constants": found,
+        "constants": {name: round(value, 2) for name, value in found.items()},
         "assumed": ASSUMED,
         "plan": {
             "prompts": NUM_PROMPTS,

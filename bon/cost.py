@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 
 __all__ = [
     "CANDIDATE_BYTES",
+    "FILE_BYTES",
+    "PROMPT_BYTES",
+    "SAMPLERS_PER_SCORER",
     "SCORE_BYTES",
     "TEXT_BYTES",
     "TOKEN_BYTES",
@@ -44,17 +47,19 @@ PROMPT_BYTES = 33
 """Of a prompt's id, row and place, compressed (benchmarks/results/plan_100m.json)."""
 FILE_BYTES = 1_900
 """Of a part's file without rows: its footer (benchmarks/results/plan_100m.json, mean of three)."""
+SAMPLERS_PER_SCORER = 8
+"""Workers that sample for each that scores, side by side (bon/engines/chain.py)."""
 BASE_FILES = 5
 """pool.json, its copy, lock, run.log and worker.log."""
 
 # of the process that drives a run: benchmarks/results/plan_100m.json
-DRIVER_BASE_MIB = 160.0
-DRIVER_BYTES_A_PART = 6_000
+DRIVER_BASE_MIB = 140.0
+DRIVER_BYTES_A_PART = 8_200
 READ_BYTES_A_ROW = 100
 """Each prompt's id must be seen once only; they are held while the input is read."""
-READ_S_A_ROW = 9e-6
-WRITE_S_A_PART = 3e-3
-RESUME_S_A_PART = 1.2e-3
+READ_S_A_ROW = 6e-6
+WRITE_S_A_PART = 3.1e-3
+RESUME_S_A_PART = 1.45e-3
 """Looking through the parts and closing the books, files in the system's cache."""
 
 
@@ -181,19 +186,16 @@ def in_turn(
 def streaming(
     stages: Sequence[StageCost], num_prompts: int, part_size: int, num_workers: int
 ) -> Placement | None:
-    """Return the cost of all stages side by side, workers shared out so that it ends first.
+    """Return the cost of all stages side by side, as `--placement stream` shares out the workers.
 
     A part goes through the stages one after the other, so the slowest of them sets the pace, and
-    the others add a part's time where it begins and where it ends. Rules take no workers of
-    models. None where there are fewer workers than models.
+    the others add a part's time where it begins and where it ends. None where there are fewer
+    workers than models.
     """
-    models = [stage for stage in stages if stage.has_model]
+    models = [stage.name for stage in stages if stage.has_model]
     if len(stages) < 2 or num_workers < len(models):
         return None
-    workers = {stage.name: 1 if stage.has_model else num_workers for stage in stages}
-    for _ in range(num_workers - len(models)) if models else ():
-        slowest = max(models, key=lambda stage: stage.work_s / workers[stage.name])
-        workers[slowest.name] += 1
+    workers = {stage.name: 1 for stage in stages} | _shared_out(models, num_workers)
     spans = [span_s(stage, num_prompts, part_size, workers[stage.name]) for stage in stages]
     slowest_at = spans.index(max(spans))
     rows = min(num_prompts, part_size)
@@ -204,6 +206,16 @@ def streaming(
     )
     wall_s = max(stage.setup_s for stage in stages) + spans[slowest_at] + others_s
     return _placed("streaming", wall_s, num_workers, workers, stages)
+
+
+def _shared_out(models: Sequence[str], num_workers: int) -> dict[str, int]:
+    """Return as many workers for the first model as leave one for eight of them to each other."""
+    others = len(models) - 1
+    first = num_workers - others
+    while first > 1 and first + others * max(1, first // SAMPLERS_PER_SCORER) > num_workers:
+        first -= 1
+    later = max(1, first // SAMPLERS_PER_SCORER)
+    return {name: later if at else first for at, name in enumerate(models)}
 
 
 def _placed(

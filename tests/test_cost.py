@@ -23,6 +23,7 @@ from bon.cost import (
     streaming,
     tail_s,
 )
+from bon.engines.chain import workers_of
 
 counts = st.integers(0, 10**9)
 sizes = st.integers(1, 10**5)
@@ -86,15 +87,32 @@ def test_a_lost_worker_costs_its_start_and_the_parts_under_way() -> None:
     assert redo_s(stage, num_prompts=20, part_size=10) == pytest.approx(60 + 1000)
 
 
-def test_streaming_gives_the_slower_stage_more_workers() -> None:
-    slow = StageCost("generate", 300.0, 1.0, setup_s=10.0)
-    quick = StageCost("score", 100.0, 1.0, setup_s=20.0)
+def test_streaming_has_a_worker_that_scores_for_eight_that_sample() -> None:
+    generate = StageCost("generate", 300.0, 1.0, setup_s=10.0)
+    score = StageCost("score", 10.0, 1.0, setup_s=20.0)
     rule = StageCost("rule", 1.0, 1.0, has_model=False)
-    placed = streaming([slow, quick, rule], 100, 1, 4)
+    placed = streaming([generate, score, rule], 100, 1, 4)
     assert placed is not None
-    assert placed.workers == {"generate": 3, "score": 1, "rule": 4}
-    # both take 100 s; a part of the other stages comes before or after
-    assert placed.wall_s == pytest.approx(20 + 34 * 3 + 1 + 0.01)
+    assert placed.workers == {"generate": 3, "score": 1, "rule": 1}
+    # 34 rounds of parts of 3 s, and a part of each other stage before or after
+    assert placed.wall_s == pytest.approx(20 + 34 * 3 + 0.1 + 0.01)
+    larger = streaming([generate, score], 100, 1, 36)
+    assert larger is not None
+    assert larger.workers == {"generate": 32, "score": 4}
+
+
+@given(st.integers(1, 4), st.integers(1, 2000))
+def test_workers_of_a_streamed_run_are_those_of_the_engine(others: int, num: int) -> None:
+    """As many as fit: with one more that samples there would be too few."""
+    some = [StageCost(f"{n}", 1.0, 1.0) for n in range(1 + others)]
+    placed = streaming(some, 10, 1, num)
+    if placed is None:
+        assert num < len(some)
+        return
+    first = placed.workers["0"]
+    assert [*placed.workers.values()] == workers_of([True] * len(some), first)
+    assert sum(placed.workers.values()) <= num
+    assert sum(workers_of([True] * len(some), first + 1)) > num
 
 
 def test_streaming_needs_a_worker_for_each_model_and_two_stages() -> None:
@@ -170,9 +188,10 @@ def test_streaming_shares_out_all_workers_and_holds_them_no_longer_than_it_takes
     if placed is None:
         assert len(found) < 2 or num < len(models)
         return
-    assert not models or sum(placed.workers[name] for name in models) == num
+    assert sum(placed.workers[name] for name in models) <= num
     assert placed.worker_hours == pytest.approx(num * placed.wall_s / 3600)
     slowest_s = max(stage.work_s / num for stage in found)
+    assert all(count >= 1 for count in placed.workers.values())
     assert placed.wall_s >= slowest_s * (1 - 1e-9)
 
 
