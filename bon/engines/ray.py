@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,10 +19,11 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from bon.engines.ray_cluster import RayWorkers, connect, disconnect
+from bon.engines.ray_cluster import RayWorkers, connect, disconnect, lost_cluster
 from bon.engines.ray_lane import Begun, Hub, LaneActor, LaneSettings, Said, read_rows
+from bon.engines.ray_room import Room
 from bon.errors import AccountingError, BonError, EngineError, WorkerDiedError, first_line
-from bon.protocols import Event, PartDone, Parts, PartWork, Restarted, Stage
+from bon.protocols import Event, Note, PartDone, Parts, PartWork, Restarted, Stage
 
 __all__ = ["RayEngine"]
 
@@ -31,7 +33,8 @@ _SHARE_OF_WORK = 4
 """A block is this fraction of an even share of what is left: the last ones are single parts, so no
 worker waits long for the others."""
 _HUB_CALLS = 16
-_END_TIMEOUT_S = 10.0
+_END_TIMEOUT_S = 20.0
+_LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class _Over:
     error: Exception | None = None
 
 
-_Heard: TypeAlias = "Begun | Said | PartDone | _Over"
+_Heard: TypeAlias = "Begun | Said | PartDone | Note | _Over"
 
 
 @dataclass(slots=True)
@@ -91,15 +94,16 @@ class RayEngine:
         try:
             yield from run.events()
         except BaseException:
-            self.close()  # nothing of a run that failed or was stopped goes on
+            run.stop()  # nothing of a run that failed or was stopped goes on
+            self.close()
             raise
 
     def run_chain(self, stages: Sequence[Stage]) -> Iterator[tuple[int, Event]]:
         """Refuse: on a cluster stages run one after the other."""
         raise AccountingError("works were begun side by side on Ray", why="this is a bug in bon")
 
-    def why_in_turn(self, num_models: int) -> str | None:
-        """Say why stages with so many models cannot run side by side."""
+    def why_in_turn(self, has_model: Sequence[bool]) -> str | None:
+        """Say why stages cannot run side by side."""
         return "on Ray one stage has all workers"
 
 
@@ -113,18 +117,26 @@ class _Run:
     workers: RayWorkers
     _heard: queue.SimpleQueue[_Heard] = field(default_factory=queue.SimpleQueue)
     _hub: Any = None
+    _dataset: Any = None
+    _threads: tuple[threading.Thread, ...] = ()
+    _room: Room = field(init=False)
     _begun_again: Counter[int] = field(default_factory=Counter)
     """Times in a row that a worker was started again without having done a part."""
 
+    def __post_init__(self) -> None:
+        self._room = Room(self.workers)
+
     def events(self) -> Iterator[Event]:
+        yield from self._room.at_start()
         self._hub = self._new_hub()
-        rows = threading.Thread(target=self._read_rows, daemon=True)
-        words = threading.Thread(target=self._hear, daemon=True)
-        rows.start()
-        words.start()
-        left = dict.fromkeys(self.parts)
-        num_over = 0
-        while num_over < 2:
+        self._dataset = self._new_dataset()
+        self._threads = tuple(
+            threading.Thread(target=target, daemon=True) for target in (self._read_rows, self._hear)
+        )
+        for thread in self._threads:
+            thread.start()
+        left, num_over = dict.fromkeys(self.parts), 0
+        while num_over < len(self._threads):
             for event in self._events_of(self._next()):
                 if isinstance(event, _Over):
                     num_over += 1
@@ -133,9 +145,7 @@ class _Run:
                 elif event.part in left:  # it is told as it is done, and again with its block
                     del left[event.part]
                     yield event
-        for thread in (rows, words):
-            thread.join(_END_TIMEOUT_S)
-        self._end_hub()
+        self.stop()
         if left:
             raise AccountingError(
                 f"Ray ended in order without {len(left)} parts",
@@ -143,11 +153,29 @@ class _Run:
                 why="this is a bug in bon",
             )
 
+    def stop(self) -> None:
+        """End what still runs, and wait for our threads: Ray must not be left while one asks it."""
+        import ray
+
+        until_s = time.monotonic() + _END_TIMEOUT_S
+        rows, *others = self._threads or (None,)
+        while rows is not None and rows.is_alive() and time.monotonic() < until_s:
+            executor = getattr(self._dataset, "_current_executor", None)  # there once it has begun
+            if executor is not None:
+                executor.shutdown(force=True)
+            rows.join(_LOOK_S)
+        with suppress(ray.exceptions.RayError):
+            ray.kill(self._hub)
+        for thread in others:
+            thread.join(max(0.0, until_s - time.monotonic()))
+
     def _next(self) -> _Heard:
         """Wait for what is told next, a second at a time, so that a signal is seen."""
         while True:
             with suppress(queue.Empty):
                 return self._heard.get(timeout=1.0)
+            for note in self._room.later():
+                return note
 
     def _events_of(self, heard: _Heard) -> Iterator[Event | _Over]:
         """Yield the events in what was told.
@@ -157,16 +185,18 @@ class _Run:
         """
         if isinstance(heard, _Over):
             if heard.error is not None:
-                raise _as_ours(heard.error)
+                raise _as_ours(heard.error, self.engine.address)
             yield heard
-        elif isinstance(heard, PartDone):
+        elif isinstance(heard, PartDone | Note):
             yield heard
         elif isinstance(heard, Said):
             if any(isinstance(event, PartDone) for event in heard.events):
                 self._begun_again[heard.worker] = 0
             yield from heard.events
-        elif heard.is_again:
-            yield self._restarted(heard)
+        else:
+            self._room.begun()
+            if heard.is_again:
+                yield self._restarted(heard)
 
     def _restarted(self, begun: Begun) -> Restarted:
         self._begun_again[begun.worker] += 1
@@ -191,18 +221,12 @@ class _Run:
         options = {"num_cpus": 0, "max_concurrency": _HUB_CALLS, "scheduling_strategy": here}
         return ray.remote(Hub).options(**options).remote()
 
-    def _end_hub(self) -> None:
-        import ray
-
-        with suppress(ray.exceptions.RayError):
-            ray.kill(self._hub)
-
     def _read_rows(self) -> None:
         """Have Ray Data do the blocks, in a thread of its own; rows say which parts are done."""
         import ray
 
         try:
-            batches = self._dataset().iter_batches(
+            batches = self._dataset.iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=0
             )
             for rows in batches:
@@ -215,7 +239,7 @@ class _Run:
         else:
             self._heard.put(_Over())
 
-    def _dataset(self) -> Any:
+    def _new_dataset(self) -> Any:
         import ray
 
         settings = LaneSettings(
@@ -228,8 +252,8 @@ class _Run:
         blocks = _blocks(self.parts, self.workers.most)
         ahead = min(_BLOCKS_AHEAD, -(-len(blocks) // self.workers.most))
         pool = ray.data.ActorPoolStrategy(
-            min_size=self.workers.least,
-            max_size=self.workers.most,
+            min_size=min(self.workers.least, len(blocks)),
+            max_size=min(self.workers.most, len(blocks)),
             max_tasks_in_flight_per_actor=ahead,
             max_concurrent_calls_per_actor=ahead,
             enable_true_multi_threading=True,
@@ -271,12 +295,17 @@ def _blocks(parts: Sequence[int], num_workers: int) -> list[pa.Table]:
     return blocks
 
 
-def _as_ours(error: Exception) -> BonError:
+def _as_ours(error: Exception, address: str | None) -> BonError:
+    from ray.exceptions import ActorDiedError, ActorUnavailableError
+
     if isinstance(error, BonError):
         return error
+    if isinstance(error, ActorDiedError | ActorUnavailableError):  # the hub, on this very node
+        return lost_cluster(address, f"nobody answers on this node any more: {first_line(error)}")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return EngineError(
         f"Ray failed: {type(error).__name__}",
-        why=first_line(error),
+        why="\n".join(dict.fromkeys([first_line(error), *lines[-1:]])),  # the last one says why
         next_step="look at the nodes (`ray status`, `ray logs`); what is committed stays, and the "
         "same command goes on from there",
     )

@@ -105,7 +105,12 @@ def connect(address: str | None, workers: RayWorkers) -> RayWorkers:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         disconnect()
         raise _unreached(address, error) from error
-    return _fitted(workers, [one for one in ray.nodes() if one["Alive"]], is_ours=address is None)
+    try:
+        nodes = [one for one in ray.nodes() if one["Alive"]]
+        return _fitted(workers, nodes, is_ours=address is None)
+    except BaseException:
+        disconnect()
+        raise
 
 
 def disconnect() -> None:
