@@ -23,6 +23,7 @@ from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
+from bon.engines.shares import num_cores
 from bon.engines.worker import die_with
 from bon.errors import EngineError, WorkerDiedError
 from bon.signals import STOPPING, held
@@ -118,15 +119,17 @@ class LocalMapper:
             Exception: what the function raised for the item whose turn it is.
             WorkerDiedError: a process was killed.
         """
-        if not self._workers:
-            self._start()
-        for worker in self._workers:
-            worker.pipe.send(_Function(function))
+        if any(worker.has for worker in self._workers):
+            raise RuntimeError("the call before has not come to its end")
         source = iter(items)
         ready: dict[int, Outcome] = {}
         given = due = 0
         is_open, is_done = True, False
         try:
+            if not self._workers:
+                self._start()
+            for worker in self._workers:
+                _tell(worker, _Function(function))
             while True:
                 while is_open and given - due < _AHEAD * self.num_workers and self._has_room():
                     is_open = self._give(given, source)
@@ -144,9 +147,11 @@ class LocalMapper:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
+        num_threads = max(1, num_cores() // self.num_workers)
         for _ in range(self.num_workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+            given = (theirs, os.getpid(), num_threads)
+            process = context.Process(target=_serve, args=given, daemon=True)
             with held():  # one that is not all there yet would end with a trace
                 process.start()
                 self._workers.append(_Process(process, ours))
@@ -171,10 +176,7 @@ class LocalMapper:
             return False
         worker = min(self._workers, key=lambda one: len(one.has))
         worker.has.add(number)
-        try:
-            worker.pipe.send(_Item(number, item))
-        except OSError:
-            raise _died(worker.process) from None
+        _tell(worker, _Item(number, item))
         return True
 
     def _receive(self, ready: dict[int, Outcome], *, wanted: int) -> None:
@@ -194,6 +196,13 @@ class LocalMapper:
                 ready[found.number] = found.outcome
 
 
+def _tell(worker: _Process, message: _Function | _Item) -> None:
+    try:
+        worker.pipe.send(message)
+    except OSError:
+        raise _died(worker.process) from None
+
+
 def _died(process: BaseProcess) -> WorkerDiedError:
     process.join()
     code = process.exitcode or 0
@@ -208,13 +217,17 @@ def _died(process: BaseProcess) -> WorkerDiedError:
     )
 
 
-def _serve(pipe: Connection, parent: int) -> None:
-    """Compute what comes through the pipe, until it ends: a function, then items for it."""
+def _serve(pipe: Connection, parent: int, num_threads: int) -> None:
+    """Compute what comes through the pipe, until it ends: a function, then items for it.
+
+    `num_threads` are Arrow's, its share of the cores.
+    """
     die_with(parent)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # see `held`
     os.dup2(2, 1)  # stdout carries only results
+    pa.set_cpu_count(num_threads)
     # Arrow's own pickling sends all of a table of which a slice is sent.
     ForkingPickler.register(pa.Table, _as_stream)
     messages = SimpleQueue[bytes]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,6 +69,24 @@ def test_a_process_that_is_lost_ends_it(mapper: LocalMapper, how: str, why: str)
         list(mapper.map(work, [0, 1, how, *range(3, 40)]))
     assert caught.value.why.startswith(why)
     assert [item for item, _ in mapper.map(work, range(5))] == list(range(5)), "and one goes on"
+
+
+def test_a_process_that_was_lost_meanwhile_is_told_and_replaced(mapper: LocalMapper) -> None:
+    who = {process for _, process in mapper.map(work, range(20))}
+    for process in who:
+        os.kill(process, signal.SIGKILL)
+    assert are_gone(who)
+    with pytest.raises(WorkerDiedError, match="ended"):
+        list(mapper.map(work, range(5)))
+    assert [item for item, _ in mapper.map(work, range(5))] == list(range(5))
+
+
+def test_one_call_at_a_time(mapper: LocalMapper) -> None:
+    found = mapper.map(work, range(20))
+    next(found)
+    with pytest.raises(RuntimeError, match="not come to its end"):
+        next(mapper.map(work, range(20)))
+    assert len(list(found)) == 19
 
 
 def test_of_a_slice_only_its_rows_travel(mapper: LocalMapper) -> None:
