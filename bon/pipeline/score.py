@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from bon.object_store import Place
 from bon.pipeline.accounting import count_reasons
+from bon.pipeline.generate import part_done
 from bon.pipeline.groups import candidate_groups, group_columns, score_within
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
 from bon.protocols import Event, PartDone, Parts, Progress, Ready, Scope, Scorer, retries_of
@@ -42,6 +43,10 @@ class ScoreParts:
         """List the prompts of a part that have candidates to score."""
         groups = self._groups(Pool.open(self.pool_root), part)[1]
         return [one.prompt_id for one in groups if one.prompt_id not in self.scope.dropped]
+
+    def done(self, part: int) -> PartDone | None:
+        """Return how a part was scored, by whomever; none where it still has to be."""
+        return part_done(Pool.open(self.pool_root), scores_kind(self.name), part)
 
     def run(self, parts: Parts) -> Iterator[Event]:
         """Score and commit the parts."""

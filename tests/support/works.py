@@ -82,6 +82,10 @@ class Work(Scoped):
         print("out of memory, said the model", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def _kills_actor(self) -> None:
+        os.kill(os.getppid(), signal.SIGKILL)  # and so dies with it
+        time.sleep(600)
+
     def _hang(self) -> None:
         time.sleep(600)
 
@@ -112,6 +116,27 @@ class Deadly(Scoped):
             if self.scope.only is None:
                 text = " ".join(self.prompt_ids(part))
                 (self.folder / f"part-{part}").write_text(text)
+            yield PartDone(part)
+
+
+@dataclass(frozen=True)
+class Forgetful(Scoped):
+    """Takes its time, and can tell what is committed."""
+
+    folder: Path
+    scope: Scope = field(default_factory=Scope)
+
+    def done(self, part: int) -> PartDone | None:
+        return PartDone(part) if (self.folder / f"part-{part}").exists() else None
+
+    def run(self, parts: Parts) -> Iterator[Event]:
+        yield Ready(0.0)
+        for part in parts:
+            if part is None:
+                continue
+            time.sleep(0.1)
+            with (self.folder / f"part-{part}").open("a") as file:
+                file.write("x")
             yield PartDone(part)
 
 

@@ -1,0 +1,181 @@
+"""The Ray engine on a real cluster: its events, its errors, what it does again, and its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.ray_cluster import RayCluster, is_alive, ray_cluster
+from support.started import wait_until
+from support.works import Deadly, Forgetful, Work
+
+from bon.engines.ray import RayEngine, _blocks
+from bon.engines.ray_cluster import RayWorkers
+from bon.errors import EngineError, PoolCorruptError, SettingsError, WorkerDiedError
+from bon.protocols import Event, PartDone, Progress, Ready, Restarted
+
+TESTS = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(TESTS)  # the works of tests are imported by workers
+    try:
+        with ray_cluster(4) as started:
+            yield started
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture
+def engine(cluster: RayCluster, tmp_path: Path) -> Iterator[RayEngine]:
+    log = tmp_path / ".bon" / "worker.log"
+    log.parent.mkdir()
+    with RayEngine(cluster.address, RayWorkers(2, 2), log) as started:
+        yield started
+
+
+def done(events: list[Event]) -> list[int]:
+    return sorted(event.part for event in events if isinstance(event, PartDone))
+
+
+def test_each_part_is_done_once_by_one_of_the_workers(
+    engine: RayEngine, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    events = list(engine.run(Work(tmp_path), range(40)))
+
+    assert done(events) == list(range(40))
+    assert {(tmp_path / f"part-{part}").read_text() for part in range(40)} == {"x"}
+    computed = [event for event in events if isinstance(event, Progress)]
+    assert sum(event.num_candidates for event in computed) == 2 * 40, "none is told twice or lost"
+    pids = set((tmp_path / "pids").read_text().split())
+    assert sum(isinstance(event, Ready) for event in events) == len(pids) == 2
+    assert "the model is loading" in (tmp_path / ".bon" / "worker.log").read_text()
+    assert "the model is loading" in (tmp_path / ".bon" / "worker-1.log").read_text()
+    assert capfd.readouterr() == ("", ""), "Ray is silent"
+    assert list(engine.run(Work(tmp_path), [])) == []
+
+
+def test_an_error_crosses_with_its_type_and_words(engine: RayEngine, tmp_path: Path) -> None:
+    with pytest.raises(PoolCorruptError) as caught:
+        list(engine.run(Work(tmp_path, "bon_error", at=5), range(1000)))
+    assert (caught.value.what, caught.value.next_step) == ("bad part", "delete it")
+    assert not (tmp_path / "part-999").exists()
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    wait_until(lambda: not any(map(is_alive, pids)))
+
+
+def test_a_prompt_that_kills_its_worker_is_dropped(engine: RayEngine, tmp_path: Path) -> None:
+    events = list(engine.run(Deadly(tmp_path, frozenset({"3-5"})), range(8)))
+    assert done(events) == list(range(8))
+    assert any(isinstance(event, Restarted) for event in events)
+    kept = [one for part in range(8) for one in (tmp_path / f"part-{part}").read_text().split()]
+    assert "3-5" not in kept
+    assert len(kept) == len(set(kept)) == 8 * 8 - 1
+
+
+def test_a_worker_that_hangs_is_noticed(cluster: RayCluster, tmp_path: Path) -> None:
+    with (
+        RayEngine(cluster.address, stall_timeout_s=1.5) as engine,
+        pytest.raises(WorkerDiedError, match="hangs") as caught,
+    ):
+        list(engine.run(Work(tmp_path, "hang", at=0), [0]))
+    assert "no sign of life for 1.5 s" in caught.value.why
+
+
+@pytest.mark.faults
+def test_a_block_that_is_given_again_is_not_done_again(
+    cluster: RayCluster, engine: RayEngine, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    for event in engine.run(Forgetful(tmp_path), range(80)):
+        events.append(event)
+        if isinstance(event, PartDone) and event.part == 2:
+            (actor, *_) = cluster.actors()
+            os.kill(actor, signal.SIGKILL)
+    assert done(events) == list(range(80))
+    assert any("or its node was lost" in e.cause for e in events if isinstance(e, Restarted))
+    times = {part: (tmp_path / f"part-{part}").read_text() for part in range(80)}
+    assert set(times.values()) == {"x"}, "what is committed is not done again"
+
+
+@pytest.mark.faults
+def test_a_worker_that_is_lost_again_and_again_ends_the_run(
+    engine: RayEngine, cluster: RayCluster, tmp_path: Path
+) -> None:
+    with pytest.raises(WorkerDiedError, match="lost again and again") as caught:
+        for event in engine.run(Work(tmp_path, "kills_actor", at=3), range(4)):
+            assert not isinstance(event, PartDone) or event.part != 3
+    assert "what is committed stays" in caught.value.next_step
+    wait_until(lambda: not cluster.left())
+
+
+def test_no_node_can_hold_such_a_worker(cluster: RayCluster, tmp_path: Path) -> None:
+    for workers, text in ((RayWorkers(1, 1, cpus=64), "64 CPUs"), (RayWorkers(gpus=2), "2 GPUs")):
+        with RayEngine(cluster.address, workers) as engine, pytest.raises(SettingsError) as caught:
+            list(engine.run(Work(tmp_path), [0]))
+        assert text in caught.value.what
+
+
+def test_no_cluster_answers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with RayEngine("127.0.0.1:9") as engine, pytest.raises(EngineError, match="no Ray") as caught:
+        list(engine.run(Work(tmp_path), [0]))
+    assert "127.0.0.1:9" in caught.value.where
+    assert "ray start" in caught.value.next_step
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_ray_says_is_logged(
+    engine: RayEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from bon.engines.ray_cluster import import_ray
+
+    ray = import_ray(is_ours=False)
+    with caplog.at_level(logging.INFO, "bon"):
+        ray._private.worker.print_to_stdstream({"lines": ["\nno room\nmore"]}, ignore_prefix=False)
+    assert "Ray says: no room" in caplog.messages
+
+
+def test_interrupted_nothing_is_left(cluster: RayCluster, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from bon.signals import take_over, Interrupted\n"
+        "from bon.engines.ray import RayEngine; from bon.engines.ray_cluster import RayWorkers\n"
+        "from support.works import Work\n"
+        "take_over()\n"
+        "try:\n"
+        "    with RayEngine(sys.argv[2], RayWorkers(2, 2)) as engine:\n"
+        "        list(engine.run(Work(Path(sys.argv[1]), 'hang', at=3), range(8)))\n"
+        "except Interrupted: sys.exit(130)\n"
+    )
+    paths = os.pathsep.join([str(TESTS), *filter(None, sys.path)])
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), cluster.address],
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    wait_until(lambda: (tmp_path / "part-0").exists() and len(cluster.left()) >= 4)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(30) == 130
+    wait_until(lambda: not cluster.left())
+
+
+def test_blocks_are_few_and_the_last_ones_small() -> None:
+    for num_parts, num_workers in ((1, 4), (7, 2), (1000, 2), (780_000, 256)):
+        blocks = _blocks(range(num_parts), num_workers)
+        sizes = [block.num_rows for block in blocks]
+        assert [part for block in blocks for part in block["part"].to_pylist()] == list(
+            range(num_parts)
+        )
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[-1] == 1
+        assert len(blocks) < 10_000
