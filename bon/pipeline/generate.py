@@ -176,9 +176,14 @@ class GenerateParts:
 
     def _commit_all(self, pool: Pool, complete: deque[_OpenPart]) -> Iterator[PartDone]:
         while complete:
-            part = complete.popleft()
-            drops = [] if self.scope.only is not None else _commit(pool, part)
-            yield PartDone(part.number, count_reasons(drops))
+            yield self._committed(pool, complete.popleft())
+
+    def _committed(self, pool: Pool, part: _OpenPart) -> PartDone:
+        if self.scope.only is not None:
+            return PartDone(part.number)
+        # whoever is taken for dead may live on and commit too: what is there stays as it is
+        before = part_done(pool, CANDIDATES, part.number)
+        return before or PartDone(part.number, count_reasons(_commit(pool, part)))
 
 
 def part_done(pool: Pool, kind: str, part: int) -> PartDone | None:

@@ -61,10 +61,7 @@ class ScoreParts:
                 prompts, groups = self._groups(pool, number)
                 computed_before = scorer.num_tokens_computed
                 results = score_within(scorer, groups, self.scope)
-                drops = _drops(results, {prompt.prompt_id: prompt for prompt in prompts})
-                if self.scope.only is None:
-                    kind = scores_kind(self.name)
-                    pool.commit(kind, number, _table(results), drops, covers=len(prompts))
+                done = self._committed(pool, number, prompts, results)
                 before, retries = retries, Counter(retries_of(scorer))
                 # only now: a part that dies before is done again, and would count twice
                 yield Progress(
@@ -75,7 +72,20 @@ class ScoreParts:
                     scorer.halved_batch_tokens,
                     dict(retries - before),
                 )
-                yield PartDone(number, count_reasons(drops))
+                yield done
+
+    def _committed(
+        self, pool: Pool, number: int, prompts: list[Prompt], results: list[Scores]
+    ) -> PartDone:
+        drops = _drops(results, {prompt.prompt_id: prompt for prompt in prompts})
+        kind = scores_kind(self.name)
+        if self.scope.only is None:
+            # whoever is taken for dead may live on and commit too: what is there stays as it is
+            before = part_done(pool, kind, number)
+            if before is not None:
+                return before
+            pool.commit(kind, number, _table(results), drops, covers=len(prompts))
+        return PartDone(number, count_reasons(drops))
 
     def _groups(self, pool: Pool, number: int) -> tuple[list[Prompt], list[CandidateGroup]]:
         prompts = pool.prompts(number)
