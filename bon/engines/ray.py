@@ -42,6 +42,8 @@ class _Over:
     """A thread has told all it had; `error`: and why it ended before its time."""
 
     error: Exception | None = None
+    is_hubs: bool = False
+    """It came of asking the hub, which is on this very node."""
 
 
 _Heard: TypeAlias = "Begun | Said | PartDone | Note | _Over"
@@ -185,7 +187,7 @@ class _Run:
         """
         if isinstance(heard, _Over):
             if heard.error is not None:
-                raise _as_ours(heard.error, self.engine.address)
+                raise _as_ours(heard.error, self.engine.address, heard.is_hubs)
             yield heard
         elif isinstance(heard, PartDone | Note):
             yield heard
@@ -277,7 +279,7 @@ class _Run:
                 for word in words:
                     self._heard.put(word)
         except Exception as error:
-            self._heard.put(_Over(error))
+            self._heard.put(_Over(error, is_hubs=True))
         else:
             self._heard.put(_Over())
 
@@ -295,12 +297,12 @@ def _blocks(parts: Sequence[int], num_workers: int) -> list[pa.Table]:
     return blocks
 
 
-def _as_ours(error: Exception, address: str | None) -> BonError:
+def _as_ours(error: Exception, address: str | None, is_hubs: bool) -> BonError:
     from ray.exceptions import ActorDiedError, ActorUnavailableError
 
     if isinstance(error, BonError):
         return error
-    if isinstance(error, ActorDiedError | ActorUnavailableError):  # the hub, on this very node
+    if is_hubs and isinstance(error, ActorDiedError | ActorUnavailableError):
         return lost_cluster(address, f"nobody answers on this node any more: {first_line(error)}")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return EngineError(

@@ -145,9 +145,7 @@ class _Lane:
         if settings.version != __version__:
             self._fail(_other_version(settings.version, self._node))
             return
-        with contextlib.suppress(
-            OSError
-        ):  # not on this node: only whole paths are found
+        with contextlib.suppress(OSError):  # not on this node: only whole paths are found
             os.chdir(settings.folder)
         self._number = ray.get(self._hub.begin.remote(context.get_actor_id(), self._node))
         engine = LocalEngine(
