@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,7 +24,7 @@ def plan(
         str | None, typer.Argument(help="Prompt file whose rows are counted.")
     ] = None,
     from_pool: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--from",
             help="Pool of a small run: its speeds, start-up, lengths, drops and bytes are taken.",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from bon.config import GenerateSettings, InputSettings
 from bon.errors import InputError, SettingsError
+from bon.object_store import Place, place
 from bon.pipeline.measured import GENERATE, MeasuredPool, measured_pool
 from bon.pipeline.planning import Fleet, RunPlan, given_run, measured_run
 from bon.pipeline.run import DEFAULT_PART_SIZE
@@ -28,7 +28,7 @@ class Wanted:
     """What was typed; none where it was not."""
 
     source: str | None = None
-    from_pool: Path | None = None
+    from_pool: str | None = None
     generate_tokens_per_s: float | None = None
     """Of one GPU, as is the next."""
     score_tokens_per_s: float | None = None
@@ -78,11 +78,11 @@ def plan_of(wanted: Wanted, fleet: Fleet) -> RunPlan:
     if wanted.model is not None and wanted.source is None:
         raise SettingsError("-m counts the tokens of a prompt file's prompts: give the file too")
     if wanted.from_pool is not None:
-        return _from_pool(wanted, wanted.from_pool)
+        return _from_pool(wanted, place(wanted.from_pool))
     return _from_flags(wanted, fleet)
 
 
-def _from_pool(wanted: Wanted, root: Path) -> RunPlan:
+def _from_pool(wanted: Wanted, root: Place) -> RunPlan:
     idle = {
         "--generate-tokens-per-s": wanted.generate_tokens_per_s,
         "--score-tokens-per-s": wanted.score_tokens_per_s,
@@ -111,14 +111,14 @@ def _from_pool(wanted: Wanted, root: Path) -> RunPlan:
     )
 
 
-def _refuse_other_number(wanted: Wanted, measured: MeasuredPool, root: Path) -> None:
+def _refuse_other_number(wanted: Wanted, measured: MeasuredPool, root: Place) -> None:
     if wanted.num_candidates is not None and all(s.name != GENERATE for s in measured.stages):
         raise SettingsError(
             "-n cannot be given: the pool's responses were given, not sampled", where=str(root)
         )
 
 
-def _measured_notes(measured: MeasuredPool, root: Path) -> Iterator[str]:
+def _measured_notes(measured: MeasuredPool, root: Place) -> Iterator[str]:
     workers = ", ".join(f"{one.name} on {one.num_workers}" for one in measured.stages)
     yield (
         f"measured in {root}: {measured.num_rows:,} rows, {measured.num_candidates:,} candidates; "

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from bon.errors import PoolIncompleteError
+from bon.object_store import ObjectPath, Place
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 
 __all__ = ["GENERATE", "MeasuredKind", "MeasuredPool", "MeasuredStage", "measured_pool"]
@@ -95,7 +95,7 @@ class _Run:
     stages: dict[str, _Stage] = field(default_factory=dict)
 
 
-def measured_pool(root: Path) -> MeasuredPool:
+def measured_pool(root: Place) -> MeasuredPool:
     """Read what a pool's runs took.
 
     Raises:
@@ -103,11 +103,7 @@ def measured_pool(root: Path) -> MeasuredPool:
         PoolIncompleteError: its log tells of no part that a run made.
     """
     pool = Pool.open(root)
-    runs = [
-        run
-        for run in _runs(Path(str(pool.layout.run_log)))
-        if any(s.parts for s in run.stages.values())
-    ]
+    runs = [run for run in _runs(pool.layout.run_log) if any(s.parts for s in run.stages.values())]
     if not runs:
         raise PoolIncompleteError(
             "this pool's log tells of no part that was made",
@@ -157,7 +153,7 @@ def _kind(pool: Pool, kind: str) -> MeasuredKind:
     return MeasuredKind(len(parts), sum(pool.num_rows(kind, part) for part in parts), num_bytes)
 
 
-def _runs(log: Path) -> Iterator[_Run]:
+def _runs(log: Place) -> Iterator[_Run]:
     """Yield the runs of a log; lines that a kill has torn are left out."""
     run, before_s = None, 0.0
     for line in _lines(log):
@@ -176,17 +172,26 @@ def _runs(log: Path) -> Iterator[_Run]:
         yield run
 
 
-def _lines(log: Path) -> Iterator[dict[str, Any]]:
-    if not log.is_file():
-        return
-    with log.open(encoding="utf-8", errors="replace") as file:
-        for text in file:
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict):
-                yield line
+def _lines(log: Place) -> Iterator[dict[str, Any]]:
+    for text in _texts(log):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            yield line
+
+
+def _texts(log: Place) -> Iterator[bytes]:
+    """Yield the lines of a log; on an object store each run has one of its own."""
+    if isinstance(log, ObjectPath):
+        beside = sorted(log.parent.iterdir(), key=str)
+        for path in beside:
+            if path.name.startswith(f"{log.stem}-"):
+                yield from path.read_bytes().splitlines()
+    elif log.is_file():
+        with log.open("rb") as file:
+            yield from file
 
 
 def _take(run: _Run, line: dict[str, Any], now_s: float, before_s: float) -> None:

@@ -23,8 +23,9 @@ def show_plan(facts: dict[str, Any]) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=110)  # a file gets whole lines
     lead = (
-        f"{facts['prompts']:,} prompts × {facts['candidates_per_prompt']:,} candidates, "
-        f"{facts['parts']:,} parts of {facts['part_size']:,}, "
+        f"{_counted(facts['prompts'], 'prompt')} × "
+        f"{_counted(facts['candidates_per_prompt'], 'candidate')}, "
+        f"{_counted(facts['parts'], 'part')} of {facts['part_size']:,}, "
         f"{_counted(facts['workers'], 'worker')} with {_counted(facts['gpus_per_worker'], 'GPU')}"
         f"{' each' if facts['workers'] > 1 else ''}"
     )
