@@ -260,7 +260,8 @@ class _Run:
             max_concurrent_calls_per_actor=ahead,
             enable_true_multi_threading=True,
         )
-        return ray.data.from_arrow(blocks).map_batches(
+        # from_arrow would start a task a block, which waits where all cores are taken
+        return ray.data.from_blocks(blocks).map_batches(
             LaneActor,
             fn_constructor_args=(self.work, settings),
             compute=pool,
