@@ -12,12 +12,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.commands import pool_files
 from support.curated import made_up_pool
 
 from bon.config import PairSettings, RankingSettings, SelectSettings
 from bon.config.filters import parse_filter
 from bon.engines.mapping import LocalMapper
 from bon.errors import BonError, InputError, PoolCorruptError
+from bon.object_store import ObjectPath, place
 from bon.pipeline.build_dpo import PairBuilder
 from bon.pipeline.filtering.output import OutputColumns, dropped_tables, kept_tables
 from bon.pipeline.filtering.plan import run_filters
@@ -288,3 +290,17 @@ def error_of(kind: type[BonError], run: Callable[..., Any], *arguments: Any, **s
     with pytest.raises(kind) as caught:
         run(*arguments, **said)
     return str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_pool_on_a_store_is_curated_the_same(tmp_path: Path, bucket: str) -> None:
+    pool = made_up_pool(tmp_path / "p", 12)
+    root = place(f"{bucket}/a.pool")
+    assert isinstance(root, ObjectPath)
+    for name, content in pool_files(tmp_path / "p").items():
+        (root / name).write_bytes(content)
+    with LocalMapper(2) as mapper:  # begun here, where the store's address is known
+        assert selected(Pool.open(root), mapper, {}, None) == selected(pool, None, {}, None)
+        specs = ["exact_dedup:on=prompt", "length:min_words=2"]
+        here = filtered(pool, None, "candidates", specs)
+        assert filtered(Pool.open(root), mapper, "candidates", specs) == here
