@@ -158,6 +158,12 @@ def _not_found(source: str, path: Path) -> InputNotFoundError:
     near = difflib.get_close_matches(path.name, names, n=3)
     hint = f"did you mean {' or '.join(str(folder / name) for name in near)}?" if near else ""
     shown = source if len(source) <= 200 else source[:200] + "…"
+    if "://" in source:
+        return InputNotFoundError(
+            f"no such input: {shown}",
+            why="an address may name a pool, which is not there; files are read from a disk",
+            next_step="copy the file to this machine, or look at the spelling of the pool's name",
+        )
     return InputNotFoundError(
         f"no such input: {shown}",
         where=str(folder.resolve()) if is_folder else str(Path.cwd()),

@@ -30,7 +30,7 @@ def proxy_to(port: int, refuse: Refusal) -> Iterator[Proxy]:
         protocol_version = "HTTP/1.1"
 
         def _serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self._body()
             with lock:
                 status = refuse(self.command, self.path)
                 if status is not None:
@@ -38,11 +38,27 @@ def proxy_to(port: int, refuse: Refusal) -> Iterator[Proxy]:
             if status is not None:
                 return self._answer(status, [], b"")
             upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-            upstream.request(self.command, self.path, body, dict(self.headers.items()))
+            headers = {
+                name: value
+                for name, value in self.headers.items()
+                if name.lower() not in ("transfer-encoding", "content-length", "expect")
+            }
+            upstream.request(self.command, self.path, body, headers)
             answer = upstream.getresponse()
             content = answer.read()
             self._answer(answer.status, answer.getheaders(), content)
             upstream.close()
+
+        def _body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            chunks = []
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                chunks.append(self.rfile.read(size))
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass  # what stands behind the last chunk
+            return b"".join(chunks)
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
 
@@ -64,6 +80,7 @@ def proxy_to(port: int, refuse: Refusal) -> Iterator[Proxy]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client was killed
     found = Proxy(server.server_address[1])
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

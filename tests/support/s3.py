@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-_SERVE = "import sys\nfrom moto.server import main\nmain(['-H', '127.0.0.1', '-p', sys.argv[1]])\n"
+_SERVE = """
+import os, sys, threading
+def end():
+    sys.stdin.read()
+    os._exit(0)
+threading.Thread(target=end, daemon=True).start()  # it ends with whoever started it
+from moto.server import main
+main(["-H", "127.0.0.1", "-p", sys.argv[1]])
+"""
 _REQUEST = re.compile(r'"(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/1\.\d(?:\S*)?" (\d+)')
 
 
@@ -50,6 +58,7 @@ def start(log: Path, *, checks_keys: bool = False) -> Server:
         process = subprocess.Popen(
             [sys.executable, "-c", _SERVE, str(port)],
             env={**os.environ, **({"INITIAL_NO_AUTH_ACTION_COUNT": "0"} if checks_keys else {})},
+            stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,
         )
@@ -68,7 +77,7 @@ def start(log: Path, *, checks_keys: bool = False) -> Server:
 def stop(server: Server) -> None:
     """End a server that `start` started."""
     server.process.kill()
-    server.process.wait()
+    server.process.communicate()
 
 
 def make_bucket(said: str) -> str:
