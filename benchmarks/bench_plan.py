@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "plan.json"
 MODELS = ROOT / "sample_data" / "models"
 SCORERS = ("-r", f"reward={MODELS / 'reward'}", "-r", "length=rule:length?max=600")
-SAMPLING = ("-m", str(MODELS / "generator"), "-n", "16", "--max-tokens", "48")
+SAMPLING = ("-m", str(MODELS / "generator"), "--max-tokens", "48")
 SAMPLING += ("--generator-engine", "transformers")
 PART_SIZE = 16
 
@@ -133,8 +133,10 @@ def main() -> None:
     """Compare, print and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rows", type=int, nargs=2, default=[100, 400])
+    parser.add_argument("--num-candidates", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    sampling = (*SAMPLING, "-n", options.num_candidates, *SCORERS)
     rounds = []
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as temporary:
@@ -142,7 +144,7 @@ def main() -> None:
             rows = prompts(options.rows[1])
             for num in options.rows:
                 write(folder / f"sampled-{num}.jsonl", rows[:num])
-            found = {"sampled": compare(folder, "sampled", (*SAMPLING, *SCORERS), options.rows)}
+            found = {"sampled": compare(folder, "sampled", sampling, options.rows)}
             given = with_responses(folder / f"sampled-{options.rows[1]}.pool", rows)
             for num in options.rows:
                 write(folder / f"given-{num}.jsonl", given[:num])
@@ -153,6 +155,7 @@ def main() -> None:
         "command": " ".join(["python benchmarks/bench_plan.py", *sys.argv[1:]]),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "rows": options.rows,
+        "num_candidates": options.num_candidates,
         "rounds": rounds,
     }
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
