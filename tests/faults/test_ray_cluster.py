@@ -1,0 +1,124 @@
+"""What a Ray cluster, or the disk below it, may lack: room, the cluster itself, space."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.commands import bon, pool_files
+from support.ray_cluster import RayCluster, is_alive, ray_cluster
+from support.ray_scoring import Scoring
+from support.started import wait_until
+from support.system_faults import mounted
+
+pytestmark = pytest.mark.faults
+NODES = (1, 1)
+GOES_ON = "the same command goes on"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RayCluster]:
+    with ray_cluster(*NODES) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(shared: RayCluster) -> RayCluster:
+    shared.restore(*NODES)
+    return shared
+
+
+def fill(disk: Path) -> Path:
+    """Leave no byte free."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1):
+            try:
+                while True:
+                    file.write(b"\0" * size)
+            except OSError:
+                continue
+    return filler
+
+
+def test_disk_that_is_full_for_one_worker(cluster: RayCluster, tmp_path: Path) -> None:
+    with mounted(tmp_path / "in.pool", "size=4m") as disk:
+        scoring = Scoring(tmp_path)
+        run = scoring.start_held(cluster)
+        committed = scoring.committed()
+        before = pool_files(disk)
+        filler = fill(disk)
+        scoring.go()
+        code, err = run.end()
+
+        assert code == 1, err
+        assert "error: cannot write" in err
+        assert "  why:   No space left on device\n" in err
+        assert "make room" in err
+        assert "Traceback" not in err
+        filler.unlink()
+        found = pool_files(disk)
+        assert {name: found[name] for name in before} == before
+        assert list(disk.rglob("*.tmp")) == []
+        wait_until(lambda: not cluster.left())
+
+        again = bon(*scoring.on(cluster), cwd=tmp_path)
+        assert again.returncode == 0, again.stderr
+        scoring.check_redone(committed)
+        scoring.check_as_local()
+
+
+def test_no_cluster_at_the_address(tmp_path: Path) -> None:
+    scoring = Scoring(tmp_path)
+    nobody = ("--engine", "ray", "--ray-address", "127.0.0.1:9")
+    started_s = time.monotonic()
+    done = bon(*scoring.command(), *nobody, cwd=tmp_path)
+
+    assert done.returncode == 1, done.stderr
+    assert "error: no Ray cluster answers\n  where: --ray-address 127.0.0.1:9\n" in done.stderr
+    assert "ray start --head" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - started_s < 30
+    scoring.go()
+    done = bon(*scoring.command(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    scoring.check_as_local()
+
+
+def test_cluster_that_goes_away_in_the_middle(tmp_path: Path) -> None:
+    scoring = Scoring(tmp_path)
+    with ray_cluster(*NODES) as cluster:
+        run = scoring.start_held(cluster)
+        left, committed = cluster.left(), scoring.committed()
+        cluster.kill_head()
+        code, err = run.end()
+
+        assert code == 1, err
+        assert "error: the Ray cluster was lost" in err
+        assert GOES_ON in err
+        assert "Traceback" not in err
+        wait_until(lambda: not any(map(is_alive, left)))
+    scoring.go()
+    with ray_cluster(*NODES) as cluster:
+        again = bon(*scoring.on(cluster), cwd=tmp_path)
+        assert again.returncode == 0, again.stderr
+    scoring.check_redone(committed)
+    scoring.check_as_local()
+
+
+def test_more_workers_than_the_cluster_has_room_for(cluster: RayCluster, tmp_path: Path) -> None:
+    scoring = Scoring(tmp_path)
+    scoring.go()
+    done = bon(*scoring.on(cluster, workers=9), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 9 workers" in done.stderr
+    scoring.check_as_local()
+
+
+def test_gpus_that_no_node_has(cluster: RayCluster, tmp_path: Path) -> None:
+    scoring = Scoring(tmp_path)
+    done = bon(*scoring.on(cluster, "--gpus-per-worker", 1), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "a worker with 1 GPUs is more than any node can hold" in done.stderr
