@@ -10,7 +10,8 @@ with its start-up, against pyarrow reading the same columns of the same files, c
 and writing the same output with the same options, in this process, all imported, deciding nothing.
 They alternate, and the ratio of the medians is the figure. `select-long-prompts` has prompts of 60
 KB with one response each. `gather` scores a shuffled file of responses by their length, which
-brings together the responses to each prompt, and says the peak.
+brings together the responses to each prompt, and says the peak. `workers` has `bon select` and a
+filter by wording done with one process and with two: the files must be the same.
 
 Every figure has the command that made it: a call with --only replaces its own. It ends with 1 where
 what was measured breaks a limit: selections take at most 2.5 times pyarrow's time; they and
@@ -31,14 +32,22 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from made_up_pool import NUM_CANDIDATES, compare, make_pool, peak_memory_mib, read_columns, run
+from made_up_pool import (
+    NUM_CANDIDATES,
+    compare,
+    make_pool,
+    peak_memory_mib,
+    read_columns,
+    run,
+    seconds_and_peak,
+)
 
 from bon.durable import PARQUET_OPTIONS
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 MOST_RATIO, MOST_GROWTH, MOST_MIB = 2.5, 0.2, 1024
-LONG, GATHER = "select-long-prompts", "gather"
+LONG, GATHER, WORKERS = "select-long-prompts", "gather", "workers"
 LONG_PROMPT_WORDS = 15_000
 """Of four letters with the space: 60 KB."""
 SELECT_COLUMNS = {
@@ -54,6 +63,14 @@ OTHERS = {
     "build-dpo": (),
     "filter": ("--filter", "length:min_chars=100", "--filter", "exact_dedup:"),
 }
+SHARED = {
+    "select": (),
+    "filter": (
+        *("--filter", "repetition:", "--filter", "near_dedup:num_perm=64"),
+        *("--limit", "20000"),
+    ),
+}
+"""What `workers` measures; of the filter 320,000 candidates are enough."""
 
 
 def bench_select(pool: Pool, flags: tuple[str, ...], rounds: int) -> dict[str, object]:
@@ -100,6 +117,28 @@ def bench_memory(pool: Pool, command: str) -> dict[str, object]:
     return {"rows": rows, "peak_mib": peak_mib}
 
 
+def bench_workers(pool: Pool, rounds: int) -> dict[str, object]:
+    """Time, computing and peak of commands with one process and with two, in turn."""
+    figures: dict[str, object] = {}
+    peaks = []
+    for command, flags in SHARED.items():
+        output = {number: pool.layout.root.with_suffix(f".{number}.parquet") for number in (1, 2)}
+        seen: dict[int, list[dict[str, float]]] = {1: [], 2: []}
+        for _ in range(rounds):
+            for number, path in output.items():
+                arguments = (command, str(pool.layout.root), *flags, "-o", str(path))
+                seen[number].append(seconds_and_peak((*arguments, "--num-workers", str(number))))
+        if output[1].read_bytes() != output[2].read_bytes():
+            raise SystemExit(f"{command} by two processes is not what it is by one")
+        best = {number: min(of, key=lambda one: one["seconds"]) for number, of in seen.items()}
+        peaks += [one["peak_mib"] for one in best.values()]
+        gain = round(best[1]["seconds"] / best[2]["seconds"], 2)
+        figures[command] = {"one": best[1], "two": best[2], "gain": gain}
+        for path in output.values():
+            path.unlink()
+    return {**figures, "peak_mib": max(peaks)}
+
+
 def bench_gather(folder: Path, num_rows: int) -> dict[str, object]:
     """Peak memory of scoring a file whose rows, one response each, stand in no order."""
     path = folder / f"shuffled-{num_rows}.jsonl"
@@ -136,7 +175,7 @@ def broken_limits(results: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     """Say which limits the figures break."""
     broken = []
     for name, sizes in results.items():
-        if name == "filter":
+        if name in ("filter", WORKERS):
             continue
         for size, figures in sizes.items():
             if figures["peak_mib"] >= MOST_MIB:
@@ -153,7 +192,7 @@ def benches(
     folder: Path, options: argparse.Namespace
 ) -> Iterator[tuple[str, int, Callable[[], dict[str, object]]]]:
     """Yield what is to be measured: name, size and what measures it."""
-    wanted = {options.only} if options.only else {*SELECTIONS, *OTHERS, LONG, GATHER}
+    wanted = {options.only} if options.only else {*SELECTIONS, *OTHERS, LONG, GATHER, WORKERS}
     for size in options.candidates if wanted - {LONG, GATHER} else []:
         pool = make_pool(folder / f"{size}.pool", size // NUM_CANDIDATES, with_answers=False)
         for name, flags in SELECTIONS.items():
@@ -162,6 +201,8 @@ def benches(
         for name in OTHERS:
             if name in wanted:
                 yield name, size, partial(bench_memory, pool, name)
+        if WORKERS in wanted:
+            yield WORKERS, size, partial(bench_workers, pool, options.rounds)
     for size in options.long_prompts if LONG in wanted else []:
         yield LONG, size, partial(bench_long_prompts, folder, size)
     for size in options.gather_rows if GATHER in wanted else []:
@@ -175,7 +216,7 @@ def main() -> None:
     parser.add_argument("--gather-rows", type=int, nargs="+", default=[250_000, 1_000_000])
     parser.add_argument("--long-prompts", type=int, nargs="+", default=[5_000, 20_000])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=[*SELECTIONS, *OTHERS, LONG, GATHER])
+    parser.add_argument("--only", choices=[*SELECTIONS, *OTHERS, LONG, GATHER, WORKERS])
     parser.add_argument("--folder", type=Path, help="where pools are made (16 million take 15 GB)")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

@@ -156,6 +156,26 @@ def peak_memory_mib(arguments: Sequence[str]) -> float:
     return round(int(done.stdout.split()[-1]) / 1024, 1)
 
 
+def seconds_and_peak(arguments: Sequence[str]) -> dict[str, float]:
+    """Run `bon` in a process of its own; return its time, the computing of all its processes, and
+    the largest resident size that one of them has had."""
+    code = (
+        "import resource, subprocess, sys, time\n"
+        "start = time.perf_counter()\n"
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, BON, *arguments, "-q"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    names = ("seconds", "cpu_s", "peak_mib")
+    return dict(zip(names, (round(float(one), 2) for one in done.stdout.split()), strict=True))
+
+
 def run(*arguments: str) -> None:
     """Run `bon` in a process of its own, start-up included."""
     subprocess.run([BON, *arguments, "--quiet"], check=True, stdout=subprocess.DEVNULL)

@@ -11,7 +11,7 @@ from bon.config import RunSettings
 from bon.engines.mapping import LocalMapper
 from bon.engines.shares import num_cores
 from bon.pipeline.frames import frame_groups
-from bon.pool.pool import Pool
+from bon.pool.pool import CANDIDATES, Pool
 from bon.protocols import Mapper
 
 __all__ = ["CURATING_FIELDS", "make_mapper"]
@@ -30,16 +30,16 @@ def make_mapper(
 ) -> Iterator[Mapper | None]:
     """Give what computes a pool's frames; none: this process, where others would not pay.
 
-    `is_slow` says that each row takes so long that they do as soon as there is work for two.
-
-    On this machine it is no more processes than cores.
+    `is_slow` says that each row takes so long that they do as soon as there is work for two. On
+    this machine it is no more processes than cores.
     """
     run = call.settings(RunSettings)
     num_workers = run.worker_range[1]
     if num_workers == 1:
         yield None
         return
-    num_groups = len(frame_groups(pool, limit))
+    # where parts are missing, the command says so itself
+    num_groups = 0 if pool.pending(CANDIDATES, limit) else len(frame_groups(pool, limit))
     if num_groups < (2 if is_slow else FEWEST_GROUPS):
         _log.info("curating in this process: for so small a pool others would take longer")
         yield None

@@ -70,12 +70,15 @@ def test_files_and_reports_are_those_of_one_process(
     assert found[0][0]["output_rows"] > 5
 
 
-def test_a_damaged_part_is_told_as_by_one_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_there", [True, False], ids=["damaged", "missing"])
+def test_a_bad_part_is_told_as_by_one_process(tmp_path: Path, is_there: bool) -> None:
     pool = made_up_pool(tmp_path / "a.pool", 60)
     path = pool.layout.part(CANDIDATES, 11)
     data = bytearray(path.read_bytes())
     data[50] ^= 4
     path.write_bytes(bytes(data))
+    if not is_there:
+        path.unlink()
     told = []
     for number in (1, 2):
         output = tmp_path / "out.parquet"
@@ -85,7 +88,7 @@ def test_a_damaged_part_is_told_as_by_one_process(tmp_path: Path) -> None:
         assert not output.exists()
         told.append(done.stderr)
     assert told[0] == told[1]
-    assert "part-00011.parquet" in told[0]
+    assert ("part-00011.parquet" if is_there else "the first is part 11") in told[0]
 
 
 @pytest.fixture
