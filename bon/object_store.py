@@ -304,7 +304,7 @@ class ObjectPath:
     def _seen(self) -> FileInfo | None:
         info, seen_s = _listed.get(self, (None, 0.0))
         if info is not None and time.monotonic() - seen_s > _LISTING_LASTS_S:
-            del _listed[self]
+            _listed.pop(self, None)
             return None
         return info
 

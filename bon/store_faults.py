@@ -9,7 +9,8 @@ from bon.errors import SystemFaultError, first_line
 __all__ = ["is_passing", "is_store_fault", "store_fault"]
 
 _AWS = re.compile(
-    r"AWS Error (?P<code>\w+)(?: \(HTTP status \d+\))? during \w+ operation: ?(?P<why>.*)"
+    r"AWS Error (?P<code>\w+)(?: \(HTTP status (?P<status>\d+)\))? "
+    r"during \w+ operation: ?(?P<why>.*)"
 )
 _REQUEST = re.compile(r" ?\((?:Request ID|RequestId)[^)]*\)|, (?:Request|Host)Id: \S+")
 _GOOGLE = re.compile(r"google::cloud::Status\((?P<code>\w+): (?P<why>.*)")
@@ -73,5 +74,7 @@ def _parsed(error: BaseException) -> tuple[str, str] | None:
     found = _AWS.search(text) or _GOOGLE.search(text)
     if found is None:
         return None
+    if (found.groupdict().get("status") or "").startswith("5"):
+        return "SERVICE_UNAVAILABLE", f"it answers with status {found['status']}"
     why = _REQUEST.sub("", found["why"]).strip().rstrip(".")
     return found["code"].upper(), why or "it gives no reason"

@@ -205,6 +205,7 @@ def test_a_process_with_the_pid_of_a_dead_one_does_not_hold_its_lock(root: Objec
 
 def test_of_many_that_begin_at_once_never_two_hold_the_lock(root: ObjectPath) -> None:
     lock, inside, most, held = root / ".bon/lock", [0], [0], [0]
+    faults: list[Exception] = []
     guard, begin = threading.Lock(), threading.Barrier(6)
 
     def run() -> None:
@@ -220,12 +221,15 @@ def test_of_many_that_begin_at_once_never_two_hold_the_lock(root: ObjectPath) ->
                     inside[0] -= 1
         except PoolLockedError:
             pass
+        except Exception as error:
+            faults.append(error)
 
     threads = [threading.Thread(target=run) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert not faults
     assert most[0] <= 1
     assert not list(lock.walk()), "whoever gave up took its word back"
 
