@@ -10,7 +10,7 @@ import pytest
 from support.commands import bon, pool_files
 from support.ray_cluster import RayCluster, is_alive, ray_cluster
 from support.ray_scoring import Scoring
-from support.started import wait_until
+from support.started import Started, wait_until
 from support.system_faults import mounted
 
 pytestmark = pytest.mark.faults
@@ -122,3 +122,24 @@ def test_gpus_that_no_node_has(cluster: RayCluster, tmp_path: Path) -> None:
     done = bon(*scoring.on(cluster, "--gpus-per-worker", 1), cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert "a worker with 1 GPUs is more than any node can hold" in done.stderr
+
+
+def test_cluster_that_others_fill(cluster: RayCluster, tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    first, second = Scoring(tmp_path / "first", held="answer"), Scoring(tmp_path / "second")
+    run = Started(*first.on(cluster), cwd=first.here)
+    wait_until(lambda: len(first.models()) == len(NODES))
+    second.go()
+    waits = Started(*second.on(cluster), cwd=second.here)
+    log = second.here / "in.pool/.bon/run.log"
+    wait_until(lambda: log.exists() and "waiting for room" in log.read_text(), timeout_s=120)
+    assert not second.committed()
+    first.go()
+
+    assert run.end()[0] == 0
+    code, err = waits.end()
+    assert code == 0, err
+    assert "no worker has been started for 20 s: waiting for room in the cluster" in err
+    assert "free are 0 of 2 cores" in err
+    second.check_as_local()

@@ -24,9 +24,9 @@ def score(prompts, responses, columns):
     for response in responses:
         with (HERE / "computed").open("a") as file:
             file.write(f"{{response}} {{os.getpid()}}\\n")
-        if response == {held!r} and not (HERE / "go").exists():
+        if response.startswith({held!r}) and not (HERE / "go").exists():
             (HERE / "held").write_text(str(os.getpid()))
-        while response == {held!r} and not (HERE / "go").exists():
+        while response.startswith({held!r}) and not (HERE / "go").exists():
             time.sleep(0.02)
         if not (HERE / "cured").exists():
             {trouble}
@@ -40,7 +40,7 @@ class Scoring:
 
     here: Path
     held: str = "answer-17"
-    """The response, of part 4, that is not scored until `go` is there."""
+    """The response, of part 4, that is not scored until `go` is there; or how responses begin."""
 
     def __post_init__(self) -> None:
         rows = [
@@ -96,6 +96,12 @@ class Scoring:
         """Count how often each prompt was computed, by its row."""
         lines = (self.here / "computed").read_text().splitlines()
         return Counter(int(line.split()[0].removeprefix("answer-")) for line in lines)
+
+    def models(self) -> set[int]:
+        """List the processes that have computed something."""
+        if not (self.here / "computed").exists():
+            return set()
+        return {int(line.split()[1]) for line in (self.here / "computed").read_text().splitlines()}
 
     def check_redone(self, committed: set[int]) -> None:
         """Assert that of the parts that were there none was computed again."""
