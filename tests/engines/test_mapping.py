@@ -19,7 +19,7 @@ from bon.errors import EngineError, PoolCorruptError, WorkerDiedError
 
 @pytest.fixture(scope="module")
 def mapper() -> Iterator[LocalMapper]:
-    with LocalMapper(3) as mapper:
+    with LocalMapper(2) as mapper:
         yield mapper
 
 
@@ -30,10 +30,10 @@ def test_results_come_in_order_from_all_processes_and_few_are_ahead(mapper: Loca
     for item, process in mapper.map(work, (taken.append(n) or n for n in range(60))):
         assert item == due
         due += 1
-        assert len(taken) <= due + 6, "two for each process beyond the one that is due"
+        assert len(taken) <= due + 4, "two for each process beyond the one that is due"
         who.add(process)
     assert due == 60
-    assert len(who) == 3
+    assert len(who) == 2
     assert os.getpid() not in who
 
 
