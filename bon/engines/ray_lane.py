@@ -134,7 +134,8 @@ class _Lane:
 
         self._work, self._hub = work, settings.hub
         self._feed = queue.SimpleQueue[int | None]()
-        self._said = queue.Queue[Event]()
+        self._said = queue.SimpleQueue[Event]()
+        self._num_said = self._num_told = 0
         self._given: set[int] = set()
         self._done: dict[int, PartDone] = {}
         self._error: BonError | None = None
@@ -172,10 +173,12 @@ class _Lane:
             for part in parts:
                 while self._error is None and part not in self._done:
                     self._changed.wait()
+            self._hurry.set()
+            num_said = self._num_said  # by now: others go on, so it may never all be told
+            while self._error is None and self._num_told < num_said:
+                self._changed.wait()
             if self._error is not None:
                 return _error_row(self._error)
-        self._hurry.set()
-        self._said.join()  # what was counted is told before the parts are
         return _rows([self._done[part] for part in parts])
 
     def end(self) -> None:
@@ -194,8 +197,9 @@ class _Lane:
         try:
             for event in engine.run(self._work, self._parts()):
                 self._said.put(event)
-                if isinstance(event, PartDone):
-                    with self._changed:
+                with self._changed:
+                    self._num_said += 1
+                    if isinstance(event, PartDone):
                         self._done[event.part] = event
                         self._changed.notify_all()
         except BonError as error:
@@ -236,8 +240,9 @@ class _Lane:
                 ray.exceptions.RayError
             ):  # the driver is gone, as this is soon
                 ray.get(self._hub.tell.remote(said))
-            for _ in events:
-                self._said.task_done()
+            with self._changed:
+                self._num_told += len(events)
+                self._changed.notify_all()
 
 
 def read_rows(rows: pa.Table) -> Iterator[PartDone]:

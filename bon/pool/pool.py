@@ -226,11 +226,7 @@ class Pool:
         So are scores of candidates that were sampled again since, and came out otherwise.
         """
         done = set(self.layout.numbers(kind))
-        return [
-            part
-            for part in self.parts(limit)
-            if part not in done or self._is_old(kind, part)
-        ]
+        return [part for part in self.parts(limit) if part not in done or self._is_old(kind, part)]
 
     def is_done(self, kind: str, part: int) -> bool:
         """Tell of one part of `candidates` or of a scorer what `pending` tells of all."""
