@@ -47,7 +47,7 @@ def test_a_pool_made_on_ray_is_the_local_one(
                cwd=tmp_path)  # fmt: skip
     assert made.returncode == 0, made.stderr
     assert made.stdout == "a.pool\n", "Ray prints nothing there"
-    assert "score length: 8/8 parts" in made.stderr
+    assert "score rule-length: 8/8 parts" in made.stderr
     assert "ray::" not in made.stderr
     assert "Traceback" not in made.stderr
     assert pool_files(tmp_path / "a.pool") == pool_files(local)

@@ -47,7 +47,7 @@ def here(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     here = tmp_path / "here"
     shutil.copytree(models, here)
     monkeypatch.chdir(here)
-    for place in ("bon.cli.writing", "bon.engines.local"):
+    for place in ("bon.cli.engines", "bon.engines.local"):
         monkeypatch.setattr(f"{place}.LocalEngine", lambda log, **limits: InlineEngine())
     rows = [{"prompt": f"What is {n} + 2?", "responses": list(RESPONSES)} for n in range(3)]
     write_lines(here / "in.jsonl", rows)

@@ -37,7 +37,7 @@ def one_thread() -> Iterator[None]:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with `in.jsonl`: six prompts in parts of four; models run in this process."""
     monkeypatch.chdir(tmp_path)
-    for place in ("bon.cli.writing", "bon.engines.local"):
+    for place in ("bon.cli.engines", "bon.engines.local"):
         monkeypatch.setattr(f"{place}.LocalEngine", lambda log, **limits: InlineEngine())
     rows = [
         {"prompt": f"What is {n} + 2?", "responses": list(RESPONSES), "answer": "42"}
