@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 from bon.cli.flags import Invocation
@@ -14,21 +12,19 @@ from bon.errors import SettingsError
 from bon.pool.layout import PoolLayout
 from bon.protocols import Engine
 
-__all__ = ["check_engine", "check_workers", "make_engine"]
+__all__ = ["check_workers", "make_engine"]
 
 
-@contextmanager
-def make_engine(call: Invocation, layout: PoolLayout) -> Iterator[Engine]:
-    """Give the engine that a run asks for.
+def make_engine(call: Invocation, layout: PoolLayout) -> Engine:
+    """Return the engine that a run asks for; looks at no cluster.
 
     Raises:
-        SettingsError: see `check_engine`.
+        SettingsError: as `check_workers`, or more workers than this machine has room for.
     """
-    check_engine(call)
+    check_workers(call)
     run = call.settings(RunSettings)
     if run.engine == "local":
-        yield _local(call, run, layout)
-        return
+        return _local(call, run, layout)
     from bon.engines.ray import RayEngine
     from bon.engines.ray_apart import RayApart
     from bon.engines.ray_cluster import RayWorkers
@@ -41,19 +37,7 @@ def make_engine(call: Invocation, layout: PoolLayout) -> Iterator[Engine]:
         stall_timeout_s=run.stall_timeout,
         load_timeout_s=run.load_timeout,
     )
-    yield RayApart(engine)
-
-
-def check_engine(call: Invocation) -> None:
-    """Refuse workers that this machine has no room for; looks at no cluster.
-
-    Raises:
-        SettingsError: as `check_workers`, or more than this machine has.
-    """
-    check_workers(call)
-    run = call.settings(RunSettings)
-    if run.engine == "local":
-        split_machine(run.worker_range[1], _gpus_per_worker(call, run), run.cpus_per_worker)
+    return RayApart(engine)
 
 
 def check_workers(call: Invocation) -> None:

@@ -26,7 +26,8 @@ def is_streamed(
     """
     if not scorings:
         return False
-    wanted = call.settings(RunSettings).placement
+    run = call.settings(RunSettings)
+    wanted = run.placement
     why = engine.why_in_turn([generation.has_model, *(plan.has_model for plan in scorings)])
     if wanted == "stream" and why is not None:
         raise SettingsError(
@@ -35,7 +36,7 @@ def is_streamed(
             why=why,
             next_step="give fewer workers, or --placement in-turn",
         )
-    if wanted == "in-turn" or why is not None or (wanted == "auto" and not _is_cluster(call)):
+    if wanted == "in-turn" or why is not None or (wanted == "auto" and run.engine != "ray"):
         why = "it was asked for" if wanted == "in-turn" else why or _ALONE
         _log.info("scoring begins once all candidates are there: %s", why)
         return False
@@ -45,10 +46,6 @@ def is_streamed(
 
 
 _ALONE = "on one machine each stage takes all of it, unless --placement stream asks for both"
-
-
-def _is_cluster(call: Invocation) -> bool:
-    return str(call.settings(RunSettings).engine) == "ray"
 
 
 def refuse_idle_placement(call: Invocation, why: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -21,7 +20,7 @@ from pathlib import Path
 from bon.engines.recovery import Lost, Waiting
 from bon.engines.relay import Relay
 from bon.engines.shares import Share
-from bon.engines.worker import WORKER_BEGINS, Asks, Failed, Finished, Next, work_alone
+from bon.engines.worker import WORKER_BEGINS, Asks, Failed, Finished, Next, cause_of_end, work_alone
 from bon.errors import BonError, WorkerDiedError
 from bon.protocols import Event, Parts, PartWork, Progress, Ready
 from bon.signals import held, received
@@ -147,13 +146,7 @@ class Lane:
                 return None
 
     def _died(self, process: BaseProcess, was_ready: bool) -> Lost:
-        code = process.exitcode or 0
-        if code < 0:
-            cause = f"killed by {signal.Signals(-code).name}"
-            if code == -signal.SIGKILL:
-                cause += " (often the system's answer to a machine out of memory)"
-        else:
-            cause = f"exit code {code}"
+        cause = cause_of_end(process.exitcode)
         error = self._error("the model's process died", cause)
         return Lost("worker_killed", cause, error, was_ready)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -24,9 +23,9 @@ from typing import Any, Self, TypeVar
 import pyarrow as pa
 
 from bon.engines.shares import num_cores
-from bon.engines.worker import die_with
+from bon.engines.worker import begin_below, cause_of_end
 from bon.errors import EngineError, WorkerDiedError
-from bon.signals import STOPPING, held
+from bon.signals import held
 
 __all__ = ["LocalMapper", "Outcome"]
 
@@ -205,13 +204,9 @@ def _tell(worker: _Process, message: _Function | _Item) -> None:
 
 def _died(process: BaseProcess) -> WorkerDiedError:
     process.join()
-    code = process.exitcode or 0
-    cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    if code == -signal.SIGKILL:
-        cause += " (often the system's answer to a machine out of memory)"
     return WorkerDiedError(
         "a process that computed ended",
-        why=cause,
+        why=cause_of_end(process.exitcode),
         next_step="nothing was written: run the same command again, with a smaller --num-workers "
         "where memory is short",
     )
@@ -222,10 +217,7 @@ def _serve(pipe: Connection, parent: int, num_threads: int) -> None:
 
     `num_threads` are Arrow's, its share of the cores.
     """
-    die_with(parent)
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # see `held`
+    begin_below(parent)
     os.dup2(2, 1)  # stdout carries only results
     pa.set_cpu_count(num_threads)
     # Arrow's own pickling sends all of a table of which a slice is sent.

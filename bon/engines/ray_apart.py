@@ -60,7 +60,7 @@ class RayApart:
 
     def why_in_turn(self, has_model: Sequence[bool]) -> str | None:
         """Say why stages cannot run side by side."""
-        return "on Ray one stage has all workers"
+        return self.engine.why_in_turn(has_model)
 
     def _log(self) -> Path:
         """Return where Ray itself prints: beside what the workers print."""

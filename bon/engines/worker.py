@@ -25,7 +25,16 @@ from bon.signals import STOPPING
 from bon.standard_streams import forgiving_text
 from bon.system_faults import system_fault
 
-__all__ = ["WORKER_BEGINS", "Asks", "Failed", "Finished", "Next", "die_with", "work_alone"]
+__all__ = [
+    "WORKER_BEGINS",
+    "Asks",
+    "Failed",
+    "Finished",
+    "Next",
+    "begin_below",
+    "cause_of_end",
+    "work_alone",
+]
 
 WORKER_BEGINS = "--- worker of "
 """Begins the first line that each worker writes to the log."""
@@ -73,10 +82,7 @@ def work_alone(
     `alive` carries signs of life to the parent and parts from it, and ends when the parent does;
     `output` takes what is printed and not logged. `share` is what it may use of the machine.
     """
-    die_with(parent)
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # see `held`
+    begin_below(parent)
     answers = SimpleQueue[Next]()
     threading.Thread(target=_hear, args=(alive, answers), daemon=True).start()
     os.dup2(output.fileno(), 2)
@@ -127,7 +133,26 @@ def _send_beat(alive: Connection) -> None:
         alive.send_bytes(b".")
 
 
-def die_with(parent: int) -> None:
+def begin_below(parent: int) -> None:
+    """Make this fresh process one that dies with its parent, which decides what signals mean."""
+    _die_with(parent)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # see `held`
+
+
+def cause_of_end(exit_code: int | None) -> str:
+    """Say how a process that ended too early did."""
+    code = exit_code or 0
+    if code >= 0:
+        return f"exit code {code}"
+    cause = f"killed by {signal.Signals(-code).name}"
+    if code == -signal.SIGKILL:
+        cause += " (often the system's answer to a machine out of memory)"
+    return cause
+
+
+def _die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent dies, where it can (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)

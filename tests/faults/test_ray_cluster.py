@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,6 @@ from support.system_faults import mounted
 pytestmark = pytest.mark.faults
 NODES = (1, 1)
 GOES_ON = "the same command goes on"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RayCluster]:
-    with ray_cluster(*NODES) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def cluster(shared: RayCluster) -> RayCluster:
-    shared.restore(*NODES)
-    return shared
 
 
 def fill(disk: Path) -> Path:

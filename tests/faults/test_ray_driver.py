@@ -6,30 +6,17 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.commands import bon
-from support.ray_cluster import RayCluster, is_alive, ray_cluster
+from support.ray_cluster import RayCluster, is_alive
 from support.ray_scoring import Scoring
 from support.started import wait_until
 
 pytestmark = pytest.mark.faults
 NODES = (1, 1)
 SAID = "interrupted; what is committed stays, the same command goes on\n"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RayCluster]:
-    with ray_cluster(*NODES) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def cluster(shared: RayCluster) -> RayCluster:
-    shared.restore(*NODES)
-    return shared
 
 
 def test_killed_leaves_nobody_and_the_same_command_goes_on(

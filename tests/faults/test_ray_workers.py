@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.commands import GENERATOR, assert_same_pool, bon
 from support.datasets import write_lines
-from support.ray_cluster import RayCluster, ray_cluster
+from support.ray_cluster import RayCluster
 from support.ray_scoring import PART_SIZE, Scoring, parent
 from support.started import Started, wait_until
 
@@ -22,18 +21,6 @@ from bon.pool.pool import Pool, scores_kind
 
 pytestmark = pytest.mark.faults
 NODES = (1, 1, 1)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RayCluster]:
-    with ray_cluster(*NODES) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def cluster(shared: RayCluster) -> RayCluster:
-    shared.restore(*NODES)
-    return shared
 
 
 def node_of(cluster: RayCluster, model: int) -> object:
