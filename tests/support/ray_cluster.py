@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.started import wait_until
 
 __all__ = ["RayCluster", "is_alive", "ray_cluster"]
@@ -111,18 +113,19 @@ class RayCluster:
 def ray_cluster(*cpus: int) -> Iterator[RayCluster]:
     """Give a cluster; commands that are run meanwhile find their way to it."""
     folder = tempfile.mkdtemp(prefix="bon-ray-")  # short: the names of its sockets may not be long
-    before = dict(os.environ)
-    os.environ.update(_ENVIRONMENT, RAY_TMPDIR=folder)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**_ENVIRONMENT, "RAY_TMPDIR": folder}.items():
+            patch.setenv(name, value)
+        # Ray reads the environment when it is imported, which vLLM may have done long before
+        from ray._private import ray_constants
+
+        patch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)
         cluster = RayCluster(*cpus)
         try:
             yield cluster
         finally:
             cluster.shutdown()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_alive(pid: int) -> bool:
