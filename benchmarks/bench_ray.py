@@ -117,7 +117,7 @@ def measure_scaling(num_prompts: int, engine: str) -> dict[str, Any]:
             said = subprocess.run(
                 [sys.executable, "-m", "bon", "score", str(prompts), "-m", str(generator),
                  "--generator-engine", "transformers", "-r", f"reward={reward}", "-n", "4",
-                 "--max-tokens", "64", "--part-size", "8", "--engine", engine, "--num-workers",
+                 "--max-tokens", "64", "--part-size", "64", "--engine", engine, "--num-workers",
                  str(num_workers), "--cpus-per-worker", "1", "--pool", f"{num_workers}.pool",
                  "--json", "-q"],
                 check=True, capture_output=True, text=True, cwd=scratch,

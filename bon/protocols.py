@@ -239,6 +239,10 @@ class Engine(Protocol):
         can."""
         ...
 
+    def close(self) -> None:
+        """Let go of what it holds from one run to the next."""
+        ...
+
 
 class Mapper(Protocol):
     """Where curation computes: several processes of this machine, or a cluster."""

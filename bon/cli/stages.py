@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bon.cli.build import generation_plan, given_plan, prompts_plan, scoring_plans
 from bon.cli.console import note
 from bon.cli.flags import Invocation
-from bon.cli.placement import is_streamed, refuse_idle_placement
+from bon.cli.placement import is_streamed, refuse_idle_placement, refuse_no_room
 from bon.cli.repairing import MADE_FROM_INPUT, repair_pool
 from bon.cli.writing import PoolRun, pool_run
 from bon.config import (
@@ -64,16 +64,17 @@ def make_pool(call: Invocation, root: Place, *, with_scores: bool) -> Made:
     generation = generation_plan(sampling)
     scorings = _scorings(call) if with_scores else []
     with pool_run(call, root) as run:
-        at_once = is_streamed(call, run.engine, generation, scorings)
+        refuse_no_room(call, run.engine, generation, scorings)
         pool = open_pool(root, prompts, generation)
         repaired = repair_pool(call, pool, _redone(scorings), run)
         for scoring in scorings:
             check_scorer(pool, scoring)
         pool = read_prompts(pool, prompts)
         _note_input(pool, prompts.name, run)
-        if generation.engine and pool.pending(CANDIDATES, inputs.limit):
+        has_to_sample = bool(pool.pending(CANDIDATES, inputs.limit))
+        if generation.engine and has_to_sample:
             run.note(f"generate: {generation.engine}, {generation.engine_why}")
-        if at_once:
+        if has_to_sample and is_streamed(call, run.engine, generation, scorings):
             return _stream(call, Made(pool, repaired=repaired), generation, scorings, run)
         report = generate(pool, generation, run.engine, inputs.limit, run.observe)
         made = Made(pool, [run.end_stage(report)], repaired=repaired)

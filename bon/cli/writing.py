@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from bon.cli.console import StageProgress, note
@@ -98,5 +98,6 @@ def pool_run(call: Invocation, root: Place) -> Iterator[PoolRun]:
         RunLog(layout.run_log) as log,
         StageProgress(quiet=call.quiet) as progress,
         reasons_to(lambda text: log.write("reason", text=text)),
+        closing(make_engine(call, layout)) as engine,
     ):
-        yield PoolRun(make_engine(call, layout), log, progress, call.quiet)
+        yield PoolRun(engine, log, progress, call.quiet)

@@ -296,7 +296,7 @@ class RunSettings(Settings):
     placement: Literal["auto", "stream", "in-turn"] = "auto"
     """When responses are scored: `stream`, each part as soon as it is sampled, by workers beside
     those that sample; `in-turn`, once all are sampled, so each stage has the whole machine; `auto`:
-    in turn. With --engine ray stages run in turn."""
+    in turn, but on a Ray cluster with room for all of them at once, `stream`."""
 
     @property
     def worker_range(self) -> tuple[int, int]:

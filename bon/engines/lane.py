@@ -9,20 +9,30 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, TypeVar
 
 from bon.engines.recovery import Lost, Waiting
 from bon.engines.relay import Relay
 from bon.engines.shares import Share
-from bon.engines.worker import WORKER_BEGINS, Asks, Failed, Finished, Next, cause_of_end, work_alone
+from bon.engines.worker import (
+    WORKER_BEGINS,
+    Asks,
+    Failed,
+    Finished,
+    Next,
+    Runs,
+    cause_of_end,
+    work_alone,
+)
 from bon.errors import BonError, WorkerDiedError
-from bon.protocols import Event, Parts, PartWork, Progress, Ready
+from bon.protocols import Progress, Ready
 from bon.signals import held, received
 
 __all__ = ["Lane"]
@@ -30,6 +40,8 @@ __all__ = ["Lane"]
 _LOG_TAIL_LINES, _LOG_TAIL_BYTES = 15, 1 << 16
 _STOP_TIMEOUT_S = 10.0
 _LONGEST_LOOK_S = 1.0
+Part = TypeVar("Part")
+Said = TypeVar("Said")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +56,15 @@ class Lane:
     """The same while it loads its model, which gives no signs."""
     share: Share
     """What it has of the machine."""
+    end_timeout_s: float = 0.0
+    """Seconds that it has to end by itself after SIGTERM when nobody wants it any more."""
 
     def attempt(
-        self, work: PartWork, parts: Parts
-    ) -> Generator[Event | Lost | Waiting, None, None]:
+        self, work: Runs[Part, Said], parts: Iterable[Part | None]
+    ) -> Generator[Said | Progress | Lost | Waiting, None, None]:
         """Do the work in a fresh process; where that is lost, `Lost` is the last item.
+
+        A process that is silent while it computes gives signs of life: `Progress` of nothing.
 
         Raises:
             BonError: what the work raised.
@@ -71,6 +87,9 @@ class Lane:
                 is_wanted = not isinstance(event, Lost)
                 yield event
         finally:
+            if self.end_timeout_s and process.is_alive():
+                process.terminate()
+                process.join(self.end_timeout_s)
             alive.close()
             _stop(process, wait=is_wanted and received() is None)
             receiver.close()
@@ -81,8 +100,8 @@ class Lane:
         process: BaseProcess,
         receiver: Connection,
         alive: Connection,
-        parts: Iterator[int | None],
-    ) -> Iterator[Event | Lost | Waiting]:
+        parts: Iterator[Any],
+    ) -> Iterator[Any]:
         is_ready = False
         watch = _Watch()
         while True:
@@ -117,7 +136,7 @@ class Lane:
         alive: Connection,
         watch: _Watch,
         limit_s: float,
-    ) -> Generator[Waiting, None, Event | Asks | Failed | Finished | None]:
+    ) -> Generator[Waiting, None, Any]:
         """Wait for the worker's next word; none where it is dead, or silent for too long."""
         watch.sees_life()
         look_s = min(_LONGEST_LOOK_S, limit_s / 4)
@@ -130,8 +149,7 @@ class Lane:
             try:
                 # a dead worker's grandchildren may hold the pipe open: do not wait on it
                 if receiver.poll():
-                    message: Event | Asks | Failed | Finished = receiver.recv()
-                    return message
+                    return receiver.recv()
             except (EOFError, ConnectionResetError):
                 process.join()
                 return None
@@ -183,7 +201,7 @@ class _Watch:
         return self._silent_s
 
 
-def _answer(alive: Connection, parts: Iterator[int | None]) -> None:
+def _answer(alive: Connection, parts: Iterator[Any]) -> None:
     """Give a worker its next part."""
     try:
         answer = Next(next(parts))

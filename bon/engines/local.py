@@ -86,6 +86,9 @@ class LocalEngine:
             return f"{error.what}: {error.why}"
         return None
 
+    def close(self) -> None:
+        """Do nothing: no worker outlives its run."""
+
     def _dealt(self, has_model: Sequence[bool]) -> list[tuple[Share, ...]]:
         """Return each stage's workers; one without a model has a process that has no share.
 

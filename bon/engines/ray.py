@@ -13,14 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pyarrow as pa
-
-from bon.engines.ray_cluster import RayWorkers, connect, disconnect, lost_cluster
-from bon.engines.ray_lane import Begun, Hub, LaneActor, LaneSettings, Said, read_rows
+from bon.engines.chain import workers_of
+from bon.engines.ray_blocks import ever_smaller, read_rows, small
+from bon.engines.ray_cluster import RayWorkers, connect, disconnect, lost_cluster, resources
+from bon.engines.ray_lane import Begun, Hub, LaneActor, LaneSettings, Said
 from bon.engines.ray_room import Room
 from bon.errors import AccountingError, BonError, EngineError, WorkerDiedError, first_line
 from bon.protocols import Event, Note, PartDone, Parts, PartWork, Restarted, Stage
@@ -29,9 +29,6 @@ __all__ = ["RayEngine"]
 
 _BLOCKS_AHEAD = 2
 """Blocks that a worker has at once: it has work while a finished one goes back."""
-_SHARE_OF_WORK = 4
-"""A block is this fraction of an even share of what is left: the last ones are single parts, so no
-worker waits long for the others."""
 _HUB_CALLS = 16
 _END_TIMEOUT_S = 20.0
 _LOOK_S = 0.1
@@ -88,11 +85,51 @@ class RayEngine:
             WorkerDiedError: a worker was lost again and again.
         """
         numbers = [part for part in parts if part is not None]
-        if not numbers:
-            return
+        for _, event in self.run_chain([Stage(work, numbers, has_model=True)]):
+            yield event
+
+    def run_chain(self, stages: Sequence[Stage]) -> Iterator[tuple[int, Event]]:
+        """Do several works side by side; yield events, each with its stage's number.
+
+        Raises:
+            BonError, EngineError, WorkerDiedError: see `run`.
+        """
+        if any(stage.parts for stage in stages):
+            workers = self._workers_of([stage.has_model for stage in stages])
+            yield from self._run(stages, workers)
+
+    def why_in_turn(self, has_model: Sequence[bool]) -> str | None:
+        """Say why such stages cannot run side by side; none: the cluster has room for all."""
+        workers = self._workers_of(has_model)
+        for name, needed in (
+            ("GPU", sum(one.least * (one.gpus or 0) for one in workers)),
+            ("CPU", sum(one.least * (one.cpus or 0) for one in workers)),
+        ):
+            there = resources().get(name, 0)
+            if needed > there:
+                return f"all stages together need {needed} {name}s, the cluster has {there:g}"
+        return None
+
+    def _connected(self) -> RayWorkers:
         if self._resolved is None:
             self._resolved = connect(self.address, self.workers)
-        run = _Run(self, work, numbers, self._resolved)
+        return self._resolved
+
+    def _workers_of(self, has_model: Sequence[bool]) -> list[RayWorkers]:
+        """Return each stage's workers; one without a model asks for a core, of a cluster of ours
+        for nothing."""
+        asked = self._connected()
+        counts = workers_of(has_model, asked.most)
+        lonely = RayWorkers(1, 1, 0, 0 if self.address is None else 1)
+        return [
+            lonely if not count else replace(asked, least=min(asked.least, count), most=count)
+            for count in counts
+        ]
+
+    def _run(
+        self, stages: Sequence[Stage], workers: Sequence[RayWorkers]
+    ) -> Iterator[tuple[int, Event]]:
+        run = _Run(self, stages, workers)
         try:
             yield from run.events()
         except BaseException:
@@ -100,58 +137,58 @@ class RayEngine:
             self.close()
             raise
 
-    def run_chain(self, stages: Sequence[Stage]) -> Iterator[tuple[int, Event]]:
-        """Refuse: on a cluster stages run one after the other."""
-        raise AccountingError("works were begun side by side on Ray", why="this is a bug in bon")
-
-    def why_in_turn(self, has_model: Sequence[bool]) -> str | None:
-        """Say why stages cannot run side by side."""
-        return "on Ray one stage has all workers"
-
 
 @dataclass(slots=True)
 class _Run:
-    """One stage on a cluster we are connected to."""
+    """Stages side by side, or one alone, on a cluster we are connected to."""
 
     engine: RayEngine
-    work: PartWork
-    parts: list[int]
-    workers: RayWorkers
-    _heard: queue.SimpleQueue[_Heard] = field(default_factory=queue.SimpleQueue)
-    _hub: Any = None
+    stages: Sequence[Stage]
+    workers: Sequence[RayWorkers]
+    _heard: queue.SimpleQueue[tuple[int, _Heard]] = field(default_factory=queue.SimpleQueue)
+    """What was told, of which stage."""
+    _hubs: list[Any] = field(default_factory=list)
     _dataset: Any = None
     _threads: tuple[threading.Thread, ...] = ()
-    _room: Room = field(init=False)
-    _begun_again: Counter[int] = field(default_factory=Counter)
-    """Times in a row that a worker was started again without having done a part."""
+    _rooms: list[Room] = field(init=False)
+    _begun_again: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """Times in a row that a stage's worker was started again without having done a part."""
 
     def __post_init__(self) -> None:
-        self._room = Room(self.workers)
+        self._rooms = [Room(one) for one in self.workers]
 
-    def events(self) -> Iterator[Event]:
-        yield from self._room.at_start()
-        self._hub = self._new_hub()
+    def events(self) -> Iterator[tuple[int, Event]]:
+        for stage, room in enumerate(self._rooms):
+            for note in room.at_start():
+                yield stage, note
+        self._hubs = [self._new_hub() for _ in self.stages]
         self._dataset = self._new_dataset()
-        self._threads = tuple(
-            threading.Thread(target=target, daemon=True) for target in (self._read_rows, self._hear)
+        self._threads = (
+            threading.Thread(target=self._read_rows, daemon=True),
+            *(
+                threading.Thread(target=self._hear, args=(stage, hub), daemon=True)
+                for stage, hub in enumerate(self._hubs)
+            ),
         )
         for thread in self._threads:
             thread.start()
-        left, num_over = dict.fromkeys(self.parts), 0
+        left = {(stage, part) for stage, one in enumerate(self.stages) for part in one.parts}
+        num_over = 0
         while num_over < len(self._threads):
-            for event in self._events_of(self._next()):
+            stage, heard = self._next()
+            for event in self._events_of(stage, heard):
                 if isinstance(event, _Over):
                     num_over += 1
                 elif not isinstance(event, PartDone):
-                    yield event
-                elif event.part in left:  # it is told as it is done, and again with its block
-                    del left[event.part]
-                    yield event
+                    yield stage, event
+                elif (stage, event.part) in left:  # told as it is done, and again with its block
+                    left.remove((stage, event.part))
+                    yield stage, event
         self.stop()
         if left:
             raise AccountingError(
                 f"Ray ended in order without {len(left)} parts",
-                where=f"the first is part {next(iter(left))}",
+                where=f"the first is part {min(left)[1]}",
                 why="this is a bug in bon",
             )
 
@@ -166,20 +203,22 @@ class _Run:
             if executor is not None:
                 executor.shutdown(force=True)
             rows.join(_LOOK_S)
-        with suppress(ray.exceptions.RayError):
-            ray.kill(self._hub)
+        for hub in self._hubs:
+            with suppress(ray.exceptions.RayError):
+                ray.kill(hub)
         for thread in others:
             thread.join(max(0.0, until_s - time.monotonic()))
 
-    def _next(self) -> _Heard:
+    def _next(self) -> tuple[int, _Heard]:
         """Wait for what is told next, a second at a time, so that a signal is seen."""
         while True:
             with suppress(queue.Empty):
                 return self._heard.get(timeout=1.0)
-            for note in self._room.later():
-                return note
+            for stage, room in enumerate(self._rooms):
+                for note in room.later() if self.stages[stage].parts else ():
+                    return stage, note
 
-    def _events_of(self, heard: _Heard) -> Iterator[Event | _Over]:
+    def _events_of(self, stage: int, heard: _Heard) -> Iterator[Event | _Over]:
         """Yield the events in what was told.
 
         Raises:
@@ -193,20 +232,21 @@ class _Run:
             yield heard
         elif isinstance(heard, Said):
             if any(isinstance(event, PartDone) for event in heard.events):
-                self._begun_again[heard.worker] = 0
+                self._begun_again[stage, heard.worker] = 0
             yield from heard.events
         else:
-            self._room.begun()
+            self._rooms[stage].begun()
             if heard.is_again:
-                yield self._restarted(heard)
+                yield self._restarted(stage, heard)
 
-    def _restarted(self, begun: Begun) -> Restarted:
-        self._begun_again[begun.worker] += 1
-        if self._begun_again[begun.worker] > self.engine.max_restarts:
+    def _restarted(self, stage: int, begun: Begun) -> Restarted:
+        self._begun_again[stage, begun.worker] += 1
+        num_times = self._begun_again[stage, begun.worker]
+        if num_times > self.engine.max_restarts:
             raise WorkerDiedError(
                 "a worker is lost again and again",
                 where=f"worker {begun.worker}, last on node {begun.node}",
-                why=f"it was started {self._begun_again[begun.worker]} times in a row without "
+                why=f"it was started {num_times} times in a row without "
                 "doing a part; often a node is out of memory",
                 next_step="look at the nodes (`ray status`, `ray logs`); what is committed stays, "
                 "and the same command goes on from there",
@@ -235,67 +275,72 @@ class _Run:
                 for done in read_rows(rows):
                     self._heard.put(done)
             # all that workers have told of these rows is there by now
-            ray.get(self._hub.close.remote())
+            ray.get([hub.close.remote() for hub in self._hubs])
         except Exception as error:
-            self._heard.put(_Over(error))
+            self._heard.put((0, _Over(error)))
         else:
-            self._heard.put(_Over())
+            self._heard.put((0, _Over()))
 
     def _new_dataset(self) -> Any:
         import ray
 
+        parts = [stage.parts for stage in self.stages]
+        is_alone = len(parts) == 1
+        blocks = ever_smaller(parts[0], self.workers[0].most) if is_alone else small(parts)
+        # from_arrow would start a task a block, which waits where all cores are taken
+        rows = ray.data.from_blocks(blocks)
+        for number, stage in enumerate(self.stages):
+            if stage.parts:
+                rows = self._staged(rows, number, len(blocks))
+        return rows
+
+    def _staged(self, rows: Any, number: int, num_blocks: int) -> Any:
+        """Return Ray's rows with one stage more to go through."""
+        import ray
+
+        workers = self.workers[number]
         settings = LaneSettings(
-            self._hub,
-            self.engine.log,
+            number,
+            self._hubs[number],
+            _log_of_stage(self.engine.log, number),
             self.engine.max_restarts,
             self.engine.stall_timeout_s,
             self.engine.load_timeout_s,
         )
-        blocks = _blocks(self.parts, self.workers.most)
-        ahead = min(_BLOCKS_AHEAD, -(-len(blocks) // self.workers.most))
+        ahead = min(_BLOCKS_AHEAD, -(-num_blocks // workers.most))
         pool = ray.data.ActorPoolStrategy(
-            min_size=min(self.workers.least, len(blocks)),
-            max_size=min(self.workers.most, len(blocks)),
+            min_size=min(workers.least, num_blocks),
+            max_size=min(workers.most, num_blocks),
             max_tasks_in_flight_per_actor=ahead,
             max_concurrent_calls_per_actor=ahead,
             enable_true_multi_threading=True,
         )
-        # from_arrow would start a task a block, which waits where all cores are taken
-        return ray.data.from_blocks(blocks).map_batches(
+        return rows.map_batches(
             LaneActor,
-            fn_constructor_args=(self.work, settings),
+            fn_constructor_args=(self.stages[number].work, settings),
             compute=pool,
             batch_size=None,
             batch_format="pyarrow",
-            num_cpus=self.workers.cpus,
-            num_gpus=self.workers.gpus,
+            num_cpus=workers.cpus,
+            num_gpus=workers.gpus,
         )
 
-    def _hear(self) -> None:
+    def _hear(self, stage: int, hub: Any) -> None:
         """Take what workers tell, in a thread of its own."""
         import ray
 
         try:
-            while (words := ray.get(self._hub.heard.remote())) is not None:
+            while (words := ray.get(hub.heard.remote())) is not None:
                 for word in words:
-                    self._heard.put(word)
+                    self._heard.put((stage, word))
         except Exception as error:
-            self._heard.put(_Over(error, is_hubs=True))
+            self._heard.put((stage, _Over(error, is_hubs=True)))
         else:
-            self._heard.put(_Over())
+            self._heard.put((stage, _Over()))
 
 
-def _blocks(parts: Sequence[int], num_workers: int) -> list[pa.Table]:
-    """Return the parts in blocks, the unit in which Ray hands them out: large ones first.
-
-    Each costs the driver some kilobytes, so of many parts not every one is a block.
-    """
-    blocks, start = [], 0
-    while start < len(parts):
-        size = max(1, (len(parts) - start) // (_SHARE_OF_WORK * num_workers))
-        blocks.append(pa.table({"part": pa.array(parts[start : start + size], pa.int64())}))
-        start += size
-    return blocks
+def _log_of_stage(log: Path | None, stage: int) -> Path | None:
+    return log if log is None or stage == 0 else log.with_stem(f"{log.stem}-stage-{stage + 1}")
 
 
 def _as_ours(error: Exception, address: str | None, is_hubs: bool) -> BonError:

@@ -13,10 +13,19 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
+from bon.engines.shares import num_cores
 from bon.errors import EngineError, SettingsError, first_line
 from bon.signals import STOPPING
 
-__all__ = ["RAY_ADVICE", "RayWorkers", "connect", "disconnect", "import_ray", "lost_cluster"]
+__all__ = [
+    "RAY_ADVICE",
+    "RayWorkers",
+    "connect",
+    "disconnect",
+    "import_ray",
+    "lost_cluster",
+    "resources",
+]
 
 _log = logging.getLogger(__name__)
 RAY_ADVICE = "pip install 'bon-cli[ray]', with the same version on every node"
@@ -92,7 +101,7 @@ def connect(address: str | None, workers: RayWorkers) -> RayWorkers:
     if address is None:
         said = {
             "address": "local",
-            "num_cpus": _num_cores(),
+            "num_cpus": num_cores(),
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE_BYTES,
             "_node_ip_address": _LOOPBACK,
@@ -111,6 +120,13 @@ def connect(address: str | None, workers: RayWorkers) -> RayWorkers:
     except BaseException:
         disconnect()
         raise
+
+
+def resources() -> dict[str, float]:
+    """Return what all nodes of the cluster have together, by name: `CPU`, `GPU`, …"""
+    import ray
+
+    return dict(ray.cluster_resources())
 
 
 def disconnect() -> None:
@@ -197,12 +213,6 @@ def _log_message(data: Mapping[str, Any], *_: object, **__: object) -> None:
     """Log what Ray would tell the user of a cluster's troubles, its first line."""
     text = "\n".join(map(str, data.get("lines", ())))
     _log.info("Ray says: %s", next(filter(None, text.splitlines()), ""))
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pickle
 import queue
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,10 +22,11 @@ import pyarrow as pa
 
 from bon import __version__
 from bon.engines.local import LocalEngine
+from bon.engines.ray_blocks import ROWS, error_row
 from bon.errors import BonError, EngineError
 from bon.protocols import Event, KnowsDone, PartDone, PartWork, Progress
 
-__all__ = ["Begun", "Hub", "LaneActor", "LaneSettings", "Said", "read_rows"]
+__all__ = ["Begun", "Hub", "LaneActor", "LaneSettings", "Said"]
 
 _GATHER_S = 0.25
 """Events of so many seconds are told at once."""
@@ -97,6 +97,8 @@ class Hub:
 class LaneSettings:
     """How every worker of a stage runs."""
 
+    stage: int
+    """Its number, of those that run side by side."""
     hub: Any
     """The `Hub`."""
     log: Path | None
@@ -117,8 +119,8 @@ class LaneActor:
         self._lane = _Lane(work, settings)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Do parts, `part` (int64); return a row for each, or one with the error."""
-        return self._lane.do(block["part"].to_pylist())
+        """Do the parts that this stage has to do; return `ROWS` that say so, or the error."""
+        return self._lane.do(block)
 
     def __del__(self) -> None:
         """Let the model's process end in order; Ray waits for this when a stage is over."""
@@ -132,7 +134,7 @@ class _Lane:
     def __init__(self, work: PartWork, settings: LaneSettings) -> None:
         import ray
 
-        self._work, self._hub = work, settings.hub
+        self._work, self._hub, self._stage = work, settings.hub, settings.stage
         self._feed = queue.SimpleQueue[int | None]()
         self._said = queue.SimpleQueue[Event]()
         self._num_said = self._num_told = 0
@@ -160,7 +162,12 @@ class _Lane:
         self._thread.start()
         threading.Thread(target=self._tell, daemon=True).start()
 
-    def do(self, parts: list[int]) -> pa.Table:
+    def do(self, block: pa.Table) -> pa.Table:
+        rows = block.to_pylist()
+        if any(row["error"] is not None for row in rows):
+            return block  # a stage before has failed, which ends all
+        mine = [row for row in rows if row["stage"] == self._stage]
+        parts = [row["part"] for row in mine]
         new = [part for part in parts if part not in self._given]
         for part in new:
             self._given.add(part)
@@ -178,8 +185,10 @@ class _Lane:
             while self._error is None and self._num_told < num_said:
                 self._changed.wait()
             if self._error is not None:
-                return _error_row(self._error)
-        return _rows([self._done[part] for part in parts])
+                return error_row(self._error)
+        for row in mine:
+            row["drops"] = json.dumps(dict(self._done[row["part"]].drops))
+        return pa.Table.from_pylist(rows, ROWS)
 
     def end(self) -> None:
         """Give no more parts, and wait for the model's process to end."""
@@ -243,36 +252,6 @@ class _Lane:
             with self._changed:
                 self._num_told += len(events)
                 self._changed.notify_all()
-
-
-def read_rows(rows: pa.Table) -> Iterator[PartDone]:
-    """Yield what a block's rows say.
-
-    Raises:
-        BonError: the error of the worker.
-    """
-    for row in rows.to_pylist():
-        if row["error"] is not None:
-            error: BonError = pickle.loads(row["error"])
-            raise error
-        yield PartDone(row["part"], json.loads(row["drops"]))
-
-
-_ROWS = pa.schema([("part", pa.int64()), ("drops", pa.string()), ("error", pa.binary())])
-
-
-def _rows(done: Sequence[PartDone]) -> pa.Table:
-    columns = {
-        "part": [one.part for one in done],
-        "drops": [json.dumps(dict(one.drops)) for one in done],
-        "error": [None] * len(done),
-    }
-    return pa.table(columns, _ROWS)
-
-
-def _error_row(error: BonError) -> pa.Table:
-    """Return an error as a row: raised, Ray would wrap it, and print it more than once."""
-    return pa.table({"part": [None], "drops": [None], "error": [pickle.dumps(error)]}, _ROWS)
 
 
 def _merged(events: Iterable[Event]) -> list[Event]:

@@ -9,18 +9,19 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any, Protocol, TypeVar
 
 from bon.engines.shares import Share
 from bon.errors import BonError, EngineError
 from bon.heartbeat import send_beats_to
 from bon.memory import FREE_MEMORY, is_lack_of_memory
-from bon.protocols import PartWork, Ready
+from bon.protocols import Ready
 from bon.signals import STOPPING
 from bon.standard_streams import forgiving_text
 from bon.system_faults import system_fault
@@ -31,6 +32,7 @@ __all__ = [
     "Failed",
     "Finished",
     "Next",
+    "Runs",
     "begin_below",
     "cause_of_end",
     "work_alone",
@@ -39,6 +41,16 @@ __all__ = [
 WORKER_BEGINS = "--- worker of "
 """Begins the first line that each worker writes to the log."""
 _NOTHING_FOR_NOW_S = 0.05
+Part = TypeVar("Part", contravariant=True)
+Said = TypeVar("Said", covariant=True)
+
+
+class Runs(Protocol[Part, Said]):
+    """What a worker does with the parts that it asks for: a `PartWork`, as a rule."""
+
+    def run(self, parts: Iterable[Part | None], /) -> Iterator[Said]:
+        """Do the parts and yield what happens."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +76,12 @@ class Asks:
 class Next:
     """The answer: a part, or nothing for now; or that there are no more."""
 
-    part: int | None
+    part: object | None
     is_end: bool = False
 
 
 def work_alone(
-    work: PartWork,
+    work: Runs[Any, Any],
     sender: Connection,
     alive: Connection,
     log: Path | None,
@@ -169,7 +181,7 @@ def _hear(alive: Connection, answers: SimpleQueue[Next]) -> None:
             os._exit(1)
 
 
-def _asked(sender: Connection, answers: SimpleQueue[Next]) -> Iterator[int | None]:
+def _asked(sender: Connection, answers: SimpleQueue[Next]) -> Iterator[object | None]:
     """Ask the parent for one part after the other."""
     while True:
         sender.send(Asks())

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from bon.cli import build_dpo, generate, score, select  # noqa: F401  (registers the commands)
 from bon.cli.app import app
 from bon.cli.flags import Invocation
-from bon.cli.placement import is_streamed
+from bon.cli.placement import is_streamed, refuse_no_room
 from bon.errors import SettingsError
 from bon.pipeline.plans import GenerationPlan, ScoringPlan
 
@@ -43,6 +43,7 @@ def placed(
     call = Invocation("in", None, False, False, False, False, flags)
     generation = GenerationPlan(FakeGenerator(), {}, 1, 0, generator)
     scorings = [ScoringPlan("x", FakeScorer(), {}, engine=one) for one in scorers]
+    refuse_no_room(call, room, generation, scorings)  # type: ignore[arg-type]
     return is_streamed(call, room, generation, scorings)  # type: ignore[arg-type]
 
 
@@ -64,7 +65,9 @@ def test_each_model_needs_room_and_what_has_none_does_not() -> None:
 def test_what_is_chosen_is_said_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "bon")
     assert not placed(Room(), [None])
-    assert not placed(Room(), [None], placement="in-turn")
+    in_turn = Room()
+    assert not placed(in_turn, [None], placement="in-turn")
+    assert not in_turn.asked, "no cluster is looked at"
     assert placed(Room(), [None], placement="stream")
     assert not placed(Room(), [])
     later, at_once = "scoring begins once all candidates are there: ", "each part is scored as soon"

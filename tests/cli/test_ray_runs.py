@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.commands import GENERATOR, PROMPTS, assert_same_pool, bon, bon_json, pool_files
+from support.commands import GENERATOR, PROMPTS, REWARD, assert_same_pool, bon, bon_json, pool_files
 from support.ray_cluster import RayCluster, ray_cluster
 
 from bon.cli.engines import make_engine
@@ -53,6 +53,29 @@ def test_a_pool_made_on_ray_is_the_local_one(
     assert "ray::" not in made.stderr
     assert "Traceback" not in made.stderr
     assert pool_files(tmp_path / "a.pool") == pool_files(local)
+
+
+@pytest.mark.slow
+def test_two_models_side_by_side_on_ray_make_the_pool_of_one_after_the_other_here(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    models = (*TRANSFORMERS, "-r", f"r={REWARD}", "--scorer-engine", "transformers")
+    ray = ("--engine", "ray", "--ray-address", cluster.address, "--num-workers", 2)
+    for pool, flags in (
+        ("a.pool", ()),
+        ("b.pool", ray),
+        ("c.pool", (*ray, "--placement", "stream")),
+    ):
+        made = bon("score", PROMPTS, *models, "--limit", 16, "--cpus-per-worker", 1, "-v",
+                   "--pool", pool, *flags, cwd=tmp_path)  # fmt: skip
+        assert made.returncode == 0, made.stderr
+        assert ("each part is scored as soon as it is sampled" in made.stderr) == (pool != "a.pool")
+        assert pool_files(tmp_path / pool) == pool_files(tmp_path / "a.pool")
+    refused = bon("score", PROMPTS, *models, *ray, "--cpus-per-worker", 2, "--placement", "stream",
+                  "--pool", "d.pool", cwd=tmp_path)  # fmt: skip
+    assert refused.returncode == 2
+    assert "need 6 CPUs, the cluster has 4" in " ".join(refused.stderr.split())
+    assert not (tmp_path / "d.pool" / "pool.json").exists()
 
 
 @pytest.mark.slow

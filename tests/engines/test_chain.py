@@ -2,61 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.works import Deadly, Scoped, Work
+from support.chained import Follows, Waits
+from support.works import Deadly, Work
 
 from bon.engines.chain import Chain
 from bon.engines.local import LocalEngine
 from bon.engines.shares import Share
 from bon.errors import PoolCorruptError, SettingsError
-from bon.protocols import Event, PartDone, Parts, Ready, Restarted, Scope, Stage
-
-TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True)
-class Waits(Scoped):
-    """Does part 0; every other only once the next stage has done the part before it."""
-
-    folder: Path
-    following: Path
-    scope: Scope = field(default_factory=Scope)
-
-    def run(self, parts: Parts) -> Iterator[Event]:
-        yield Ready(0.0)
-        for part in parts:
-            assert part is not None, "the first stage has all of its parts at once"
-            deadline_s = time.monotonic() + TIMEOUT_S
-            while part > 0 and not (self.following / f"part-{part - 1}").exists():
-                assert time.monotonic() < deadline_s, f"part {part - 1} did not go on"
-                time.sleep(0.01)
-            (self.folder / f"part-{part}").touch()
-            yield PartDone(part)
-
-
-@dataclass(frozen=True)
-class Follows(Scoped):
-    """Does a part that the stage before has done, and fails for any other."""
-
-    folder: Path
-    before: Path
-    scope: Scope = field(default_factory=Scope)
-
-    def run(self, parts: Parts) -> Iterator[Event]:
-        yield Ready(0.0)
-        for part in parts:
-            if part is None:
-                continue
-            assert (self.before / f"part-{part}").exists()
-            (self.folder / f"part-{part}").touch()
-            yield PartDone(part)
+from bon.protocols import Event, PartDone, Ready, Restarted, Stage
 
 
 @pytest.fixture

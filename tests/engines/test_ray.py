@@ -15,7 +15,8 @@ from support.ray_cluster import RayCluster, is_alive, ray_cluster
 from support.started import wait_until
 from support.works import Deadly, Forgetful, Work
 
-from bon.engines.ray import RayEngine, _blocks
+from bon.engines.ray import RayEngine
+from bon.engines.ray_blocks import ever_smaller
 from bon.engines.ray_cluster import RayWorkers
 from bon.errors import EngineError, PoolCorruptError, SettingsError, WorkerDiedError
 from bon.protocols import Event, PartDone, Progress, Ready, Restarted
@@ -171,7 +172,7 @@ def test_interrupted_nothing_is_left(cluster: RayCluster, tmp_path: Path) -> Non
 
 def test_blocks_are_few_and_the_last_ones_small() -> None:
     for num_parts, num_workers in ((1, 4), (7, 2), (1000, 2), (780_000, 256)):
-        blocks = _blocks(range(num_parts), num_workers)
+        blocks = ever_smaller(range(num_parts), num_workers)
         sizes = [block.num_rows for block in blocks]
         assert [part for block in blocks for part in block["part"].to_pylist()] == list(
             range(num_parts)

@@ -18,7 +18,7 @@ import pytest
 
 from support.started import wait_until
 
-__all__ = ["RayCluster", "is_alive", "ray_cluster"]
+__all__ = ["RayCluster", "all_below", "is_alive", "ray_cluster"]
 
 _OBJECT_STORE_BYTES = 100 << 20
 _ENVIRONMENT = {
@@ -106,7 +106,7 @@ class RayCluster:
 
     def _work(self, nodes: tuple[Any, ...]) -> Mapping[int, str]:
         there = [_raylet(node) for node in nodes or self._cluster.list_all_nodes()]
-        return {pid: _said(pid) for raylet in there for pid in _below(raylet)}
+        return {pid: said for raylet in there for pid, said in all_below(raylet).items()}
 
 
 @contextmanager
@@ -134,6 +134,11 @@ def is_alive(pid: int) -> bool:
         return _stat(pid)[0] not in "ZX"
     except OSError:
         return False
+
+
+def all_below(root: int) -> dict[int, str]:
+    """Return the command lines of all processes below one."""
+    return {pid: _said(pid) for pid in _below(root)}
 
 
 def _node(cpus: int) -> dict[str, Any]:
