@@ -40,7 +40,6 @@ __all__ = ["Lane"]
 _LOG_TAIL_LINES, _LOG_TAIL_BYTES = 15, 1 << 16
 _STOP_TIMEOUT_S = 10.0
 _LONGEST_LOOK_S = 1.0
-Part = TypeVar("Part")
 Said = TypeVar("Said")
 
 
@@ -60,7 +59,7 @@ class Lane:
     """Seconds that it has to end by itself after SIGTERM when nobody wants it any more."""
 
     def attempt(
-        self, work: Runs[Part, Said], parts: Iterable[Part | None]
+        self, work: Runs[Said], parts: Iterable[Any]
     ) -> Generator[Said | Progress | Lost | Waiting, None, None]:
         """Do the work in a fresh process; where that is lost, `Lost` is the last item.
 

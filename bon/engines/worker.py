@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -41,14 +41,13 @@ __all__ = [
 WORKER_BEGINS = "--- worker of "
 """Begins the first line that each worker writes to the log."""
 _NOTHING_FOR_NOW_S = 0.05
-Part = TypeVar("Part", contravariant=True)
 Said = TypeVar("Said", covariant=True)
 
 
-class Runs(Protocol[Part, Said]):
+class Runs(Protocol[Said]):
     """What a worker does with the parts that it asks for: a `PartWork`, as a rule."""
 
-    def run(self, parts: Iterable[Part | None], /) -> Iterator[Said]:
+    def run(self, parts: Any, /) -> Iterator[Said]:
         """Do the parts and yield what happens."""
         ...
 
@@ -81,7 +80,7 @@ class Next:
 
 
 def work_alone(
-    work: Runs[Any, Any],
+    work: Runs[Any],
     sender: Connection,
     alive: Connection,
     log: Path | None,
