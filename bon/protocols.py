@@ -14,6 +14,7 @@ __all__ = [
     "Event",
     "Generator",
     "KnowsDone",
+    "KnowsOthers",
     "Mapper",
     "Note",
     "PartByPart",
@@ -206,6 +207,16 @@ class KnowsDone(Protocol):
 
     def done(self, part: int) -> PartDone | None:
         """Return how a part was done; none where it still has to be."""
+        ...
+
+
+@runtime_checkable
+class KnowsOthers(Protocol):
+    """A work that knows more prompts than those that one worker has to do."""
+
+    def others(self, part: int) -> Iterator[tuple[int, str]]:
+        """Yield prompts of other parts, each with its part, that may be tried though they are done
+        already."""
         ...
 
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing.connection import Connection
 from typing import TypeAlias
 
 from bon.errors import AccountingError, BonError
-from bon.protocols import Event, PartDone, Parts, PartWork, Restarted, Scope
+from bon.protocols import Event, KnowsOthers, PartDone, Parts, PartWork, Restarted, Scope
 from bon.records import Drop
 
 __all__ = ["Attempt", "Lost", "Recovery", "Waiting"]
@@ -215,6 +216,11 @@ class Recovery:
         others = [(part, one) for part in left[1:_MOST_OTHERS] for one in work.prompt_ids(part)[:1]]
         same = [(left[0], one) for one in work.prompt_ids(left[0]) if one != suspect]
         others += same[:: max(1, len(same) // _MOST_OTHERS)]
+        if isinstance(work, KnowsOthers):
+            # what this worker has left may be killers alone: of several, each has but few parts
+            elsewhere = (one for one in work.others(left[0]) if one[1] not in work.scope.dropped)
+            first = others[: _MOST_OTHERS - 1]
+            others = [*first, *islice(elsewhere, _MOST_OTHERS), *others[len(first) :]]
         for part, prompt_id in others[:_MOST_OTHERS]:
             if (yield from self._tried(work, part, [prompt_id])) is None:
                 return

@@ -15,7 +15,14 @@ import pyarrow as pa
 from bon.errors import AccountingError, PoolCorruptError
 from bon.object_store import Place
 from bon.pipeline.accounting import count_reasons
-from bon.pool.pool import CANDIDATES, Pool, scores_kind
+from bon.pipeline.pool_work import (
+    began_afresh,
+    opened,
+    part_done,
+    prompts_elsewhere,
+    refuse_other_settings,
+)
+from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.protocols import (
     Event,
     Generator,
@@ -36,7 +43,7 @@ from bon.records import (
     Prompt,
 )
 
-__all__ = ["GenerateParts", "part_done", "sampling_seed"]
+__all__ = ["GenerateParts", "sampling_seed"]
 
 
 def sampling_seed(run_seed: int, prompt_id: str) -> int:
@@ -50,6 +57,8 @@ class _OpenPart:
     """A part whose prompts are being sampled."""
 
     number: int
+    made_of: str | None
+    """Digest of its prompts, as they were read."""
     prompts: list[Prompt]
     results: dict[str, GenerationResult] = field(default_factory=dict)
 
@@ -94,17 +103,21 @@ class GenerateParts:
 
     def prompt_ids(self, part: int) -> list[str]:
         """List the prompts of a part that have no candidates yet."""
-        opened = self._opened(Pool.open(self.pool_root), part)
-        return [prompt.prompt_id for prompt in opened.missing]
+        begun = self._begun(opened(self.pool_root), part)
+        return [prompt.prompt_id for prompt in begun.missing]
+
+    def others(self, part: int) -> Iterator[tuple[int, str]]:
+        """Yield prompts of other parts, those first that were sampled before."""
+        return prompts_elsewhere(opened(self.pool_root), part, (CANDIDATES, PROMPTS))
 
     def done(self, part: int) -> PartDone | None:
         """Return how a part was sampled, by whomever; none where it still has to be."""
-        return part_done(Pool.open(self.pool_root), CANDIDATES, part)
+        return part_done(opened(self.pool_root), CANDIDATES, part)
 
     def run(self, parts: Parts) -> Iterator[Event]:
         """Sample and commit the parts."""
         started_s = time.monotonic()
-        pool = Pool.open(self.pool_root)
+        pool = opened(self.pool_root)
         with self.generator as generator:
             yield Ready(time.monotonic() - started_s)
             source = _Source(parts)
@@ -153,7 +166,7 @@ class GenerateParts:
         complete: deque[_OpenPart],
     ) -> Iterator[GenerationRequest]:
         for number in parts:
-            part = self._opened(pool, number)
+            part = self._begun(pool, number)
             if part.complete:
                 complete.append(part)
             missing = part.missing
@@ -164,9 +177,12 @@ class GenerateParts:
                     prompt.prompt_id, prompt.messages, self.num_candidates, seed
                 )
 
-    def _opened(self, pool: Pool, number: int) -> _OpenPart:
+    def _begun(self, pool: Pool, number: int) -> _OpenPart:
         """Return a part with what is known of it: sampled before, or not to be sampled."""
-        part = _OpenPart(number, pool.prompts(number), _sampled_before(pool, number))
+        made_of = pool.content(PROMPTS, number)  # before they are read: they may change meanwhile
+        # what is tried is sampled, even where that was done before
+        before = _sampled_before(pool, number) if self.scope.only is None else {}
+        part = _OpenPart(number, made_of, pool.prompts(number), before)
         for prompt in part.missing:
             drop = self.scope.dropped.get(prompt.prompt_id)
             if drop is not None:
@@ -183,14 +199,12 @@ class GenerateParts:
             return PartDone(part.number)
         # whoever is taken for dead may live on and commit too: what is there stays as it is
         before = part_done(pool, CANDIDATES, part.number)
-        return before or PartDone(part.number, count_reasons(_commit(pool, part)))
-
-
-def part_done(pool: Pool, kind: str, part: int) -> PartDone | None:
-    """Return how a part was made; none where it still has to be."""
-    if not pool.is_done(kind, part):
-        return None
-    return PartDone(part, count_reasons(pool.drops(kind, part)))
+        if before is not None:
+            return before
+        refuse_other_settings(pool, CANDIDATES)
+        if pool.content(PROMPTS, part.number) != part.made_of:
+            raise began_afresh(pool)
+        return PartDone(part.number, count_reasons(_commit(pool, part)))
 
 
 def _sampled_before(pool: Pool, number: int) -> dict[str, GenerationResult]:
@@ -222,7 +236,8 @@ def _commit(pool: Pool, part: _OpenPart) -> list[Drop]:
     number = part.number
     if not pool.layout.part(CANDIDATES, number).is_file():
         _remove_scores(pool, number, lambda kind: not _says_what_it_scored(pool, kind, number))
-    pool.commit(CANDIDATES, number, _table(candidates), drops, covers=len(part.prompts))
+    covers = len(part.prompts)
+    pool.commit(CANDIDATES, number, _table(candidates), drops, covers, part.made_of)
     # on a GPU a part done again may hold other responses; until it is there, scores are not stale
     _remove_scores(pool, number, lambda kind: pool.is_stale(kind, number))
     return drops

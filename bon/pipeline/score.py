@@ -11,13 +11,24 @@ import pyarrow as pa
 
 from bon.object_store import Place
 from bon.pipeline.accounting import count_reasons
-from bon.pipeline.generate import part_done
 from bon.pipeline.groups import candidate_groups, group_columns, score_within
+from bon.pipeline.pool_work import opened, part_done, prompts_elsewhere, refuse_other_settings
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
 from bon.protocols import Event, PartDone, Parts, Progress, Ready, Scope, Scorer, retries_of
 from bon.records import SCORES_SCHEMA, CandidateGroup, Drop, Prompt, Scores
 
 __all__ = ["ScoreParts"]
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadPart:
+    """A part that is being scored."""
+
+    number: int
+    made_of: str | None
+    """Digest of its candidates, as they were read."""
+    prompts: list[Prompt]
+    groups: list[CandidateGroup]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +52,39 @@ class ScoreParts:
 
     def prompt_ids(self, part: int) -> list[str]:
         """List the prompts of a part that have candidates to score."""
-        groups = self._groups(Pool.open(self.pool_root), part)[1]
+        groups = self._read(opened(self.pool_root), part).groups
         return [one.prompt_id for one in groups if one.prompt_id not in self.scope.dropped]
+
+    def others(self, part: int) -> Iterator[tuple[int, str]]:
+        """Yield prompts of other parts, those first that were scored before."""
+        kinds = scores_kind(self.name), CANDIDATES
+        return prompts_elsewhere(opened(self.pool_root), part, kinds)
 
     def done(self, part: int) -> PartDone | None:
         """Return how a part was scored, by whomever; none where it still has to be."""
-        return part_done(Pool.open(self.pool_root), scores_kind(self.name), part)
+        return part_done(opened(self.pool_root), scores_kind(self.name), part)
 
     def run(self, parts: Parts) -> Iterator[Event]:
         """Score and commit the parts."""
         started_s = time.monotonic()
-        pool = Pool.open(self.pool_root)
+        pool = opened(self.pool_root)
         with self.scorer as scorer:
             yield Ready(time.monotonic() - started_s)
             retries = Counter[str]()
             for number in parts:
                 if number is None:
                     continue
-                prompts, groups = self._groups(pool, number)
-                computed_before = scorer.num_tokens_computed
-                results = score_within(scorer, groups, self.scope)
-                done = self._committed(pool, number, prompts, results)
+                done = None
+                while done is None:
+                    part = self._read(pool, number)
+                    computed_before = scorer.num_tokens_computed
+                    results = score_within(scorer, part.groups, self.scope)
+                    done = self._committed(pool, part, results)
                 before, retries = retries, Counter(retries_of(scorer))
                 # only now: a part that dies before is done again, and would count twice
                 yield Progress(
-                    len(groups),
-                    sum(len(group.responses) for group in groups),
+                    len(part.groups),
+                    sum(len(group.responses) for group in part.groups),
                     sum(sum(result.num_tokens) for result in results),
                     scorer.num_tokens_computed - computed_before,
                     scorer.halved_batch_tokens,
@@ -74,25 +92,32 @@ class ScoreParts:
                 )
                 yield done
 
-    def _committed(
-        self, pool: Pool, number: int, prompts: list[Prompt], results: list[Scores]
-    ) -> PartDone:
-        drops = _drops(results, {prompt.prompt_id: prompt for prompt in prompts})
-        kind = scores_kind(self.name)
+    def _committed(self, pool: Pool, part: _ReadPart, results: list[Scores]) -> PartDone | None:
+        """Commit a part; none where its candidates are others by now, so it is to be done again."""
+        prompts = {prompt.prompt_id: prompt for prompt in part.prompts}
+        drops, kind = _drops(results, prompts), scores_kind(self.name)
         if self.scope.only is None:
             # whoever is taken for dead may live on and commit too: what is there stays as it is
-            before = part_done(pool, kind, number)
+            before = part_done(pool, kind, part.number)
             if before is not None:
                 return before
-            pool.commit(kind, number, _table(results), drops, covers=len(prompts))
-        return PartDone(number, count_reasons(drops))
+            refuse_other_settings(pool, kind)
+            if pool.content(CANDIDATES, part.number) != part.made_of:
+                return None
+            table, covers = _table(results), len(part.prompts)
+            pool.commit(kind, part.number, table, drops, covers, part.made_of)
+        return PartDone(part.number, count_reasons(drops))
 
-    def _groups(self, pool: Pool, number: int) -> tuple[list[Prompt], list[CandidateGroup]]:
+    def _read(self, pool: Pool, number: int) -> _ReadPart:
+        made_of = pool.content(
+            CANDIDATES, number
+        )  # before they are read: they may change meanwhile
         prompts = pool.prompts(number)
         columns = group_columns(with_candidates=self.reads_candidates)
         rows = pool.read(CANDIDATES, number, columns)
         groups = candidate_groups(prompts, rows, pool.manifest.generation)
-        return prompts, [one for one in groups if self.scope.takes(one.prompt_id)]
+        taken = [one for one in groups if self.scope.takes(one.prompt_id)]
+        return _ReadPart(number, made_of, prompts, taken)
 
 
 def _table(results: list[Scores]) -> pa.Table:

@@ -96,7 +96,8 @@ class Pool:
     ) -> None:
         """Make one part durable: first what was dropped, then the part itself.
 
-        `made_of` is the digest of the rows that it was made of, by default those that are there.
+        `made_of` is the `content` that it was made of, by default that of what is there: whoever
+        computes takes it before reading.
         """
         staging = self.layout.staging
         path = self.layout.drops(kind, part)
@@ -112,8 +113,8 @@ class Pool:
             len(drops),
             drops_digest(drops),
             content_digest(kind, table),
-            made_of or self._content(_source(kind), part),
-            self._settings(kind),
+            made_of or self.content(_source(kind), part),
+            self.settings(kind),
         )
         metadata = {_COVERS.decode(): str(covers), **note.as_metadata()}
         write_table(table, self.layout.part(kind, part), staging, metadata)
@@ -139,17 +140,27 @@ class Pool:
         Raises:
             PoolCorruptError: it is another part, of another pool, or made of other rows.
         """
-        path = self.layout.part(kind, part)
-        footer = self._footer(kind, part)
-        note = _note(path, footer, kind, part)
+        why = self._why_other(kind, part)
+        if why is not None:
+            raise misplaced(self.layout.part(kind, part), why)
+
+    def _why_other(self, kind: str, part: int) -> str | None:
+        """Say why a part is not the one that belongs here; none: it is."""
+        note = self.note(kind, part)
         if note is None:
-            return
-        settings, name = self._settings(kind), kind.removeprefix("scores/")
-        same = (None, settings, *self.manifest.same.get(name, ()))
-        if settings is not None and note.settings not in same:
-            raise misplaced(path, "it was made with other settings than pool.json says")
-        if self.is_stale(kind, part):
-            raise misplaced(path, made_of_other(_source(kind)))
+            return None
+        if not self.allows(kind, note.settings):
+            return "it was made with other settings than pool.json says"
+        return made_of_other(_source(kind)) if self.is_stale(kind, part) else None
+
+    def allows(self, kind: str, settings: str | None) -> bool:
+        """Tell whether `settings`, by their digest, are those that `pool.json` says of a kind.
+
+        Parts of older versions, and what an input brought, have none.
+        """
+        wanted, name = self.settings(kind), kind.removeprefix("scores/")
+        same = (None, wanted, *self.manifest.same.get(name, ()))
+        return wanted is None or settings in same
 
     def is_stale(self, kind: str, part: int) -> bool:
         """Tell whether a part was made of other rows than those that are there now.
@@ -181,18 +192,20 @@ class Pool:
             PoolCorruptError: a footer is damaged.
         """
         parts = self.layout.numbers(PROMPTS)
-        contents = [self._content(PROMPTS, part) for part in parts]
+        contents = [self.content(PROMPTS, part) for part in parts]
         return (
             None if None in contents else settings_digest(dict(zip(parts, contents, strict=True)))
         )
 
-    def _content(self, kind: str, part: int) -> str | None:
+    def content(self, kind: str, part: int) -> str | None:
+        """Return the digest of a part's rows that it says of itself; none where it says none."""
         if not kind or not self.layout.part(kind, part).is_file():
             return None
         note = self.note(kind, part)
         return None if note is None else note.content
 
-    def _settings(self, kind: str) -> str | None:
+    def settings(self, kind: str) -> str | None:
+        """Return the digest of what `pool.json` says of a kind; none where it decides no rows."""
         if kind == PROMPTS:
             return None
         if kind not in self._digests:
@@ -229,8 +242,14 @@ class Pool:
         return [part for part in self.parts(limit) if part not in done or self._is_old(kind, part)]
 
     def is_done(self, kind: str, part: int) -> bool:
-        """Tell of one part of `candidates` or of a scorer what `pending` tells of all."""
-        return self.layout.part(kind, part).is_file() and not self._is_old(kind, part)
+        """Tell whether whoever has one part of `candidates` or of a scorer to make may leave it.
+
+        One with other settings, or of other rows, is none that was there when it was found to be
+        `pending`: a worker that was taken for dead has written it since.
+        """
+        if not self.layout.part(kind, part).is_file() or self._is_old(kind, part):
+            return False
+        return self._why_other(kind, part) is None
 
     def _is_old(self, kind: str, part: int) -> bool:
         if self.covers(kind, part) < self.num_prompts(part):

@@ -183,6 +183,31 @@ def test_a_part_that_kills_whole_is_dropped_where_another_part_lives() -> None:
     assert workers.computed == ids_of(0, 2)
 
 
+@dataclass(frozen=True)
+class OfMany(Names):
+    """Part 1 has one prompt, as the last of an input may; part 0 is another worker's, or done."""
+
+    def prompt_ids(self, part: int) -> list[str]:
+        return [one for one in super().prompt_ids(part) if part != 1 or one == "1-0"]
+
+    def others(self, part: int) -> Iterator[tuple[int, str]]:
+        yield from ((0, one) for one in super().prompt_ids(0))
+
+
+def test_the_only_prompt_that_is_left_is_dropped_where_one_lives_that_another_worker_has() -> None:
+    workers = Workers(lambda prompt_id: prompt_id == "1-0")
+    assert done(list(Recovery(workers).run(OfMany(), [1]))) == [1]
+    assert workers.computed == []
+    assert ([0], 1) in workers.attempts
+
+
+def test_the_only_prompt_that_is_left_is_not_blamed_for_a_machine_where_nothing_lives() -> None:
+    workers = Workers(lambda prompt_id: True)
+    with pytest.raises(WorkerDiedError):
+        list(Recovery(workers).run(OfMany(), [1]))
+    assert len(workers.attempts) <= 10
+
+
 def test_prompts_that_kill_only_together_end_the_run() -> None:
     class Together(Workers):
         def __call__(self, work: PartWork, parts: Iterable[int | None]) -> Iterator[Event | Lost]:

@@ -91,6 +91,23 @@ def test_responses_that_end_the_scorer_are_found_and_dropped(tmp_path: Path, tro
 
 
 @pytest.mark.faults
+def test_the_last_prompt_that_is_left_ends_the_scorer(tmp_path: Path) -> None:
+    """It is all that this run has to do, so nothing but what was done before can tell that it is
+    the prompt's fault."""
+    rows = [{"prompt": f"question {row}", "responses": [f"answer {row}"]} for row in range(8)]
+    write_lines(tmp_path / "in.jsonl", [*rows, {"prompt": "the last", "responses": ["deadly"]}])
+    (tmp_path / "my.py").write_text(FUNCTION.format(trouble=TROUBLES["kill"]))
+    command = ("score", "in.jsonl", "-r", "f=rule:my.py:score", "--part-size", "8")
+    assert bon(*command, "--limit", "8", cwd=tmp_path).returncode == 0
+
+    done = bon(*command, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    (drop,) = Pool.open(tmp_path / "in.pool").read_drops(scores_kind("f"))
+    assert (drop.row, drop.reason) == (8, "worker_killed")
+
+
+@pytest.mark.faults
 def test_a_scorer_that_ends_with_everything_ends_the_run(tmp_path: Path) -> None:
     responses(tmp_path)
     (tmp_path / "my.py").write_text(FUNCTION.format(trouble="os._exit(3)"))
