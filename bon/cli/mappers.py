@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
+from bon.cli.console import note
 from bon.cli.flags import Invocation
 from bon.config import RunSettings
 from bon.engines.mapping import LocalMapper
@@ -48,7 +51,14 @@ def make_mapper(
         from bon.engines.ray_mapping import RayMapper
 
         _log.info("curating in %d workers on Ray: %d groups of parts", num_workers, num_groups)
-        with RayMapper(run.ray_address, num_workers, run.cpus_per_worker) as ray:
+        root = pool.layout.root
+        with RayMapper(
+            run.ray_address,
+            num_workers,
+            run.cpus_per_worker,
+            sees=root if isinstance(root, Path) else None,
+            tell=partial(note, quiet=call.quiet),
+        ) as ray:
             yield ray
         return
     num_workers = min(num_workers, num_groups, num_cores())

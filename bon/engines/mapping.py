@@ -6,6 +6,8 @@ command, unlike a model's worker (`bon.engines.lane`).
 
 from __future__ import annotations
 
+import copyreg
+import io
 import multiprocessing
 import os
 import pickle
@@ -16,7 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
 from typing import Any, Self, TypeVar
 
@@ -27,7 +28,7 @@ from bon.engines.worker import begin_below, cause_of_end
 from bon.errors import EngineError, WorkerDiedError
 from bon.signals import held
 
-__all__ = ["LocalMapper", "Outcome"]
+__all__ = ["LocalMapper", "Outcome", "packed"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -220,8 +221,6 @@ def _serve(pipe: Connection, parent: int, num_threads: int) -> None:
     begin_below(parent)
     os.dup2(2, 1)  # stdout carries only results
     pa.set_cpu_count(num_threads)
-    # Arrow's own pickling sends all of a table of which a slice is sent.
-    ForkingPickler.register(pa.Table, _as_stream)
     messages = SimpleQueue[bytes]()
     threading.Thread(target=_hear, args=(pipe, messages), daemon=True).start()
     function: Callable[[Any], Any] | None = None
@@ -233,7 +232,7 @@ def _serve(pipe: Connection, parent: int, num_threads: int) -> None:
         assert function is not None
         found = _Found(said.number, Outcome.of(function, said.item))
         with suppress(OSError):  # the parent is gone, and this process soon
-            pipe.send(found)
+            pipe.send_bytes(packed(found))
 
 
 def _hear(pipe: Connection, messages: SimpleQueue[bytes]) -> None:
@@ -252,6 +251,16 @@ def _as_sent(error: Exception) -> Exception:
     except Exception:
         return EngineError(f"{type(error).__name__}: {error}", why="this is a bug in bon")
     return error
+
+
+def packed(value: object) -> bytes:
+    """Pickle what is sent; of a slice of a table only its rows travel."""
+    sink = io.BytesIO()
+    pickler = pickle.Pickler(sink, pickle.HIGHEST_PROTOCOL)
+    # Arrow's own pickling sends all of a table of which a slice is sent.
+    pickler.dispatch_table = {**copyreg.dispatch_table, pa.Table: _as_stream}
+    pickler.dump(value)
+    return sink.getvalue()
 
 
 def _as_stream(table: pa.Table) -> tuple[Callable[[bytes], pa.Table], tuple[bytes]]:

@@ -1,93 +1,88 @@
-"""A pure function computed for many items as tasks of a Ray cluster, the results in their order.
-
-Where a task runs, and that it is done again when its node is lost, is Ray's.
-"""
+"""A pure function computed for many items on a Ray cluster, the results in their order."""
 
 from __future__ import annotations
 
-from collections import deque
+import logging
+import pickle
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self, TypeVar
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Self, TypeVar
 
-from bon.engines.mapping import Outcome
-from bon.engines.ray_cluster import RayWorkers, connect, disconnect
-from bon.errors import WorkerDiedError, first_line
+from bon.engines.apart import Apart
+from bon.engines.mapping import Outcome, packed
+from bon.engines.ray_cluster import RayWorkers
+from bon.engines.ray_tasks import RayTasks, TaskSettings
+from bon.protocols import Note
 
 __all__ = ["RayMapper"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_AHEAD = 2
-"""Tasks for each worker that are given at once: one is computed while another waits."""
+_log = logging.getLogger(__name__)
+_END = b""
 
 
 class RayMapper:
     """Computes on a cluster; connects when there is something to do, leaves when it is closed.
 
-    Without an address the cluster is one of our own on this machine.
+    Without an address the cluster is one of our own on this machine. `sees` is what each node must
+    find under the same path; `tell` takes what a person should know of the cluster.
     """
 
-    def __init__(self, address: str | None, num_workers: int, cpus: int | None = None) -> None:
+    def __init__(
+        self,
+        address: str | None,
+        num_workers: int,
+        cpus: int | None = None,
+        *,
+        sees: Path | None = None,
+        tell: Callable[[str], object] = _log.info,
+    ) -> None:
         self.num_workers = num_workers
-        self._address = address
-        self._asked = RayWorkers(num_workers, num_workers, 0, cpus)
-        self._workers: RayWorkers | None = None
+        self._tell = tell
+        workers = RayWorkers(num_workers, num_workers, 0, cpus)
+        tasks = RayTasks(address, workers, TaskSettings(threads=cpus or 1, sees=sees))
+        self._apart = Apart(tasks, address)
+        self._stack = ExitStack()
+        self._log: Path | None = None
 
     def __enter__(self) -> Self:
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bon-"))
+        self._log = Path(folder) / "ray.log"
+        self._stack.callback(self._apart.close)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._workers is not None:
-            self._workers = None
-            disconnect()
+        self._stack.close()
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield the results in the order of the items, two for each worker ahead at most.
 
         Raises:
             Exception: what the function raised for the item whose turn it is.
-            EngineError: Ray is not there.
+            EngineError: Ray is not there, or was lost, or a node cannot compute.
             WorkerDiedError: a task was lost again and again.
         """
-        if self._workers is None:
-            self._workers = connect(self._address, self._asked)
-        import ray
-
-        task = ray.remote(num_cpus=self._workers.cpus)(_computed)
-        sent = ray.put(function)
-        given: deque[Any] = deque()
-        is_done = False
-        try:
-            for item in items:
-                given.append(task.remote(sent, item))
-                if len(given) == _AHEAD * self.num_workers:
-                    yield _got(given.popleft())
-            while given:
-                yield _got(given.popleft())
-            is_done = True
-        finally:
-            if not is_done:  # they compute what nobody wants any more
-                self._close()
+        more = chain(map(packed, items), [_END])
+        with closing(self._apart.answers(_Map(packed(function)), more, log=self._log)) as answers:
+            for answer in answers:
+                if isinstance(answer, Note):
+                    self._tell(answer.text)
+                    continue
+                outcome: Outcome = pickle.loads(answer)
+                yield outcome.get()
 
 
-def _computed(function: Callable[[Any], Any], item: Any) -> Outcome:
-    """Run on a node."""
-    return Outcome.of(function, item)
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """Compute this function, for the items that follow."""
 
+    function: bytes
 
-def _got(task: Any) -> Any:
-    import ray
-
-    try:
-        outcome: Outcome = ray.get(task)
-    except ray.exceptions.RayError as error:
-        raise WorkerDiedError(
-            "a worker that computed was lost again and again",
-            why=first_line(error),
-            next_step="nothing was written: run the same command again, with a smaller "
-            "--num-workers where memory is short",
-        ) from error
-    return outcome.get()
+    def answers(self, tasks: RayTasks, more: Iterator[bytes]) -> Iterator[bytes | Note]:
+        yield from tasks.map(self.function, iter(partial(next, more), _END))

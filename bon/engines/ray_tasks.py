@@ -1,0 +1,169 @@
+"""A pure function computed for many items as tasks of a Ray cluster, in the process that talks to
+Ray; here all is bytes, which only the nodes and the command read.
+
+Where a task runs, and that it is done again when its node is lost, is Ray's.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+
+from bon import __version__
+from bon.engines.mapping import Outcome, packed
+from bon.engines.ray_cluster import RayWorkers, connect, disconnect
+from bon.engines.ray_room import Room
+from bon.errors import BonError, EngineError, WorkerDiedError, first_line
+from bon.protocols import Note
+
+__all__ = ["RayTasks", "TaskSettings"]
+
+_AHEAD = 2
+"""Tasks for each worker that are given at once: one is computed while another waits."""
+_LOOK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSettings:
+    """What a node must have in common with the one where the command was started."""
+
+    threads: int = 1
+    """Arrow's, of each task."""
+    sees: Path | None = None
+    """What has to be there under the same path; an object store is there for all."""
+    folder: Path = field(default_factory=Path.cwd)
+    """The working folder, which paths may start from."""
+    version: str = __version__
+
+    def apply(self) -> None:
+        """Make this process one that can compute.
+
+        Raises:
+            EngineError: its node cannot.
+        """
+        if self.version != __version__:
+            raise EngineError(
+                "a node of the Ray cluster has another version of bon",
+                where=f"node {_node()}",
+                why=f"it has {__version__}, here is {self.version}",
+                next_step="install the same version of bon-cli on every node",
+            )
+        with suppress(OSError):  # not on this node: only whole paths are found
+            os.chdir(self.folder)
+        if self.sees is not None and not self.sees.exists():
+            raise EngineError(
+                "a node of the Ray cluster does not see the pool",
+                where=f"node {_node()}",
+                why=f"there is no {self.folder / self.sees} there",
+                next_step="put it into a folder that all nodes see under the same path, or on an "
+                "object store; or give --engine local",
+            )
+        pa.set_cpu_count(self.threads)
+
+
+@dataclass(slots=True)
+class RayTasks:
+    """A context: connected to a cluster, or with one of our own on this machine."""
+
+    address: str | None
+    workers: RayWorkers
+    settings: TaskSettings
+    _room: Room = field(init=False)
+    _has_begun: bool = False
+
+    def __enter__(self) -> Self:
+        self.workers = connect(self.address, self.workers)
+        self._room = Room(self.workers)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        disconnect()
+
+    def map(self, function: bytes, items: Iterable[bytes]) -> Iterator[bytes | Note]:
+        """Yield an `Outcome` for each item, in their order, and what is to be said meanwhile.
+
+        Two items for each worker are taken ahead, at most. All of them are pickled.
+
+        Raises:
+            BonError: a node cannot compute.
+            WorkerDiedError: a task was lost again and again.
+        """
+        import ray
+
+        asked = {"num_cpus": self.workers.cpus}
+        first = ray.remote(**asked)(_look).remote()
+        task, sent = ray.remote(**asked)(_computed), ray.put((self.settings, function))
+        given: deque[Any] = deque()
+        for item in items:
+            given.append(task.remote(sent, item))
+            if len(given) == _AHEAD * self.workers.most:
+                yield from self._begin(first)
+                yield _got(given.popleft())
+        while given:
+            yield from self._begin(first)
+            yield _got(given.popleft())
+
+    def _begin(self, first: Any) -> Iterator[Note]:
+        """Wait until the cluster has room for us, and say so where it takes long."""
+        import ray
+
+        while not self._has_begun:
+            self._has_begun = bool(ray.wait([first], timeout=_LOOK_S)[0])
+            yield from () if self._has_begun else self._room.later()
+
+
+def _look() -> None:
+    """Run on a node: there is room for a worker."""
+
+
+def _computed(sent: tuple[TaskSettings, bytes], item: bytes) -> bytes:
+    """Run on a node."""
+    settings, function = sent
+    try:
+        settings.apply()
+    except EngineError as error:
+        return packed(Outcome(error=error))
+    return packed(Outcome.of(pickle.loads(function), pickle.loads(item)))
+
+
+def _got(task: Any) -> bytes:
+    import ray
+
+    try:
+        outcome: bytes = ray.get(task)
+    except ray.exceptions.RayError as error:
+        raise _as_ours(error) from error
+    return outcome
+
+
+def _as_ours(error: Exception) -> BonError:
+    from ray.exceptions import RayTaskError
+
+    if isinstance(error, RayTaskError):  # not what the function raised: that is an outcome
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return EngineError(
+            "a node of the Ray cluster cannot run bon",
+            where=f"node {error.ip}",
+            why=lines[-1],
+            next_step="install the same version of bon-cli on every node",
+        )
+    return WorkerDiedError(
+        "a worker that computed was lost again and again",
+        why=first_line(error),
+        next_step="nothing was written: run the same command again, with a smaller "
+        "--num-workers where memory is short",
+    )
+
+
+def _node() -> str:
+    import ray
+
+    return str(ray.util.get_node_ip_address())
