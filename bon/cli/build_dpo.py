@@ -75,7 +75,7 @@ def build_dpo(call: Invocation) -> None:
         run_seed,
         step_texts,
     )
-    from bon.cli.engines import check_workers
+    from bon.cli.engines import check_engine, check_workers
     from bon.cli.idle_flags import refuse_idle_flags
     from bon.cli.mappers import CURATING_FIELDS, make_mapper
     from bon.cli.output import plan_output
@@ -106,6 +106,8 @@ def build_dpo(call: Invocation) -> None:
         note_unused_answers(call, kind)
     check_apart(root, *output.places)
     with_scores = _needs_rewards(call, kind)
+    if kind != "pool":
+        check_engine(call, kind, with_scores=with_scores)
     scorers = scorer_settings(call.settings(ScoreSettings)) if with_scores else []
     refuse_idle_flags(call, scorers, judges=_asks_a_rule(settings))
     recipe = _recipe_to_be(call, settings, kind, root, with_scores=with_scores)

@@ -55,6 +55,8 @@ def describe(
             settings["scorers"] = [_described(one) for one in scorer_settings(resolved)]
         else:
             settings |= resolved.model_dump(mode="json")
+    if RunSettings in groups:
+        _note_not_looked_at(call)
     settings["pool"] = None if root is None else str(root)
     state = {} if root is None else _parts_of(PoolLayout(root))
     settings = redacted_values(settings)
@@ -69,6 +71,15 @@ def describe(
     print("Settings:")
     lines = (f"  {key} = {json.dumps(value)}" for key, value in settings.items())
     print("\n".join(map(printable, lines)))
+
+
+def _note_not_looked_at(call: Invocation) -> None:
+    """Say of a dry run what only `bon validate` looks at: it plans the models, and asks Ray."""
+    run = call.settings(RunSettings)
+    what = ["the Ray cluster"] if run.engine == "ray" else []
+    what += ["room for --placement stream"] if run.placement == "stream" else []
+    if what:
+        note(f"not looked at: {', '.join(what)}; bon validate does", quiet=call.quiet)
 
 
 def _parts_of(layout: PoolLayout) -> dict[str, int]:

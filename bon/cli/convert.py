@@ -52,6 +52,7 @@ def convert(call: Invocation) -> None:
     """
     from bon.cli.closing import describe, finish
     from bon.cli.curation import card_facts, publish
+    from bon.cli.engines import check_engine
     from bon.cli.output import plan_output
     from bon.cli.places import check_apart, check_places, source_kind
     from bon.durable import scratch_folder
@@ -65,6 +66,7 @@ def convert(call: Invocation) -> None:
             next_step="make a set of it: `bon filter POOL --format FORMAT`, `bon select POOL` or "
             "`bon build-dpo POOL --format FORMAT`",
         )
+    check_engine(call, rows, with_scores=False)
     form = _choose_format(call, call.settings(ExportSettings).format, rows)
     output = plan_output(call, rows, form.name, form)
     root = call.settings(RunSettings).pool

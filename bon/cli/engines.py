@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from bon.cli.flags import Invocation
+from bon.cli.placement import refuse_idle_placement
+from bon.cli.places import SourceKind
 from bon.config import GenerateSettings, RunSettings
 from bon.engines.local import LocalEngine
 from bon.engines.shares import split_machine
 from bon.errors import SettingsError
-from bon.pool.layout import PoolLayout
 from bon.protocols import Engine
 
-__all__ = ["check_workers", "make_engine"]
+__all__ = ["check_engine", "check_workers", "make_engine"]
 
 
-def make_engine(call: Invocation, layout: PoolLayout) -> Engine:
-    """Return the engine that a run asks for; looks at no cluster.
+def check_engine(call: Invocation, kind: SourceKind, *, with_scores: bool) -> None:
+    """Find before any work what a run would refuse of its engine; looks at no cluster.
+
+    Raises:
+        SettingsError: as `make_engine`, or a --placement of what is not both sampled and scored.
+    """
+    if kind in ("responses", "pairs"):
+        refuse_idle_placement(call, "the input has responses: nothing is sampled")
+    elif not with_scores:
+        refuse_idle_placement(call, "nothing is scored here")
+    make_engine(call, None)
+
+
+def make_engine(call: Invocation, log: Path | None) -> Engine:
+    """Return the engine that a run asks for, whose workers print to `log`; looks at no cluster.
 
     Raises:
         SettingsError: as `check_workers`, or more workers than this machine has room for.
@@ -24,7 +39,7 @@ def make_engine(call: Invocation, layout: PoolLayout) -> Engine:
     check_workers(call)
     run = call.settings(RunSettings)
     if run.engine == "local":
-        return _local(call, run, layout)
+        return _local(call, run, log)
     from bon.engines.ray import RayEngine
     from bon.engines.ray_apart import RayApart
     from bon.engines.ray_cluster import RayWorkers
@@ -33,7 +48,7 @@ def make_engine(call: Invocation, layout: PoolLayout) -> Engine:
     engine = RayEngine(
         run.ray_address,
         RayWorkers(least, most, _gpus_per_worker(call, run), run.cpus_per_worker),
-        layout.log,
+        log,
         stall_timeout_s=run.stall_timeout,
         load_timeout_s=run.load_timeout,
     )
@@ -63,14 +78,14 @@ def check_workers(call: Invocation) -> None:
         )
 
 
-def _local(call: Invocation, run: RunSettings, layout: PoolLayout) -> LocalEngine:
+def _local(call: Invocation, run: RunSettings, log: Path | None) -> LocalEngine:
     split = partial(
         split_machine,
         gpus_per_worker=_gpus_per_worker(call, run),
         cpus_per_worker=run.cpus_per_worker,
     )
     return LocalEngine(
-        None if call.verbose else layout.log,
+        None if call.verbose else log,
         stall_timeout_s=run.stall_timeout,
         load_timeout_s=run.load_timeout,
         shares=split(run.worker_range[1]),

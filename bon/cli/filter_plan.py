@@ -132,7 +132,7 @@ def _wants_scores(call: Invocation, kind: SourceKind, filters: list[FilterSettin
 
 def _check_places(call: Invocation, plan: FilterPlan) -> None:
     """Refuse files that would overwrite each other, the input or the pool."""
-    from bon.cli.engines import check_workers
+    from bon.cli.engines import check_engine, check_workers
     from bon.cli.mappers import CURATING_FIELDS
     from bon.cli.places import check_apart, check_places
     from bon.cli.repairing import restore_pool
@@ -157,6 +157,7 @@ def _check_places(call: Invocation, plan: FilterPlan) -> None:
     else:
         check_places(call.source, *written, *([] if plan.is_scratch else [plan.root]))
         restore_pool(call, plan.root)
+        check_engine(call, plan.kind, with_scores=plan.with_scores)
     if not plan.is_scratch:
         check_apart(plan.root, *written)
 

@@ -27,7 +27,7 @@ GROUPS = COMMAND_GROUPS["generate"]
 def generate(call: Invocation) -> None:
     """Sample N candidates for each prompt into a pool; resumes a pool that was begun."""
     from bon.cli.closing import describe, finish_pool, making_steps
-    from bon.cli.placement import refuse_idle_placement
+    from bon.cli.engines import check_engine
     from bon.cli.places import check_places, default_pool, is_pool
     from bon.cli.repairing import restore_pool
     from bon.cli.stages import make_pool
@@ -38,7 +38,7 @@ def generate(call: Invocation) -> None:
             where=call.source,
             next_step="give the prompt file that it was made from; the same command resumes it",
         )
-    refuse_idle_placement(call, "this command only samples")
+    check_engine(call, "prompts", with_scores=False)
     root = call.settings(RunSettings).pool or call.output or default_pool(call.source, None)
     check_places(call.source, root)
     restore_pool(call, root)

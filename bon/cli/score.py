@@ -48,6 +48,7 @@ def score(call: Invocation) -> None:
     from bon.cli.build import scorer_settings
     from bon.cli.closing import describe, finish_pool
     from bon.cli.curation import note_unused_answers, ready_pool, step_texts
+    from bon.cli.engines import check_engine
     from bon.cli.idle_flags import refuse_idle_flags
     from bon.cli.places import check_places, default_pool, source_kind
     from bon.cli.repairing import restore_pool
@@ -68,6 +69,7 @@ def score(call: Invocation) -> None:
     else:
         check_places(call.source, root)
         note_unused_answers(call, kind)
+    check_engine(call, kind, with_scores=True)
     scorers = scorer_settings(call.settings(ScoreSettings))
     refuse_idle_flags(call, scorers)
     if call.dry_run:

@@ -50,7 +50,7 @@ def select(call: Invocation) -> None:
     """
     from bon.cli.closing import describe, finish, making_steps
     from bon.cli.curation import card_facts, publish, run_seed
-    from bon.cli.engines import check_workers
+    from bon.cli.engines import check_engine, check_workers
     from bon.cli.mappers import CURATING_FIELDS, make_mapper
     from bon.cli.output import plan_output
     from bon.cli.places import check_apart, check_places, default_pool, is_pool
@@ -81,6 +81,7 @@ def select(call: Invocation) -> None:
     else:
         check_places(call.source, root, *output.places)
         restore_pool(call, root)
+        check_engine(call, "prompts", with_scores=True)
         recipe = _recipe_to_be(call, root)
     if settings.strategy == "threshold":
         refuse_across_prompts(recipe, "--strategy threshold")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bon.cli.build import generation_plan, given_plan, prompts_plan, scoring_plans
 from bon.cli.console import note
 from bon.cli.flags import Invocation
-from bon.cli.placement import is_streamed, refuse_idle_placement, refuse_no_room
+from bon.cli.placement import is_streamed, refuse_no_room
 from bon.cli.repairing import MADE_FROM_INPUT, repair_pool
 from bon.cli.writing import PoolRun, pool_run
 from bon.config import (
@@ -95,7 +95,6 @@ def score_pool(call: Invocation, root: Place) -> Made:
 
 def given_pool(call: Invocation, root: Place, *, group: bool, with_scores: bool) -> Made:
     """Import an input that has responses or pairs, and score what is missing."""
-    refuse_idle_placement(call, "the input has responses: nothing is sampled")
     inputs, responses = call.settings(InputSettings), call.settings(ResponseSettings)
     part_size = call.settings(RunSettings).part_size
     plan = given_plan(call.source, inputs, responses, part_size, group=group)

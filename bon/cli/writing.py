@@ -98,6 +98,6 @@ def pool_run(call: Invocation, root: Place) -> Iterator[PoolRun]:
         RunLog(layout.run_log) as log,
         StageProgress(quiet=call.quiet) as progress,
         reasons_to(lambda text: log.write("reason", text=text)),
-        closing(make_engine(call, layout)) as engine,
+        closing(make_engine(call, layout.log)) as engine,
     ):
         yield PoolRun(engine, log, progress, call.quiet)

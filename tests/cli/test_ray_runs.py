@@ -15,12 +15,10 @@ from support.ray_cluster import RayCluster, ray_cluster
 from bon.cli.engines import make_engine
 from bon.cli.flags import Invocation
 from bon.errors import SettingsError
-from bon.pool.layout import PoolLayout
 
 SAMPLING = ("-m", GENERATOR, "-n", 2, "--max-tokens", 8, "--part-size", 4)
 TRANSFORMERS = (*SAMPLING, "--generator-engine", "transformers")
 RULE = ("-r", "rule:length?max=600")
-LAYOUT = PoolLayout(Path("a.pool"))
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +139,10 @@ def call(**flags: object) -> Invocation:
 )
 def test_workers_that_mean_nothing_are_refused(flags: dict[str, object], text: str) -> None:
     with pytest.raises(SettingsError, match=text.replace(".", r"\.")):
-        make_engine(call(**flags), LAYOUT)
+        make_engine(call(**flags), None)
 
 
 def test_workers_that_mean_something_are_not() -> None:
-    make_engine(call(engine="ray", ray_address="auto", num_workers="2..8"), LAYOUT)
-    make_engine(call(num_workers="1"), LAYOUT)
-    make_engine(call(), LAYOUT)
+    make_engine(call(engine="ray", ray_address="auto", num_workers="2..8"), None)
+    make_engine(call(num_workers="1"), None)
+    make_engine(call(), None)

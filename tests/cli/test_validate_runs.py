@@ -16,12 +16,21 @@ from support.damage import truncate
 from support.datasets import write_lines
 from support.fakes import Run, input_rows
 from support.openai_server import OpenAI
+from support.ray_cluster import ray_cluster
 from support.servers import FakeServer
 from support.tiny_models import edit_config, work_with
 from support.validating import BOOKS, called, errors, validated
 
-from bon.cli import score, select  # noqa: F401  (registers the commands)
+from bon.cli import (  # noqa: F401  (registers the commands)
+    build_dpo,
+    convert,
+    filter,
+    score,
+    select,
+)
+from bon.cli import generate as _generate  # noqa: F401  (the same)
 from bon.durable import process_tag
+from bon.engines.shares import num_cores
 from bon.pool.lock import PoolLock
 from bon.pool.pool import Pool
 
@@ -63,6 +72,7 @@ def two_labels(folder: Path) -> None:
 
 
 MODELS = ("-m", "gen", "-r", "rm")
+ALL = str(num_cores())
 ONLY_RULE = ("-m", "gen", *RULE)
 NOTHING: Callable[[Path], object] = lambda folder: None  # noqa: E731
 
@@ -116,7 +126,16 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         NOTHING,
         ("-m", "gen", "-r", "server:http://127.0.0.1:9", "--server-patience-s", "0"),
     ),
+    "no room side by side": (NOTHING, (*MODELS, "--placement", "stream", "--cpus-per-worker", ALL)),
 }
+ENGINES: dict[str, tuple[str, ...]] = {
+    "flag of ray": ("--ray-address", "auto"),
+    "range of workers without ray": ("--num-workers", "2..8"),
+    "more workers than cores": ("--num-workers", "10000"),
+    "more cores than there are": ("--cpus-per-worker", "10000"),
+    "more accelerators than there are": ("--gpus-per-worker", "10000"),
+}
+FAULTS |= {name: (NOTHING, (*MODELS, *flags)) for name, flags in ENGINES.items()}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -133,6 +152,70 @@ def test_what_ends_the_run_is_found_in_the_same_words(here: Path, name: str) -> 
     assert said in errors(result)
     assert result["exit_code"] == code in (1, 2)
     assert pool_files(here) == before  # neither has written anything
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_dry_run_refuses_the_workers_that_the_run_refuses(here: Path, name: str) -> None:
+    flags = (*MODELS, *FLAGS, *ENGINES[name])
+    for command, own in (("select", flags), ("generate", ("-m", "gen", *ENGINES[name]))):
+        code, stdout, stderr = called(command, "ask.jsonl", *own, "--dry-run")
+        assert (code, stdout) == (2, ""), name
+        assert stderr == called(command, "ask.jsonl", *own)[2]
+
+
+@pytest.mark.parametrize("command", ["score", "filter", "build-dpo", "convert"])
+def test_placing_what_is_not_sampled_is_refused_first(here: Path, command: str) -> None:
+    write_lines(here / "given.jsonl", [{"prompt": "a", "responses": ["x", "yy"]}])
+    flags = ("given.jsonl", "--source-kind", "responses", "--placement", "in-turn")
+    said = [called(command, *flags, *more) for more in ((), ("--dry-run",))]
+    assert said[0] == said[1]
+    assert said[0][:2] == (2, "")
+    assert said[0][2].strip() in errors(validated(*flags))
+    assert not (here / "given.pool").exists()
+
+
+def test_of_a_pool_its_scorers_workers_are_looked_at(here: Path, pool: Path) -> None:
+    more = ("--num-workers", "10000")
+    assert called("score", pool, *RULE, *more)[2].strip() in errors(validated(pool, *RULE, *more))
+    assert called("select", pool, "--dry-run", *more)[0] == 0  # no more processes than cores
+    assert validated(pool, *more)["exit_code"] == 0
+    for idle in (("--placement", "stream"), ("--gpus-per-worker", "1"), ("--ray-address", "auto")):
+        assert called("select", pool, *idle)[2].strip() in errors(validated(pool, *idle)), idle
+
+
+RAY = ("--engine", "ray", "--num-workers", "2")
+
+
+def test_ray_that_is_not_installed_and_a_cluster_that_is_not_there(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("given.jsonl", *RULE, "--pool", "given.pool")
+    write_lines(here / "given.jsonl", [{"prompt": "a", "responses": ["x", "yy"]}])
+    away = (*given, *RAY, "--ray-address", "127.0.0.1:9")
+    found = errors(validated(*away))
+    assert not (here / "given.pool").exists()
+    assert "no Ray cluster answers" in found[0]
+    assert called("score", *away)[2].strip().endswith(found[0])
+    (here / "none").mkdir()
+    (here / "none/ray.py").write_text("raise ModuleNotFoundError('there is no ray here')")
+    monkeypatch.syspath_prepend(here / "none")
+    (found,) = errors(validated(*given, *RAY))
+    assert "Ray is not installed" in found
+    assert called("score", *given, *RAY)[2].strip().endswith(found)
+
+
+@pytest.mark.slow
+def test_a_cluster_is_asked_whether_it_can_hold_a_worker_and_all_stages(here: Path) -> None:
+    with ray_cluster(2) as cluster:
+        ask = ("ask.jsonl", *MODELS, *FLAGS[2:], *RAY, "--ray-address", cluster.address)
+        said = {one["text"] for one in validated(*ask)["findings"] if one["check"] == "room"}
+        assert said == {"the Ray cluster answers, and one of its nodes can hold a worker"}
+        stream = (*ask, "--placement", "stream")
+        (found,) = errors(validated(*stream))
+        assert "all stages together need 3 CPUs, the cluster has 2" in found
+        (found,) = errors(validated(*ask, "--cpus-per-worker", "3"))
+        assert "a worker with 3 CPUs is more than any node can hold" in found
+        assert not cluster.left()
 
 
 def test_all_findings_are_listed_not_only_the_first(here: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bon.cli.validation.engine import check_room, check_workers
 from bon.cli.validation.models import check_generator, check_scorers
 from bon.cli.validation.places import check_lock, check_output, check_source, check_space
 from bon.cli.validation.plan import Check, Finding, Note, PlannedRun
@@ -18,10 +19,12 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("settings", check_settings),
     ("source", check_source),
     ("output", check_output),
+    ("workers", check_workers),
     ("ranking", check_ranking_flags),
     ("generator", check_generator),
     ("scorers", check_scorers),
     ("lock", check_lock),
+    ("room", check_room),
     ("pool", check_pool),
     ("input", check_rows),
     ("disk", check_space),
