@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+from bon.pipeline.lookout import Lookout
 from bon.pipeline.plans import GenerationPlan, ScoringPlan
 from bon.protocols import Engine, Event, PartDone, PartWork, Progress, Ready, Stage
 
 __all__ = ["Job", "Observer", "StageReport", "run_alone", "run_side_by_side"]
 
+_Event = TypeVar("_Event")
 Observer = Callable[[str, int, Event], None]
 """Called with the stage's name, its number of parts still to do, and an event."""
 
@@ -56,6 +59,8 @@ class Job:
     parts: list[int]
     """What is missing."""
     report: StageReport
+    lookout: Lookout
+    """Makes sure that what is told to be done is there."""
 
     @property
     def name(self) -> str:
@@ -70,22 +75,47 @@ class Job:
 
 
 def run_alone(job: Job, engine: Engine, observe: Observer) -> StageReport:
-    """Do one stage."""
+    """Do one stage.
+
+    Raises:
+        PoolIncompleteError: what a worker has committed is not there.
+    """
     tally = _Tally(job.report)
-    for event in engine.run(job.work, job.parts) if job.parts else ():
-        observe(job.name, len(job.parts), event)
-        tally.add(event)
+    with _closed(engine.run(job.work, job.parts) if job.parts else iter(())) as events:
+        for event in events:
+            observe(job.name, len(job.parts), event)
+            tally.add(event)
+            job.lookout.hear(event)
+    job.lookout.end()
     return job.finished()
 
 
 def run_side_by_side(jobs: Sequence[Job], engine: Engine, observe: Observer) -> list[StageReport]:
-    """Do several stages at once, each part in one after the other."""
+    """Do several stages at once, each part in one after the other.
+
+    Raises:
+        PoolIncompleteError: what a worker has committed is not there.
+    """
     tallies = [_Tally(job.report) for job in jobs]
     stages = [Stage(job.work, job.parts, job.plan.has_model) for job in jobs]
-    for number, event in engine.run_chain(stages):
-        observe(jobs[number].name, len(jobs[number].parts), event)
-        tallies[number].add(event)
+    with _closed(engine.run_chain(stages)) as events:
+        for number, event in events:
+            observe(jobs[number].name, len(jobs[number].parts), event)
+            tallies[number].add(event)
+            jobs[number].lookout.hear(event)
+    for job in jobs:
+        job.lookout.end()
     return [job.finished() for job in jobs]
+
+
+@contextmanager
+def _closed(events: Iterator[_Event]) -> Iterator[Iterator[_Event]]:
+    """End what an engine does where nobody listens any more."""
+    try:
+        yield events
+    finally:
+        if isinstance(events, Generator):
+            events.close()
 
 
 @dataclass

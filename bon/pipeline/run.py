@@ -12,6 +12,7 @@ from bon.object_store import Place
 from bon.pipeline.generate import GenerateParts
 from bon.pipeline.ingest import ingest
 from bon.pipeline.jobs import Job, Observer, StageReport, run_alone, run_side_by_side
+from bon.pipeline.lookout import Lookout
 from bon.pipeline.plans import GenerationPlan, PromptsPlan, ScoringPlan
 from bon.pipeline.score import ScoreParts
 from bon.pool.layout import PoolLayout
@@ -289,4 +290,4 @@ def _job(
 ) -> Job:
     parts, report = pool.pending(kind, limit), StageReport(name, len(pool.parts(limit)))
     _log.info("%s: %d of %d parts are to be made", name, len(parts), report.num_parts)
-    return Job(plan, work, parts, report)
+    return Job(plan, work, parts, report, Lookout(pool.layout, kind))
