@@ -60,12 +60,12 @@ class Scoring:
         return ("score", "in.jsonl", "-r", "f=rule:my.py:score", "--part-size", PART_SIZE,
                 "--pool", pool)  # fmt: skip
 
-    def on(self, cluster: RayCluster, *more: object, workers: int = 2) -> tuple[object, ...]:
-        """Return the command as Ray runs it."""
-        return (*self.command(), "--engine", "ray", "--ray-address", cluster.address,
-                "--num-workers", workers, *more)  # fmt: skip
+    def on(self, cluster: RayCluster | None, *more: object, workers: int = 2) -> tuple[object, ...]:
+        """Return the command as Ray runs it; without a cluster bon starts one of its own."""
+        address = () if cluster is None else ("--ray-address", cluster.address)
+        return (*self.command(), "--engine", "ray", *address, "--num-workers", workers, *more)
 
-    def start_held(self, cluster: RayCluster, *more: object, workers: int = 2) -> Started:
+    def start_held(self, cluster: RayCluster | None, *more: object, workers: int = 2) -> Started:
         """Start it, and wait until one worker is held and another has committed what it could."""
         run = Started(*self.on(cluster, *more, workers=workers), cwd=self.here)
 
