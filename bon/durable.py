@@ -18,6 +18,7 @@ from bon.system_faults import advice, reason
 
 __all__ = [
     "PARQUET_OPTIONS",
+    "has_ended",
     "is_of_the_dead",
     "local_stand_in",
     "process_tag",
@@ -45,7 +46,18 @@ def is_of_the_dead(tag: str) -> bool:
     pid = tag.rpartition("-")[2]
     if not pid.isdigit() or tag != process_tag(int(pid)):
         return False
-    return not Path("/proc", pid).exists() and Path("/proc/self").exists()
+    return has_ended(int(pid))
+
+
+def has_ended(pid: int) -> bool:
+    """Tell whether there is no such process; `/proc` may hide those of other people."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass  # another person's
+    return False
 
 
 def local_stand_in(where: Place) -> Path:

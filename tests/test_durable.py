@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bon.durable import process_tag, replace_file, scratch_folder
+from bon.durable import has_ended, is_of_the_dead, process_tag, replace_file, scratch_folder
 from bon.errors import OutputError, WorkerDiedError
 from bon.pool.files import write_table
 
@@ -227,3 +227,38 @@ def test_scratch_below_a_file_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot write beside x\.parquet"):
         scratch_folder(tmp_path / "file" / "x.parquet").__enter__()
     assert (tmp_path / "file").is_file()
+
+
+def test_a_living_process_is_never_taken_for_dead() -> None:
+    assert not is_of_the_dead(process_tag(os.getppid())) and not has_ended(1)
+    assert is_of_the_dead(process_tag(dead_pid()))
+    assert has_ended(dead_pid()) and has_ended(1 << 70)
+
+
+def test_a_process_that_a_machine_hides_is_not_taken_for_dead() -> None:
+    hide = "mount -t proc -o hidepid=2 proc /proc && exec setpriv --reuid 65534 --regid 65534 "
+    look = (
+        "import os, sys; from bon.durable import has_ended\n"
+        "print(os.path.exists(f'/proc/{sys.argv[1]}'), has_ended(int(sys.argv[1])))"
+    )
+    said = subprocess.run(
+        # fmt: off
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            f'{hide} --clear-groups "$@"',
+            "sh",
+            sys.executable,
+            "-c",
+            look,
+            str(os.getpid()),
+        ],
+        # fmt: on
+        capture_output=True,
+        text=True,
+    )
+    if said.returncode:
+        pytest.skip("nothing may be mounted here, or nobody may read this Python")
+    assert said.stdout.split() == ["False", "False"]
