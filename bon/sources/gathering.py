@@ -115,7 +115,7 @@ def _written(
 
 
 def _key(row: ReadRow) -> int:
-    """Return 64 bits of what the row's prompt is known by, as `Ids` keeps them."""
+    """Return 64 bits of what the row's prompt is known by."""
     known = f"id {row.own_id}" if row.own_id is not None else f"content {content_id(row.messages)}"
     digest = hashlib.blake2b(known.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b, sha256
 from typing import Any
 
 from bon.errors import UnknownChoiceError, did_you_mean
 from bon.records import GIVEN_ID, Message
+from bon.sources.digests import NUM_BYTES, Digests
 from bon.sources.rows import RowFault
 from bon.sources.scalars import is_empty
 
@@ -111,14 +112,14 @@ def content_id(messages: tuple[Message, ...]) -> str:
 
     It is the first 16 hex digits of the SHA-256 of the messages as canonical JSON.
     """
-    return hashlib.sha256(_CANONICAL.encode(messages).encode()).hexdigest()[:16]
+    return sha256(_CANONICAL.encode(messages).encode()).hexdigest()[:16]
 
 
 class Ids:
-    """The ids given so far, as 64-bit hashes (among 10⁷ ids, chance of a clash 3·10⁻⁶)."""
+    """The ids given so far, as 128-bit hashes (among 10⁹ ids, chance of a clash 10⁻²¹)."""
 
     def __init__(self) -> None:
-        self._seen: set[int] = set()
+        self._seen = Digests()
         self._repeats: dict[str, int] = {}
         self.num_repeats = 0
         """How often an id came that was taken."""
@@ -139,10 +140,6 @@ class Ids:
         return made
 
     def _take(self, prompt_id: str) -> bool:
-        digest = hashlib.blake2b(prompt_id.encode(), digest_size=8).digest()
-        key = int.from_bytes(digest, "big")
-        if key in self._seen:
-            self.num_repeats += 1
-            return False
-        self._seen.add(key)
-        return True
+        is_new = self._seen.add(blake2b(prompt_id.encode(), digest_size=NUM_BYTES).digest())
+        self.num_repeats += not is_new
+        return is_new
