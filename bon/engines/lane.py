@@ -5,6 +5,7 @@ It is spawned, owns its accelerators, asks for one part after the other and comm
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -75,7 +76,8 @@ class Lane:
         relay = Relay()
         given = (work, sender, alive_there, self.log, os.getpid(), relay.writer, self.share)
         process = context.Process(target=work_alone, args=given)
-        is_wanted = True
+        lost: Lost | None = None
+        is_over = False
         try:
             with held():  # a worker that is not all there yet would end with a trace
                 process.start()
@@ -83,16 +85,40 @@ class Lane:
                 alive_there.close()
                 relay.start()
             for event in self._events(process, receiver, alive, iter(parts)):
-                is_wanted = not isinstance(event, Lost)
-                yield event
+                if isinstance(event, Lost):
+                    lost = event
+                else:
+                    yield event
+            if lost is None:
+                yield from _ended(process, _STOP_TIMEOUT_S)  # its own clean-up
+            yield from self._made_to_go(process, alive, wait=lost is None)
+            is_over = True
         finally:
-            if self.end_timeout_s and process.is_alive():
-                process.terminate()
-                process.join(self.end_timeout_s)
-            alive.close()
-            _stop(process, wait=is_wanted and received() is None)
+            if not is_over:  # who runs this wants no more, or was interrupted
+                for _ in self._made_to_go(process, alive, wait=received() is None):
+                    process.join(_LONGEST_LOOK_S)
             receiver.close()
             relay.stop()
+        if lost is not None:
+            yield lost
+
+    def _made_to_go(
+        self, process: BaseProcess, alive: Connection, *, wait: bool
+    ) -> Iterator[Waiting]:
+        """Make a worker go; with `wait` it may do so by itself, at the end of `alive`.
+
+        One that even the kernel cannot end at once (a driver that hangs) is waited for, while
+        others go on.
+        """
+        if self.end_timeout_s and process.is_alive():
+            process.terminate()
+            yield from _ended(process, self.end_timeout_s)
+        alive.close()
+        if wait:
+            yield from _ended(process, _STOP_TIMEOUT_S)
+        if process.is_alive():
+            process.kill()
+            yield from _ended(process, math.inf)
 
     def _events(
         self,
@@ -117,7 +143,6 @@ class Lane:
                 _answer(alive, parts)
                 continue
             if isinstance(message, Finished):
-                process.join(_STOP_TIMEOUT_S)  # its own clean-up, before it is made to go
                 return
             if isinstance(message, Failed) and not message.is_models:
                 raise message.error
@@ -150,7 +175,7 @@ class Lane:
                 if receiver.poll():
                     return receiver.recv()
             except (EOFError, ConnectionResetError):
-                process.join()
+                yield from _ended(process, math.inf)
                 return None
             if process.sentinel in there:
                 process.join()
@@ -236,15 +261,11 @@ def _start_tracker_quietly() -> None:
             os.environ["PYTHONWARNINGS"] = before
 
 
-def _stop(process: BaseProcess, *, wait: bool) -> None:
-    """Make a worker go; unless it was given up, it may go by itself, at the end of `alive`."""
-    if process.pid is None:  # the system could not start it
-        return
-    if wait:
-        process.join(_STOP_TIMEOUT_S)
-    if process.is_alive():
-        process.kill()
-    process.join()
+def _ended(process: BaseProcess, timeout_s: float) -> Iterator[Waiting]:
+    """Wait for a process to end, no longer than that."""
+    until_s = time.monotonic() + timeout_s
+    while process.is_alive() and (left_s := until_s - time.monotonic()) > 0:
+        yield Waiting((process.sentinel,), min(left_s, _LONGEST_LOOK_S))
 
 
 def _tail(log: Path | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.chained import Follows, Waits
+from support.chained import Follows, Lingers, Waits
 from support.works import Deadly, Work
 
 from bon.engines.chain import Chain
@@ -67,6 +67,16 @@ def test_a_stage_that_has_nothing_to_do_starts_no_worker(
     events = list(engine(tmp_path).run_chain(stages))
     assert [number for number, event in events if isinstance(event, Ready)] == [1]
     assert not (one / "pids").exists()
+
+
+def test_a_worker_that_is_slow_to_end_does_not_keep_others_waiting(
+    tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    one, two = folders
+    stages = [Stage(Lingers(one, two), range(4), True), Stage(Follows(two, one), range(4), True)]
+    events = list(engine(tmp_path).run_chain(stages))
+    assert done(events, 1) == [0, 1, 2, 3]
+    assert (one / "all went on").exists(), "it was waited for, and it was not made to go"
 
 
 @pytest.mark.slow

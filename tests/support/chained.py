@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -52,3 +53,27 @@ class Follows(Scoped):
             assert (self.before / f"part-{part}").exists()
             (self.folder / f"part-{part}").touch()
             yield PartDone(part)
+
+
+@dataclass(frozen=True)
+class Lingers(Scoped):
+    """Does its parts, and then does not end before the next stage has done them all."""
+
+    folder: Path
+    following: Path
+    scope: Scope = field(default_factory=Scope)
+
+    def run(self, parts: Parts) -> Iterator[Event]:
+        yield Ready(0.0)
+        given = []
+        for part in parts:
+            if part is not None:
+                given.append(part)
+                (self.folder / f"part-{part}").touch()
+                yield PartDone(part)
+        threading.Thread(target=self._linger, args=(given,)).start()
+
+    def _linger(self, given: list[int]) -> None:
+        while not all((self.following / f"part-{one}").exists() for one in given):
+            time.sleep(0.01)
+        (self.folder / "all went on").touch()
