@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,23 @@ from support.started import wait_until
 
 pytestmark = pytest.mark.faults
 NODES = (1, 1)
+WATCH = """
+import sys, threading
+model, here = threading.main_thread().ident, HERE
+
+def note():
+    names = []
+    while "_asked" not in names:
+        time.sleep(0.01)
+        frame, names = sys._current_frames()[model], []
+        while frame is not None:
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back
+    (here / f"asked-{os.getpid()}").touch()
+
+threading.Thread(target=note, daemon=True).start()
+"""
+"""Notes that a worker is asking for its next part: what it had in hand is committed, or left."""
 SAID = "interrupted; what is committed stays, the same command goes on\n"
 
 
@@ -67,6 +83,8 @@ def test_stopped_leaves_nobody(
 
 def test_what_an_old_run_still_commits_changes_nothing(cluster: RayCluster, tmp_path: Path) -> None:
     scoring = Scoring(tmp_path)
+    (tmp_path / "watch.py").write_text(WATCH)
+    scoring.set_trouble('exec((HERE / "watch.py").read_text(), globals())')
     run = scoring.start_held(cluster)
     model = scoring.holder()
     (node,) = (node for node in cluster.nodes if model in cluster.models(node))
@@ -80,9 +98,12 @@ def test_what_an_old_run_still_commits_changes_nothing(cluster: RayCluster, tmp_
     before = {path: path.stat().st_mtime_ns for path in parts.iterdir()}
     assert is_alive(model)
 
+    for path in tmp_path.glob("asked-*"):
+        path.unlink()  # of parts before
+
     os.kill(model, signal.SIGCONT)  # what it had in hand is done now
-    wait_until(lambda: scoring.times_computed()[19] == 2)
-    time.sleep(1.0)  # what it does next takes milliseconds
+    wait_until(lambda: (tmp_path / f"asked-{model}").exists())
+    assert scoring.times_computed()[19] == 2
 
     assert {path: path.stat().st_mtime_ns for path in parts.iterdir()} == before
     scoring.check_as_local()
