@@ -49,6 +49,7 @@ def make_mapper(
         return
     if run.engine == "ray":
         from bon.engines.ray_mapping import RayMapper
+        from bon.engines.ray_tasks import TaskSettings
 
         _log.info("curating in %d workers on Ray: %d groups of parts", num_workers, num_groups)
         root = pool.layout.root
@@ -56,8 +57,8 @@ def make_mapper(
             run.ray_address,
             num_workers,
             run.cpus_per_worker,
-            sees=root if isinstance(root, Path) else None,
-            tell=partial(note, quiet=call.quiet),
+            TaskSettings(root if isinstance(root, Path) else None),
+            partial(note, quiet=call.quiet),
         ) as ray:
             yield ray
         return

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import pickle
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -30,8 +31,8 @@ _END = b""
 class RayMapper:
     """Computes on a cluster; connects when there is something to do, leaves when it is closed.
 
-    Without an address the cluster is one of our own on this machine. `sees` is what each node must
-    find under the same path; `tell` takes what a person should know of the cluster.
+    Without an address the cluster is one of our own on this machine. `tell` takes what a person
+    should know of it.
     """
 
     def __init__(
@@ -39,26 +40,24 @@ class RayMapper:
         address: str | None,
         num_workers: int,
         cpus: int | None = None,
-        *,
-        sees: Path | None = None,
+        settings: TaskSettings | None = None,
         tell: Callable[[str], object] = _log.info,
     ) -> None:
         self.num_workers = num_workers
         self._tell = tell
         workers = RayWorkers(num_workers, num_workers, 0, cpus)
-        tasks = RayTasks(address, workers, TaskSettings(threads=cpus or 1, sees=sees))
+        tasks = RayTasks(address, workers, settings or TaskSettings())
         self._apart = Apart(tasks, address)
-        self._stack = ExitStack()
-        self._log: Path | None = None
+        self._scratch: Path | None = None
 
     def __enter__(self) -> Self:
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bon-"))
-        self._log = Path(folder) / "ray.log"
-        self._stack.callback(self._apart.close)
+        self._scratch = Path(tempfile.mkdtemp(prefix="bon-"))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._apart.close()
+        if self._scratch is not None and not isinstance(error, Exception):  # which may name the log
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield the results in the order of the items, two for each worker ahead at most.
@@ -69,7 +68,8 @@ class RayMapper:
             WorkerDiedError: a task was lost again and again.
         """
         more = chain(map(packed, items), [_END])
-        with closing(self._apart.answers(_Map(packed(function)), more, log=self._log)) as answers:
+        log = None if self._scratch is None else self._scratch / "ray.log"
+        with closing(self._apart.answers(_Map(packed(function)), more, log=log)) as answers:
             for answer in answers:
                 if isinstance(answer, Note):
                     self._tell(answer.text)

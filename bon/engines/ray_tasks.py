@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -35,8 +36,6 @@ _LOOK_S = 1.0
 class TaskSettings:
     """What a node must have in common with the one where the command was started."""
 
-    threads: int = 1
-    """Arrow's, of each task."""
     sees: Path | None = None
     """What has to be there under the same path; an object store is there for all."""
     folder: Path = field(default_factory=Path.cwd)
@@ -66,7 +65,6 @@ class TaskSettings:
                 next_step="put it into a folder that all nodes see under the same path, or on an "
                 "object store; or give --engine local",
             )
-        pa.set_cpu_count(self.threads)
 
 
 @dataclass(slots=True)
@@ -100,7 +98,8 @@ class RayTasks:
 
         asked = {"num_cpus": self.workers.cpus}
         first = ray.remote(**asked)(_look).remote()
-        task, sent = ray.remote(**asked)(_computed), ray.put((self.settings, function))
+        task = ray.remote(**asked)(_computed)
+        sent = ray.put((self.settings, self.workers.cpus, function))
         given: deque[Any] = deque()
         for item in items:
             given.append(task.remote(sent, item))
@@ -124,13 +123,14 @@ def _look() -> None:
     """Run on a node: there is room for a worker."""
 
 
-def _computed(sent: tuple[TaskSettings, bytes], item: bytes) -> bytes:
+def _computed(sent: tuple[TaskSettings, int, bytes], item: bytes) -> bytes:
     """Run on a node."""
-    settings, function = sent
+    settings, num_threads, function = sent
     try:
         settings.apply()
     except EngineError as error:
         return packed(Outcome(error=error))
+    pa.set_cpu_count(num_threads)
     return packed(Outcome.of(pickle.loads(function), pickle.loads(item)))
 
 
@@ -149,9 +149,10 @@ def _as_ours(error: Exception) -> BonError:
 
     if isinstance(error, RayTaskError):  # not what the function raised: that is an outcome
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        node = re.search(r"\bip=([^,)\s]+)", lines[0])
         return EngineError(
             "a node of the Ray cluster cannot run bon",
-            where=f"node {error.ip}",
+            where=f"node {node[1]}" if node else "",
             why=lines[-1],
             next_step="install the same version of bon-cli on every node",
         )

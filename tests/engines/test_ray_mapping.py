@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from support.curated import made_up_pool
-from support.mapped import die_once, sliced, work
+from support.mapped import die_once, folder, sliced, work
+from support.processes import children
 from support.ray_cluster import RayCluster, ray_cluster
 
 from bon.config import SelectSettings
 from bon.config.filters import parse_filter
 from bon.engines.ray_mapping import RayMapper
+from bon.engines.ray_tasks import TaskSettings
 from bon.errors import EngineError, PoolCorruptError, WorkerDiedError
 from bon.pipeline.filtering.output import OutputColumns, kept_tables
 from bon.pipeline.filtering.plan import run_filters
@@ -35,7 +38,7 @@ def cluster() -> Iterator[RayCluster]:
             yield started
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def mapper(cluster: RayCluster) -> Iterator[RayMapper]:
     with RayMapper(cluster.address, 2, cpus=1) as started:
         yield started
@@ -78,6 +81,73 @@ def test_a_lost_task_is_done_again(mapper: RayMapper, tmp_path: Path) -> None:
 def test_a_task_that_is_lost_again_and_again_ends_it(mapper: RayMapper) -> None:
     with pytest.raises(WorkerDiedError, match="again and again"):
         list(mapper.map(work, [0, "killed"]))
+
+
+def test_nodes_work_in_the_folder_of_the_command(
+    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with RayMapper(cluster.address, 1, cpus=1) as elsewhere:
+        assert list(elsewhere.map(folder, [0])) == [str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "what", "why"),
+    [
+        (TaskSettings(version="0.0.1"), "another version of bon", "here is 0.0.1"),
+        (TaskSettings(Path("no/a.pool")), "does not see the pool", "there is no /.*/no/a.pool"),
+    ],
+)
+def test_a_node_that_cannot_compute_is_named(
+    cluster: RayCluster, settings: TaskSettings, what: str, why: str
+) -> None:
+    with (
+        RayMapper(cluster.address, 1, 1, settings) as mapper,
+        pytest.raises(EngineError, match=what) as caught,
+    ):
+        list(mapper.map(work, range(3)))
+    assert caught.value.where == "node 127.0.0.1"
+    assert re.search(why, str(caught.value.why))
+
+
+NO_BON = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "bon":
+            raise ModuleNotFoundError("No module named 'bon'")
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def test_a_node_without_bon_is_named(cluster: RayCluster, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_BON)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        node = cluster.add(5)
+    with (
+        RayMapper(cluster.address, 1, 5) as mapper,
+        pytest.raises(EngineError, match="cannot run bon") as caught,
+    ):
+        list(mapper.map(work, range(3)))
+    cluster.kill(node)
+    assert caught.value.where == "node 127.0.0.1"
+    assert "No module named 'bon'" in str(caught.value.why)
+    assert "install" in str(caught.value.next_step)
+
+
+def test_ray_is_talked_to_from_one_process_apart_which_ends(cluster: RayCluster) -> None:
+    with RayMapper(cluster.address, 2, cpus=1) as mapper:
+        assert list(mapper.map(sliced, [])) == []
+        there = children(os.getpid())
+        assert len(list(mapper.map(work, range(20)))) == 20
+        assert children(os.getpid()) == there
+        unfinished = mapper.map(work, range(20))
+        next(unfinished)
+        unfinished.close()
+        assert len(children(os.getpid())) == len(there) - 1
 
 
 def test_of_a_slice_only_its_rows_travel(mapper: RayMapper) -> None:

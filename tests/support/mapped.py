@@ -46,3 +46,14 @@ def die_once(item: tuple[Path, int]) -> int:
         (folder / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def folder(_: int) -> str:
+    """Return where it is computed."""
+    return str(Path.cwd())
+
+
+def slow(item: int) -> int:
+    """Return the item after a while."""
+    time.sleep(0.3)
+    return item
