@@ -7,10 +7,8 @@ object that is put appears whole or not at all, and whoever reads or lists after
 from __future__ import annotations
 
 import errno
-import heapq
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,7 +16,8 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, TypeVar, cast
 
 from bon.errors import SettingsError, did_you_mean
-from bon.store_faults import store_fault
+from bon.store_faults import is_missing, store_fault
+from bon.store_listings import Listings
 from bon.store_systems import KNOWN, ask
 
 if TYPE_CHECKING:
@@ -36,10 +35,10 @@ __all__ = [
 ]
 
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<key>[^?]*)(?:\?(?P<query>.*))?")
-_LISTING_LASTS_S = 30.0
-"""How long what was seen of an object is taken for its state, unless this process changes it."""
 _SMALL_BYTES = 1 << 18
 """What is no larger is read by one request."""
+_LARGE_BYTES = 5 << 20
+"""What is larger is put in several parts; Arrow itself does so from 10 MiB on."""
 
 _T = TypeVar("_T")
 
@@ -145,7 +144,7 @@ class ObjectPath:
 
     def is_file(self) -> bool:
         """Tell whether there is such an object."""
-        if self._seen() is not None:
+        if _seen.state(self) is not None:
             return True
         try:
             self._ask(lambda store: store.open_input_file(self.key)).close()
@@ -157,17 +156,24 @@ class ObjectPath:
         """Tell whether anything lies in it."""
         return bool(self._info().type.name == "Directory")
 
+    def holds_files(self) -> bool:
+        """Tell whether it is an object or has one in it, however deep.
+
+        Where the last one was deleted, Arrow leaves an empty object that stands for the folder.
+        """
+        return self.is_file() or any(True for _ in self.walk())
+
     def stat(self) -> ObjectStat:
         """Return its size and when it was put; what was seen within 30 s is not asked for again.
 
         Raises:
             FileNotFoundError: there is no such object.
         """
-        info = self._seen() or self._info()
+        info = _seen.state(self) or self._info()
         if info.type.name != "File":
             raise self._missing()
-        _listed.setdefault(self, (info, time.monotonic()))
-        return ObjectStat(int(info.size), int(info.mtime_ns or 0), _num_puts.get(self, 0))
+        _seen.note(self, info)
+        return ObjectStat(int(info.size), int(info.mtime_ns or 0), _seen.num_puts(self))
 
     def iterdir(self) -> Iterator[ObjectPath]:
         """Yield what lies in it, by one request for a thousand objects.
@@ -180,10 +186,12 @@ class ObjectPath:
     def walk(self) -> Iterator[ObjectPath]:
         """Yield every object in it, however deep."""
         with suppress(FileNotFoundError):
-            yield from (path for path in self._list(is_deep=True) if path in _listed)
+            yield from (path for path in self._list(is_deep=True) if path in _seen)
 
-    def open(self, mode: str = "rb") -> BinaryIO:
+    def open(self, mode: str = "rb", *, is_whole: bool = False) -> BinaryIO:
         """Open it for reading; of a large one, only what is read is fetched.
+
+        With `is_whole` all is fetched at once: what fails after that is its content, not the store.
 
         Raises:
             FileNotFoundError: there is no such object.
@@ -197,7 +205,8 @@ class ObjectPath:
             file = store.open_input_file(self.key)
             # A buffer of Arrow's own: one of Python's, let go by a thread of Arrow's while Python
             # ends, aborts the process.
-            return file if file.size() > _SMALL_BYTES else pa.BufferReader(file.read_buffer())
+            is_small = is_whole or file.size() <= _SMALL_BYTES
+            return pa.BufferReader(file.read_buffer()) if is_small else file
 
         return cast("BinaryIO", self._ask(opened))
 
@@ -243,30 +252,30 @@ class ObjectPath:
             if not missing_ok:
                 raise
         finally:
-            self._forget()
+            _seen.forget(self)
 
     def remove_tree(self) -> None:
         """Delete all that lies in it."""
         self._ask(lambda store: store.delete_dir_contents(self.key, missing_dir_ok=True))
-        for path in [path for path in _listed if path.is_relative_to(self)]:
-            path._forget()
+        for path in _seen.paths():
+            if path.is_relative_to(self):
+                _seen.forget(path)
 
     def rename(self, target: ObjectPath) -> ObjectPath:
         """Copy it to another name, then delete it: two steps, the first of which is whole."""
         self._ask(lambda store: store.move(self.key, target.key))
-        self._forget()
-        target._forget()
+        _seen.forget(self)
+        _seen.forget(target)
         return target
 
     def next_seen(self, count: int) -> list[ObjectPath]:
-        """Return the objects that follow it in what it lies in, as far as they have been seen."""
-        beside = (path for path in _listed if path > self and path.parent == self.parent)
-        return heapq.nsmallest(count, beside)
+        """Return the objects that follow it in what it lies in, as the last listing named them."""
+        return _seen.following(self.parent, self, count)
 
     def file_stats(self) -> dict[str, ObjectStat]:
         """Return the state of every object in it, by its address."""
         with suppress(FileNotFoundError):
-            return {str(path): path.stat() for path in self._list() if path in _listed}
+            return {str(path): path.stat() for path in self._list() if path in _seen}
         return {}
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
@@ -277,36 +286,23 @@ class ObjectPath:
 
         selector = FileSelector(self.key, recursive=is_deep)
         infos = self._ask(lambda store: store.get_file_info(selector))
-        now_s, found = time.monotonic(), []
-        for info in infos:
-            path = replace(self, key=info.path.rstrip("/"))
-            _listed.pop(path, None)
-            if info.type.name == "File":
-                _listed[path] = info, now_s
-            found.append(path)
+        found = _seen.note_all((replace(self, key=info.path.rstrip("/")), info) for info in infos)
+        if not is_deep:
+            _seen.set_names(self, found)
         return found
 
     def _put(self, content: Any) -> None:
         # One call with all of it: a stream that is closed before its end would be put as it is.
+        # Python has no way to give a stream up, so a large upload must be refused, if it is, before
+        # there is a stream.
         def put(store: FileSystem) -> None:
             with store.open_output_stream(self.key) as stream:
                 stream.write(content)
 
         try:
-            self._ask(put)
+            self._ask(put, is_large=len(memoryview(content)) > _LARGE_BYTES)
         finally:
-            self._forget()
-
-    def _forget(self) -> None:
-        _listed.pop(self, None)
-        _num_puts[self] = _num_puts.get(self, 0) + 1
-
-    def _seen(self) -> FileInfo | None:
-        info, seen_s = _listed.get(self, (None, 0.0))
-        if info is not None and time.monotonic() - seen_s > _LISTING_LASTS_S:
-            _listed.pop(self, None)
-            return None
-        return info
+            _seen.forget(self)
 
     def _info(self) -> FileInfo:
         return self._ask(lambda store: store.get_file_info(self.key))
@@ -314,21 +310,22 @@ class ObjectPath:
     def _missing(self) -> FileNotFoundError:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
 
-    def _ask(self, request: Callable[[FileSystem], _T]) -> _T:
+    def _ask(self, request: Callable[[FileSystem], _T], *, is_large: bool = False) -> _T:
         try:
-            return ask(self.scheme, self.key.partition("/")[0], self.query, request)
+            bucket = self.key.partition("/")[0]
+            return ask(self.scheme, bucket, self.query, request, is_large=is_large)
         except FileNotFoundError:
             raise self._missing() from None
         except OSError as error:
+            if is_missing(error):
+                raise self._missing() from None
             raise store_fault(error, str(self)) from error
 
 
 Place: TypeAlias = Path | ObjectPath
 """Where a pool or a set lies: on a disk, or on an object store."""
 
-_listed: dict[ObjectPath, tuple[FileInfo, float]] = {}
-"""What listings said of objects, and when."""
-_num_puts: dict[ObjectPath, int] = {}
+_seen: Listings[ObjectPath] = Listings()
 
 
 def place(text: str | os.PathLike[str] | ObjectPath) -> Place:
@@ -360,6 +357,13 @@ def place(text: str | os.PathLike[str] | ObjectPath) -> Place:
     if not key or found["key"].startswith("/"):
         raise SettingsError(
             "the address names no bucket", where=said, next_step=f"give {scheme}://BUCKET/NAME"
+        )
+    if "//" in key:
+        raise SettingsError(
+            "the address has an empty name in it",
+            where=said,
+            why="two slashes follow each other",
+            next_step=f"give {scheme}://{re.sub('//+', '/', key)}",
         )
     return ObjectPath(scheme, key, found["query"] or "")
 

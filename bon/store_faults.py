@@ -6,7 +6,7 @@ import re
 
 from bon.errors import SystemFaultError, first_line
 
-__all__ = ["is_passing", "is_store_fault", "store_fault"]
+__all__ = ["is_missing", "is_passing", "is_store_fault", "is_unreachable", "store_fault"]
 
 _AWS = re.compile(
     r"AWS Error (?P<code>\w+)(?: \(HTTP status (?P<status>\d+)\))? "
@@ -43,6 +43,14 @@ _ADVICE = {
 }
 """By the store's code: what a person can do, without what then follows."""
 _PASSING = frozenset(code for code, step in _ADVICE.items() if step in (_LATER, _NETWORK))
+_FINAL = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
+"""What says by its kind that asking again is of no use."""
 _AGAIN = "; then run the same command again; what is committed stays"
 
 
@@ -51,10 +59,22 @@ def is_store_fault(error: BaseException) -> bool:
     return isinstance(error, OSError) and _parsed(error) is not None
 
 
-def is_passing(error: BaseException) -> bool:
-    """Tell whether the same request may succeed a little later."""
+def is_missing(error: BaseException) -> bool:
+    """Tell whether an object was deleted between its opening and its reading."""
     found = _parsed(error)
-    return found is not None and found[0] in _PASSING
+    return found is not None and found[0] == "NO_SUCH_KEY"
+
+
+def is_passing(error: BaseException) -> bool:
+    """Tell whether the same request may succeed a little later; unknown words may mean that too."""
+    found = _parsed(error)
+    return not isinstance(error, _FINAL) if found is None else found[0] in _PASSING
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Tell whether nobody answered at all."""
+    found = _parsed(error)
+    return found is not None and found[0] == "NETWORK_CONNECTION"
 
 
 def store_fault(error: BaseException, where: str) -> SystemFaultError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlencode
 
 from bon.errors import SettingsError
-from bon.store_faults import is_passing
+from bon.store_faults import is_passing, is_unreachable
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -22,37 +22,51 @@ _OF_FSSPEC = frozenset({"az", "oci", "oss"})
 KNOWN = _OF_PYARROW | _OF_FSSPEC
 """The schemes of addresses: of stores that put an object whole, and show it to the next listing."""
 _DELAYED_OPEN = "allow_delayed_open"
-"""S3: what is small is put by one request, and no request is made before there is content."""
+"""S3: what is small is put by one request, and no request is made before there is content.
+
+Not so what is large: there the first request begins an upload in several parts, and where that one
+is refused, a stream that is closed then puts an empty object over what was there.
+"""
 _PAUSES_S = (1.0, 4.0, 15.0)
 """Before a request is made again that failed for the moment; the SDK has tried three times then."""
 _answered: set[tuple[str, str, str]] = set()
-"""Buckets that have answered: an address that never has is wrong, and nobody should wait for it."""
+"""Buckets that were reached: an address that never was is wrong, and nobody should wait for it."""
 
 _T = TypeVar("_T")
 
 
-def ask(scheme: str, bucket: str, query: str, request: Callable[[FileSystem], _T]) -> _T:
-    """Make a request; one that fails for the moment again, where the bucket answered before.
+def ask(
+    scheme: str,
+    bucket: str,
+    query: str,
+    request: Callable[[FileSystem], _T],
+    *,
+    is_large: bool = False,
+) -> _T:
+    """Make a request; one that fails for the moment again, unless nobody was ever reached there.
+
+    `is_large` says that more is put than one request takes.
 
     Raises:
         OSError: what the file system raised.
         SettingsError: the address cannot be used.
     """
-    pauses_s = iter(_PAUSES_S if (scheme, bucket, query) in _answered else ())
+    pauses_s = iter(_PAUSES_S)
     while True:
         try:
-            answer = request(_file_system(scheme, bucket, query))
+            answer = request(_file_system(scheme, bucket, query, is_large))
             _answered.add((scheme, bucket, query))
             return answer
         except OSError as error:
+            is_wrong = is_unreachable(error) and (scheme, bucket, query) not in _answered
             pause_s = next(pauses_s, None)
-            if pause_s is None or not is_passing(error):
+            if pause_s is None or is_wrong or not is_passing(error):
                 raise
             time.sleep(pause_s)
 
 
 @lru_cache(maxsize=16)
-def _file_system(scheme: str, bucket: str, query: str) -> FileSystem:
+def _file_system(scheme: str, bucket: str, query: str, is_large: bool) -> FileSystem:
     from pyarrow import ArrowInvalid
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
@@ -67,7 +81,7 @@ def _file_system(scheme: str, bucket: str, query: str) -> FileSystem:
                 why=str(error),
                 next_step="install it, and run the same command again",
             ) from None
-    said = query if scheme != "s3" or _DELAYED_OPEN in query else _with(query, _DELAYED_OPEN)
+    said = _with(query, _DELAYED_OPEN, str(not is_large).lower()) if scheme == "s3" else query
     address = f"{scheme}://{quote(bucket, safe='@.')}/" + (f"?{said}" if said else "")
     try:
         return FileSystem.from_uri(address)[0]
@@ -81,5 +95,6 @@ def _file_system(scheme: str, bucket: str, query: str) -> FileSystem:
         ) from None
 
 
-def _with(query: str, option: str) -> str:
-    return "&".join(filter(None, [query, urlencode({option: "true"})]))
+def _with(query: str, option: str, value: str) -> str:
+    others = [one for one in query.split("&") if one and not one.startswith(f"{option}=")]
+    return "&".join([*others, urlencode({option: value})])

@@ -22,7 +22,8 @@ HEAVY += ("httpx", "tenacity", "duckdb")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
 VOCABULARY |= {"heartbeat", "memory", "redaction", "shown", "signals"}
-VOCABULARY |= {"object_store", "standard_streams", "store_faults", "store_systems", "system_faults"}
+VOCABULARY |= {"holders", "object_lock", "object_store", "store_faults", "store_listings"}
+VOCABULARY |= {"standard_streams", "store_systems", "system_faults"}
 PURE = {"chat", "selection", "answers", "aggregation", "pairs", "guards", "filters"}
 PURE |= {"bradley_terry", "estimators", "kl", "margins", "repetition", "trie", "verification"}
 PURE |= {"vllm_engine", "cost"}

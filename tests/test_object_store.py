@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from support import s3
+from support.proxies import Proxy, proxy_to
 
-from bon.errors import SettingsError, SystemFaultError
+from bon import store_systems
+from bon.errors import PoolCorruptError, SettingsError, SystemFaultError
 from bon.object_store import ObjectPath, inside, lies_in, place
+from bon.pool.files import read_footer, read_table, write_table
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that fail for the moment are made again at once."""
+    monkeypatch.setattr(store_systems, "_PAUSES_S", (0.01, 0.01))
+
+
+def through(proxy: Proxy, path: str) -> ObjectPath:
+    """Return the place that an address names, reached through a proxy."""
+    server = f"endpoint_override=127.0.0.1:{proxy.port}&scheme=http&region=us-east-1"
+    return ObjectPath("s3", path.removeprefix("s3://"), server)
 
 
 @pytest.mark.parametrize("said", ["a/b.pool", "/a/b", "s3:/a/b", "best.parquet"])
@@ -42,6 +62,7 @@ def test_an_address_is_taken_apart_as_a_path_is() -> None:
         ("https://host/x", "https:// is no object store"),
         ("s3://", "names no bucket"),
         ("s3:///x", "names no bucket"),
+        ("s3://bucket/a//b.pool", "an empty name in it"),
         ("s3://KEY:SECRET@bucket/x", "an address with a key in it"),
     ],
 )
@@ -125,13 +146,148 @@ def test_a_server_that_is_not_there_is_said(bucket: str) -> None:
     assert "AWS_ENDPOINT_URL" in caught.value.next_step
 
 
-def test_a_store_that_only_fsspec_knows() -> None:
-    class Store(MemoryFileSystem):
-        protocol = "oss"
+def test_a_large_upload_that_is_refused_at_its_beginning_changes_nothing(
+    bucket: str, s3_server: s3.Server, tmp_path: Path
+) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(12 << 20))
+    (ObjectPath("s3", bucket.removeprefix("s3://")) / "x").write_text("before")
 
-    fsspec.register_implementation("oss", Store, clobber=True)
+    def refuse(method: str, path: str) -> int | None:
+        return 403 if method == "POST" and path.endswith("?uploads") else None
+
+    with proxy_to(s3_server.port, refuse) as proxy:
+        path = through(proxy, f"{bucket}/x")
+        with pytest.raises(SystemFaultError, match="the object store refuses"):
+            path.write_file(large)
+        assert proxy.refused
+        assert path.read_bytes() == b"before"
+
+
+@pytest.mark.slow
+def test_a_large_upload_that_is_a_process_s_first_request_is_made_again(
+    bucket: str, s3_server: s3.Server, tmp_path: Path, short_pauses: None
+) -> None:
+    large, left = tmp_path / "large", [33]  # the SDK itself tries 31 times in 6 s
+    large.write_bytes(os.urandom(12 << 20))
+    let_through: list[str] = []
+
+    def refuse(method: str, path: str) -> int | None:
+        left[0] -= 1
+        if left[0] >= 0:
+            return 503
+        let_through.append(f"{method} {path}")
+        return None
+
+    with proxy_to(s3_server.port, refuse) as proxy:
+        path = through(proxy, f"{bucket}/x")
+        path.write_file(large)
+        puts = [one for one in let_through if one.startswith("PUT ")]
+        assert puts and all("partNumber" in one for one in puts), "never one that puts nothing"
+        assert path.read_bytes() == large.read_bytes()
+
+
+def test_what_is_deleted_between_its_opening_and_its_reading_is_not_there(
+    bucket: str, s3_server: s3.Server
+) -> None:
+    path = place(f"{bucket}/x")
+    assert isinstance(path, ObjectPath)
+    path.write_text("a")
+
+    def refuse(method: str, target: str) -> int | None:
+        if method == "GET" and target.endswith("/x"):
+            path.unlink(missing_ok=True)
+        return None
+
+    with proxy_to(s3_server.port, refuse) as proxy, pytest.raises(FileNotFoundError):
+        through(proxy, f"{bucket}/x").read_bytes()
+    assert not path.exists()
+
+
+def test_the_objects_that_follow_one_are_found_without_looking_at_all(bucket: str) -> None:
+    root = place(f"{bucket}/p")
+    assert isinstance(root, ObjectPath)
+    for name in ("a/part-3", "a/part-1", "a/part-2", "a/deep/part-9", "b/part-4"):
+        (root / name).write_text("x")
+    assert (root / "a/part-1").next_seen(9) == [], "nothing was listed yet"
+    list((root / "a").iterdir())
+
+    assert (root / "a/part-1").next_seen(9) == [root / "a/part-2", root / "a/part-3"]
+    assert (root / "a/part-1").next_seen(1) == [root / "a/part-2"]
+    assert (root / "a/part-0").next_seen(1) == [root / "a/part-1"], "itself need not be there"
+
+
+def test_a_folder_whose_last_object_was_deleted_holds_nothing(bucket: str) -> None:
+    root = place(f"{bucket}/p")
+    assert isinstance(root, ObjectPath)
+    (root / "a/b/one").write_text("1")
+    assert (root / "a").holds_files() and (root / "a/b/one").holds_files()
+    (root / "a/b/one").unlink()
+
+    assert root.exists(), "Arrow left an object that stands for the folder"
+    assert not (root / "a/b").holds_files() and not root.holds_files()
+
+
+class _Store(MemoryFileSystem):  # type: ignore[misc]
+    protocol = "oss"
+
+
+@pytest.fixture
+def other_store() -> Iterator[ObjectPath]:
+    """A place on a store whose words nobody knows."""
+    fsspec.register_implementation("oss", _Store, clobber=True)
     root = place("oss://bucket/a")
     assert isinstance(root, ObjectPath)
+    yield root
+    _Store.store.clear()
+
+
+@pytest.mark.parametrize("num_failed", [0, 1, 2, 99])
+def test_only_content_is_damage_whatever_words_a_store_has(
+    other_store: ObjectPath,
+    tmp_path: Path,
+    num_failed: int,
+    short_pauses: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = pa.table({"a": [os.urandom(400_000)]})  # more than is read by one request
+    path = other_store / "part-00000.parquet"
+    write_table(table, path, tmp_path)
+    opened, left = _Store._open, [num_failed]
+
+    def fails(store: _Store, name: str, mode: str = "rb", **options: Any) -> Any:
+        file = opened(store, name, mode, **options)
+        if mode == "rb":
+            read = file.read
+
+            def torn(*size: int) -> bytes:
+                left[0] -= 1
+                if left[0] >= 0:
+                    raise OSError("the connection was reset")
+                return read(*size)
+
+            file.read = torn
+        return file
+
+    monkeypatch.setattr(_Store, "_open", fails)
+    if num_failed < 10:
+        assert read_table(path, table.schema).equals(table)
+        return
+    for read in (lambda: read_table(path, table.schema), lambda: read_footer(path)):
+        with pytest.raises(SystemFaultError, match="the object store refuses") as caught:
+            read()
+        assert "the connection was reset" in caught.value.why
+
+    left[0] = 0
+    content = bytearray(path.read_bytes())
+    content[200_000] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(PoolCorruptError):
+        read_table(path, table.schema)
+
+
+def test_a_store_that_only_fsspec_knows(other_store: ObjectPath) -> None:
+    root = other_store
     (root / "one").write_text("1")
     assert [path.name for path in root.iterdir()] == ["one"]
     assert (root / "one").read_text() == "1"

@@ -157,7 +157,9 @@ def _names(said: Any) -> list[str]:
 def _marker(folder: Place) -> dict[str, Any]:
     try:
         said = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return {}  # where the system or the store refuses, nobody knows what was made there
+    except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 

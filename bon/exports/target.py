@@ -164,6 +164,10 @@ def _check_bucket(folder: ObjectPath) -> None:
         next(iter(folder.iterdir()), None)  # whether the store lets it be listed
 
 
+def _is_there(path: Place) -> bool:
+    return path.holds_files() if isinstance(path, ObjectPath) else True
+
+
 def _check_folder(folder: Place, wanted: set[str]) -> None:
     made = read_marker(folder)
     names = {path.name for path in folder.iterdir()}
@@ -175,8 +179,8 @@ def _check_folder(folder: Place, wanted: set[str]) -> None:
         for name in made:
             inside = (folder / name).iterdir() if (folder / name).is_dir() else ()
             foreign |= {f"{name}/{path.name}" for path in inside if not _SHARD.fullmatch(path.name)}
-    if foreign:
-        found = sorted(foreign)
+    found = sorted(name for name in foreign if _is_there(folder / name))
+    if found:
         raise OutputError(
             "the output folder holds other things",
             where=str(folder),

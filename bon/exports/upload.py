@@ -8,13 +8,16 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from bon.durable import scratch_folder
-from bon.errors import OutputError, SystemFaultError
+from bon.errors import OutputError, PoolLockedError, SystemFaultError
 from bon.exports.folder import MARKER, read_marker, staged_folder
+from bon.object_lock import ObjectLock
 from bon.object_store import ObjectPath, Place
 
 __all__ = ["replaced_folder"]
 
 _CARD = "README.md"
+_LOCK = f"{MARKER}.lock"
+"""Folder of the word of whoever puts files; two at once would delete each other's."""
 
 
 def replaced_folder(folder: Place) -> AbstractContextManager[Path]:
@@ -26,7 +29,7 @@ def replaced_folder(folder: Place) -> AbstractContextManager[Path]:
     which says until then that the folder is not complete.
 
     Raises:
-        OutputError: the disk is full, the store refuses, …
+        OutputError: the disk is full, the store refuses, another run is writing there, …
     """
     return _put_folder(folder) if isinstance(folder, ObjectPath) else staged_folder(folder)
 
@@ -37,7 +40,15 @@ def _put_folder(remote: ObjectPath) -> Iterator[Path]:
         yield scratch
         files = sorted(path.relative_to(scratch) for path in scratch.rglob("*") if path.is_file())
         try:
-            _replace(remote, scratch, files)
+            with ObjectLock(remote / _LOCK):
+                _replace(remote, scratch, files)
+        except PoolLockedError as error:
+            raise OutputError(
+                f"another run is writing into {remote.name}",
+                where=str(remote),
+                why=error.why,
+                next_step=f"{error.next_step}; then run the same command again",
+            ) from error
         except SystemFaultError as error:
             raise OutputError(
                 f"cannot write to {remote.name}",
@@ -50,7 +61,7 @@ def _put_folder(remote: ObjectPath) -> Iterator[Path]:
 def _replace(remote: ObjectPath, scratch: Path, files: list[Path]) -> None:
     before = read_marker(remote) or []
     tops = {path.parts[0] for path in files}
-    ours = {top for top in tops if top in before or not (remote / top).exists()}
+    ours = {top for top in tops if top in before or not (remote / top).holds_files()}
     _mark(remote, ours.union(before), is_complete=False)
     if _CARD in before:
         (remote / _CARD).unlink(missing_ok=True)

@@ -244,7 +244,7 @@ def _commit(pool: Pool, part: _OpenPart) -> list[Drop]:
 
 
 def _remove_scores(pool: Pool, number: int, is_old: Callable[[str], bool]) -> None:
-    for kind in map(scores_kind, pool.layout.scorer_names()):
+    for kind in map(scores_kind, pool.layout.scorer_folders()):
         path = pool.layout.part(kind, number)
         with suppress(PoolCorruptError):  # that is for --repair
             if path.is_file() and is_old(kind):

@@ -299,11 +299,11 @@ def _remove(pool: Pool, kind: str, number: int) -> None:
 def _write(pool: Pool, part: GivenPart, *, stopped: bool) -> None:
     """Commit a part, unless it is there; `stopped` says that a limit may have cut it off."""
     number, prompts = part.number, part.tables[PROMPTS]
-    is_there = number in pool.layout.numbers(PROMPTS)
+    is_there = pool.layout.has_part(PROMPTS, number)
     if is_there and not grew(pool, part, stopped):
         if part.num_rows == pool.covers(PROMPTS, number):
             _refuse_other(pool, part, stopped)
-            lost = [k for k in (*_SCORE_KINDS, CANDIDATES) if number not in pool.layout.numbers(k)]
+            lost = [k for k in (*_SCORE_KINDS, CANDIDATES) if not pool.layout.has_part(k, number)]
             _commit(pool, part, lost)
         return
     _refuse_other(pool, part, stopped)
@@ -318,7 +318,7 @@ def _write(pool: Pool, part: GivenPart, *, stopped: bool) -> None:
 
 def _refuse_other(pool: Pool, part: GivenPart, stopped: bool) -> None:
     """Refuse other rows than those that were scored, where prompts or candidates were lost."""
-    if any(part.number not in pool.layout.numbers(kind) for kind in (PROMPTS, CANDIDATES)):
+    if not all(pool.layout.has_part(kind, part.number) for kind in (PROMPTS, CANDIDATES)):
         refuse_other(pool, part, map(scores_kind, _paid_scorers(pool)), stopped)
 
 

@@ -32,14 +32,14 @@ def refuse_other(pool: Pool, part: GivenPart, paid: Iterable[str], stopped: bool
         SettingsMismatchError: scores of these kinds were made of other rows.
     """
     prompts, candidates = part.tables[PROMPTS], part.tables[CANDIDATES]
-    there = [kind for kind in paid if part.number in pool.layout.numbers(kind)]
+    there = [kind for kind in paid if pool.layout.has_part(kind, part.number)]
     if not there:
         return
     covered = pool.covers(there[0], part.number)
     if stopped and prompts.num_rows < covered:
         raise cut_off_by_limit(pool, part.number)
     _refuse_other_rows(pool, part, prompts.slice(0, covered))
-    if part.number in pool.layout.numbers(CANDIDATES):
+    if pool.layout.has_part(CANDIDATES, part.number):
         there.insert(0, CANDIDATES)
     for kind in there:
         note, covered = pool.note(kind, part.number), pool.covers(kind, part.number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean
@@ -183,12 +184,12 @@ def _lines(log: Place) -> Iterator[dict[str, Any]]:
 
 
 def _texts(log: Place) -> Iterator[bytes]:
-    """Yield the lines of a log; on an object store each run has one of its own."""
+    """Yield the lines of a log; on an object store each run has objects of its own."""
     if isinstance(log, ObjectPath):
-        beside = sorted(log.parent.iterdir(), key=str)
-        for path in beside:
-            if path.name.startswith(f"{log.stem}-"):
-                yield from path.read_bytes().splitlines()
+        with suppress(FileNotFoundError):  # nothing lies there
+            for path in sorted(log.parent.iterdir(), key=str):
+                if path.name.startswith(f"{log.stem}-"):
+                    yield from path.read_bytes().splitlines()
     elif log.is_file():
         with log.open("rb") as file:
             yield from file

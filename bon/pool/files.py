@@ -11,15 +11,16 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bon.durable import PARQUET_OPTIONS, replace_file
-from bon.errors import PoolCorruptError, first_line
-from bon.object_store import Place, is_local
+from bon.errors import PoolCorruptError, SystemFaultError, first_line
+from bon.object_store import ObjectPath, Place, is_local
 from bon.records import YOUNGER_COLUMNS
 from bon.system_faults import refuse_system_fault
 
@@ -38,6 +39,7 @@ _END = struct.Struct("<I4s")
 """Length of the footer, and Parquet's magic number."""
 _TAIL_BYTES = 1 << 14
 _CHUNK_BYTES = 1 << 22
+_T = TypeVar("_T")
 
 
 def write_table(
@@ -79,11 +81,7 @@ def read_table(path: Place, schema: pa.Schema, columns: list[str] | None = None)
         SystemFaultError: the system does not let it be read.
     """
     try:
-        with path.open("rb") as content:
-            tail, record = _split(content)
-            with _parquet_file(path, content, tail) as file:
-                _refuse_unsealed(file.metadata, record)
-                table = _read_columns(file, schema, columns)
+        table = _through(path, lambda content: _read_content(path, content, schema, columns))
         expected = schema if columns is None else pa.schema([schema.field(c) for c in columns])
         table = table if columns is None else table.select(columns)
         if not table.schema.equals(expected):
@@ -105,22 +103,50 @@ def check_whole(path: Place) -> None:
         SystemFaultError: the system does not let it be read.
     """
     try:
-        with path.open("rb") as file:
-            _, record = _split(file)
-            if record is None:
-                return
-            end, expected = record
-            file.seek(0)
-            found = 0
-            while chunk := file.read(min(_CHUNK_BYTES, end - file.tell())):
-                found = zlib.crc32(chunk, found)
-            if found != expected:
-                raise ValueError("the checksum of its pages does not fit")
+        _through(path, _check_content)
     except (OSError, ValueError) as error:
         refuse_system_fault(error, path)
         raise PoolCorruptError(
             f"cannot read {path.name} back", where=str(path), why=_reason(error), next_step=REDO
         ) from error
+
+
+def _through(path: Place, read: Callable[[BinaryIO], _T]) -> _T:
+    """Return what `read` makes of a file's content.
+
+    Of an object on a store, what fails is done again with all of it fetched before: the words of
+    Arrow do not tell a store that fails from content that is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            return read(file)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        if not isinstance(path, ObjectPath) or isinstance(error, SystemFaultError):
+            raise
+    with path.open("rb", is_whole=True) as file:
+        return read(file)
+
+
+def _read_content(
+    path: Place, content: BinaryIO, schema: pa.Schema, columns: list[str] | None
+) -> pa.Table:
+    tail, record = _split(content)
+    with _parquet_file(path, content, tail) as file:
+        _refuse_unsealed(file.metadata, record)
+        return _read_columns(file, schema, columns)
+
+
+def _check_content(file: BinaryIO) -> None:
+    _, record = _split(file)
+    if record is None:
+        return
+    end, expected = record
+    file.seek(0)
+    found = 0
+    while chunk := file.read(min(_CHUNK_BYTES, end - file.tell())):
+        found = zlib.crc32(chunk, found)
+    if found != expected:
+        raise ValueError("the checksum of its pages does not fit")
 
 
 def _seal(path: Path) -> None:
@@ -188,8 +214,7 @@ def _split(file: BinaryIO) -> tuple[bytes, tuple[int, int] | None]:
 
 
 def _verified_footer(path: Place) -> pq.FileMetaData:
-    with path.open("rb") as file:
-        tail, record = _split(file)
+    tail, record = _through(path, _split)
     footer = _parsed(tail)
     _refuse_unsealed(footer, record)
     return footer

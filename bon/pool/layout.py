@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bon.durable import local_stand_in
-from bon.object_store import Place
+from bon.object_store import Place, is_local
 
 __all__ = ["PoolLayout"]
 
@@ -47,8 +47,11 @@ class PoolLayout:
 
     @property
     def lock(self) -> Place:
-        """The lock that names the one writer."""
-        return self.root / ".bon" / "lock"
+        """The lock that names the one writer; on an object store, where each run's word lies.
+
+        Another name there: a pool may be copied to a disk, where a name is a file or a folder.
+        """
+        return self.root / ".bon" / ("lock" if is_local(self.root) else "locks")
 
     @property
     def log(self) -> Path:
@@ -63,7 +66,11 @@ class PoolLayout:
     def part(self, kind: str, number: int) -> Place:
         """Return the path of one part's file."""
         # One join, not three: reading a large pool asks for a hundred thousand paths.
-        return self.root / f"{kind}/part-{number:05d}.parquet"
+        return self.root / self.name_of_part(kind, number)
+
+    def name_of_part(self, kind: str, number: int) -> str:
+        """Return the name of one part's file below the pool's folder."""
+        return f"{kind}/part-{number:05d}.parquet"
 
     def drops(self, kind: str, number: int) -> Place:
         """Return the path of the rows that were dropped while one part was made."""
@@ -76,8 +83,18 @@ class PoolLayout:
 
     def scorer_names(self) -> list[str]:
         """List the scorers that have at least one part."""
-        found = sorted(_names_in(self.root / "scores"))
-        return [name for name in found if self.numbers(f"scores/{name}")]
+        return [name for name in self.scorer_folders() if self._has_parts(f"scores/{name}")]
+
+    def scorer_folders(self) -> list[str]:
+        """List the scorers that may have parts, by one look."""
+        return sorted(_names_in(self.root / "scores"))
+
+    def has_part(self, kind: str, number: int) -> bool:
+        """Tell whether a part exists, without listing all of them."""
+        return self.part(kind, number).is_file()
+
+    def _has_parts(self, kind: str) -> bool:
+        return self.has_part(kind, 0) or bool(self.numbers(kind))
 
 
 def _names_in(folder: Place) -> list[str]:

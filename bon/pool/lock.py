@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from bon.errors import OutputError, PoolLockedError
+from bon.holders import is_of_here, locked, myself, parsed_holder
+from bon.object_lock import ObjectLock, holder_of
 from bon.object_store import ObjectPath, Place
-from bon.pool.holders import is_of_here, locked, myself
 from bon.pool.links import refuse_links
-from bon.pool.object_lock import ObjectLock, holder_of
 from bon.system_faults import advice, reason
 
 __all__ = ["PoolLock", "pool_lock", "refuse_held", "refuse_unwritable"]
@@ -174,13 +174,7 @@ def _no_access(path: Path, error: OSError) -> OutputError:
 
 
 def _read_holder(descriptor: int) -> dict[str, str]:
-    """Read the name in a lock file; what is no name is as good as none."""
-    try:
-        said = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    is_name = isinstance(said, dict) and all(isinstance(one, str) for one in said.values())
-    return said if is_name else {}
+    return parsed_holder(os.pread(descriptor, 4096, 0))
 
 
 def _remove_content(folder: Path) -> None:

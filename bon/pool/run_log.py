@@ -22,6 +22,8 @@ __all__ = ["RunLog"]
 
 
 _PUT_EVERY_S = 60.0
+_OBJECT_BYTES = 1 << 20
+"""An object of lines is put again until it has this many; the next lines have one of their own."""
 
 
 class _Lines(Protocol):
@@ -33,8 +35,9 @@ class _Lines(Protocol):
 class RunLog:
     """Appends to a pool's `run.log` while the block runs.
 
-    On an object store, where nothing can be appended, each run has an object of its own beside it,
-    `run-TIME-PID.log`, which is put every minute and at the end.
+    On an object store, where nothing can be appended, each run has objects of its own beside it,
+    `run-TIME-PID-00000.log` and so on, of about 1 MiB each; the last is put every minute and at the
+    end.
 
     Every line has `time` (UTC, by the machine's clock), `elapsed_s` (since the run began, by a
     clock that never goes back), `pid` and `event`; the other keys are the event's own. The log
@@ -91,22 +94,32 @@ class RunLog:
 
 
 class _PutLines:
-    """Lines that are put as one object, again and again while they become more."""
+    """Lines that are put as objects, the last one again and again while it grows."""
 
     def __init__(self, path: ObjectPath) -> None:
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        self._path = path.with_name(f"{path.stem}-{now}-{os.getpid()}{path.suffix}")
+        self._first = path.with_name(f"{path.stem}-{now}-{os.getpid()}{path.suffix}")
+        self._number = 0
         self._content = bytearray()
         self._put_s = time.monotonic()
 
     def write(self, content: bytes) -> None:
         self._content += content
-        if time.monotonic() - self._put_s > _PUT_EVERY_S:
-            self.close()
+        is_full = len(self._content) >= _OBJECT_BYTES
+        if is_full or time.monotonic() - self._put_s > _PUT_EVERY_S:
+            try:
+                self.close()
+            finally:
+                if is_full:  # whether it could be put or not: a run of a week has 10,000 minutes
+                    self._content.clear()
+                    self._number += 1
 
     def close(self) -> None:
         self._put_s = time.monotonic()
-        self._path.write_bytes(bytes(self._content))
+        if self._content:
+            first = self._first
+            name = f"{first.stem}-{self._number:05d}{first.suffix}"
+            first.with_name(name).write_bytes(bytes(self._content))
 
 
 def _opened(path: Place) -> _Lines:

@@ -125,12 +125,12 @@ def test_a_damaged_part_is_named_and_made_again(both: tuple[Path, str]) -> None:
 def test_a_second_run_is_refused_and_names_the_first(both: tuple[Path, str]) -> None:
     folder, pool = both
     said = {"pid": "7", "host": "elsewhere", "command": "bon score x", "machine": "?"}
-    address(f"{pool}/.bon/lock/7.json").write_text(json.dumps(said))
+    address(f"{pool}/.bon/locks/7.json").write_text(json.dumps(said))
     done = bon("score", pool, "-r", "b=rule:length?max=3", cwd=folder)
 
     assert done.returncode == 1
     assert "held by process 7 on elsewhere: bon score x" in done.stderr
-    assert f"delete {pool}/.bon/lock/7.json" in done.stderr
+    assert f"delete {pool}/.bon/locks/7.json" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -63,12 +63,12 @@ def test_a_killed_run_leaves_whole_parts_and_the_next_one_goes_on(
     del left["pool.json"]
     assert left.items() <= wanted.items(), "nothing is half-written"
     assert f"scores/len/part-{NUM_ROWS // 4 - 1:05d}.parquet" not in left
-    assert list((pool / ".bon/lock").walk()), "the dead one's word is still there"
+    assert list((pool / ".bon/locks").walk()), "the dead one's word is still there"
 
     again = bon(*COMMAND, pool, cwd=local)
     assert again.returncode == 0, again.stderr
     assert content_of(pool) == wanted
-    assert not list((pool / ".bon/lock").walk())
+    assert not list((pool / ".bon/locks").walk())
 
 
 def test_an_interrupted_run_gives_the_lock_back(local: Path, pool: ObjectPath) -> None:
@@ -77,7 +77,7 @@ def test_an_interrupted_run_gives_the_lock_back(local: Path, pool: ObjectPath) -
         how=signal.SIGINT,
     )  # fmt: skip
     assert stopped.returncode == 130
-    assert not list((pool / ".bon/lock").walk())
+    assert not list((pool / ".bon/locks").walk())
 
 
 def test_puts_that_fail_for_the_moment_are_made_again(

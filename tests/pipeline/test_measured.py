@@ -10,6 +10,7 @@ import pytest
 from support.fakes import Run, input_rows
 
 from bon.errors import PoolIncompleteError, PoolNotFoundError
+from bon.object_store import ObjectPath
 from bon.pipeline.measured import MeasuredPool, measured_pool
 from bon.pipeline.planning import Fleet, RunPlan, measured_run
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
@@ -190,3 +191,19 @@ def test_no_rows_cost_only_the_start(pool: Pool) -> None:
     assert facts["parts"] == 0
     assert all(stage["num_units"] == stage["run_s"] == 0 for stage in facts["stages"])
     assert facts["placements"][0]["wall_s"] == pytest.approx(30.0 - 9.0, abs=0.2)
+
+
+def test_a_pool_on_a_store_has_its_log_in_objects(pool: Pool, bucket: str) -> None:
+    write_log(pool, START, READ, *SAMPLED, *SCORED, END)
+    here, there = Path(str(pool.layout.root)), ObjectPath("s3", f"{bucket[5:]}/a.pool")
+    for path in here.rglob("*"):
+        if path.is_file() and ".bon" not in path.parts:
+            (there / path.relative_to(here)).write_file(path)
+    with pytest.raises(PoolIncompleteError, match="tells of no part"):
+        measured_pool(there)
+
+    lines = (here / ".bon/run.log").read_text().splitlines(keepends=True)
+    (there / ".bon/run-20260101T000000.0Z-7-00000.log").write_text("".join(lines[:4]))
+    (there / ".bon/run-20260101T000000.0Z-7-00001.log").write_text("".join(lines[4:]))
+    (there / ".bon/run-20250101T000000.0Z-9.log").write_text("".join(lines[:2]))  # an older bon's
+    assert measured_pool(there) == measured_pool(here)

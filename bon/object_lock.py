@@ -14,14 +14,16 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from bon.durable import has_ended
 from bon.errors import OutputError, SystemFaultError
+from bon.holders import locked, myself, parsed_holder
 from bon.object_store import ObjectPath
-from bon.pool.holders import locked, myself
 
 __all__ = ["Holder", "ObjectLock", "holder_of"]
 
 _NUM_TRIES = 4
 _LONGEST_PAUSE_S = 2.0
+_UNKNOWN = "?"
 
 
 class Holder(NamedTuple):
@@ -32,7 +34,7 @@ class Holder(NamedTuple):
 
 
 class ObjectLock:
-    """Hold a pool on an object store for writing while the block runs.
+    """Hold a pool or a folder on an object store for writing while the block runs.
 
     What a dead process of this machine left is removed; the word of another machine, and of this
     one before it was started again, is believed until its object is deleted.
@@ -73,7 +75,7 @@ class ObjectLock:
             self._ours.write_text(json.dumps({**myself(), **_life()}))
         except SystemFaultError as error:
             raise OutputError(
-                "cannot write to the pool",
+                "cannot write to this place",
                 where=error.where,
                 why=error.why,
                 next_step=error.next_step,
@@ -91,7 +93,7 @@ def holder_of(path: ObjectPath, besides: ObjectPath | None = None) -> Holder | N
         return None
     for one in found:
         try:
-            said = _parsed(one.read_bytes())
+            said = parsed_holder(one.read_bytes())
         except FileNotFoundError:
             continue  # given back meanwhile
         if not _is_dead(said):
@@ -100,21 +102,16 @@ def holder_of(path: ObjectPath, besides: ObjectPath | None = None) -> Holder | N
     return None
 
 
-def _parsed(content: bytes) -> dict[str, str]:
-    try:
-        said = json.loads(content)
-    except (ValueError, RecursionError):
-        return {}
-    is_name = isinstance(said, dict) and all(isinstance(one, str) for one in said.values())
-    return said if is_name else {}
-
-
 def _is_dead(said: dict[str, str]) -> bool:
     """Tell whether a holder's process has surely ended: another machine's pids say nothing."""
     here, pid = _life(), said.get("pid", "")
     if not here or said.get("machine") != here["machine"] or not pid.isdigit():
         return False
-    return _started(int(pid)) != said.get("started")
+    if has_ended(int(pid)):
+        return True
+    # A machine may hide other people's processes; then only the kernel's word counts.
+    known = {_started(int(pid)), said.get("started")} - {None, _UNKNOWN}
+    return len(known) == 2
 
 
 def _life() -> dict[str, str]:
@@ -125,7 +122,7 @@ def _life() -> dict[str, str]:
     except OSError:
         return {}
     pid = int(myself()["pid"])
-    return {"machine": f"{boot} {space}", "started": _started(pid) or "?"}
+    return {"machine": f"{boot} {space}", "started": _started(pid) or _UNKNOWN}
 
 
 def _started(pid: int) -> str | None:
