@@ -142,7 +142,8 @@ def _from_flags(wanted: Wanted, fleet: Fleet) -> RunPlan:
     if wanted.source is not None:
         prompts = _Prompts.of(wanted.source, wanted.model)
         num_rows, notes = prompts.num_rows, [prompts.said]
-        prompt_tokens = wanted.prompt_tokens or prompts.mean_tokens
+        said = wanted.prompt_tokens
+        prompt_tokens = prompts.mean_tokens if said is None else said
     elif wanted.num_rows is None:
         raise SettingsError(
             "a plan needs a number of prompts", next_step="give a prompt file, or --prompts"

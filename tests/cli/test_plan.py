@@ -150,3 +150,14 @@ def bon_plan(*arguments: object, cwd: Path) -> dict[str, Any]:
     done = bon(*arguments, "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
+
+
+def test_prompts_said_to_have_no_tokens_have_none_with_a_file_too(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a few words of a prompt"}\n' * 3)
+    speeds = ("--score-tokens-per-s", 100, "--mean-response-tokens", 10, "-n", 2)
+
+    def tokens(*more: object) -> float:
+        (stage,) = planned(tmp_path / "in.jsonl", *speeds, *more)["stages"]
+        return float(stage["num_tokens"])
+
+    assert tokens("--prompt-tokens", 0) == 3 * 2 * 10 < tokens()
