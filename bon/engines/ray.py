@@ -56,8 +56,8 @@ class RayEngine:
     log: Path | None = None
     """Receives what the first worker's model prints; files beside it what the others' do."""
     max_restarts: int = 2
-    """Times in a row that a worker may be lost without having done a part; models that are lost
-    while they load are counted in the same way."""
+    """Times that a worker may be lost while none at all does a part; and times in a row that a
+    worker's model may be lost while it loads."""
     stall_timeout_s: float = 600.0
     """Seconds without a sign of life after which a model's process is taken for hung."""
     load_timeout_s: float = 3600.0
@@ -152,7 +152,9 @@ class _Run:
     _threads: tuple[threading.Thread, ...] = ()
     _rooms: list[Room] = field(init=False)
     _begun_again: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """Times in a row that a stage's worker was started again without having done a part."""
+    """Times that a stage's worker was started again since any worker has done a part."""
+    _left: set[tuple[int, int]] = field(default_factory=set)
+    """Parts that are not done, each after its stage."""
 
     def __post_init__(self) -> None:
         self._rooms = [Room(one) for one in self.workers]
@@ -172,7 +174,7 @@ class _Run:
         )
         for thread in self._threads:
             thread.start()
-        left = {(stage, part) for stage, one in enumerate(self.stages) for part in one.parts}
+        self._left = {(stage, part) for stage, one in enumerate(self.stages) for part in one.parts}
         num_over = 0
         while num_over < len(self._threads):
             stage, heard = self._next()
@@ -181,14 +183,14 @@ class _Run:
                     num_over += 1
                 elif not isinstance(event, PartDone):
                     yield stage, event
-                elif (stage, event.part) in left:  # told as it is done, and again with its block
-                    left.remove((stage, event.part))
+                elif (stage, event.part) in self._left:  # it is told again with its block
+                    self._left.remove((stage, event.part))
                     yield stage, event
         self.stop()
-        if left:
+        if self._left:
             raise AccountingError(
-                f"Ray ended in order without {len(left)} parts",
-                where=f"the first is part {min(left)[1]}",
+                f"Ray ended in order without {len(self._left)} parts",
+                where=f"the first is part {min(self._left)[1]}",
                 why="this is a bug in bon",
             )
 
@@ -214,8 +216,8 @@ class _Run:
         while True:
             with suppress(queue.Empty):
                 return self._heard.get(timeout=1.0)
-            for stage, room in enumerate(self._rooms):
-                for note in room.later() if self.stages[stage].parts else ():
+            for stage in {stage for stage, _ in self._left}:
+                for note in self._rooms[stage].later():
                     return stage, note
 
     def _events_of(self, stage: int, heard: _Heard) -> Iterator[Event | _Over]:
@@ -231,11 +233,12 @@ class _Run:
         elif isinstance(heard, PartDone | Note):
             yield heard
         elif isinstance(heard, Said):
+            self._rooms[stage].heard()
             if any(isinstance(event, PartDone) for event in heard.events):
-                self._begun_again[stage, heard.worker] = 0
+                self._begun_again.clear()  # the cluster makes progress, whoever it is that is lost
             yield from heard.events
         else:
-            self._rooms[stage].begun()
+            self._rooms[stage].heard()
             if heard.is_again:
                 yield self._restarted(stage, heard)
 
@@ -246,8 +249,8 @@ class _Run:
             raise WorkerDiedError(
                 "a worker is lost again and again",
                 where=f"worker {begun.worker}, last on node {begun.node}",
-                why=f"it was started {num_times} times in a row without "
-                "doing a part; often a node is out of memory",
+                why=f"it was started again {num_times} times while no worker "
+                "did a part; often a node is out of memory",
                 next_step="look at the nodes (`ray status`, `ray logs`); what is committed stays, "
                 "and the same command goes on from there",
             )
@@ -306,6 +309,7 @@ class _Run:
             self.engine.max_restarts,
             self.engine.stall_timeout_s,
             self.engine.load_timeout_s,
+            ray.get_runtime_context().get_node_id(),
         )
         ahead = min(_BLOCKS_AHEAD, -(-num_blocks // workers.most))
         pool = ray.data.ActorPoolStrategy(

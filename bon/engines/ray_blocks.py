@@ -27,18 +27,23 @@ ROWS = pa.schema(
 """A part that a stage has to do, `drops` null, and once it is done, what was dropped; or the error
 that ends all."""
 _SHARE_OF_WORK = 4
-"""A block is this fraction of an even share of what is left."""
-_MOST_SMALL_BLOCKS = 4_000
+"""A block is at most this fraction of an even share of what is left."""
+_LARGEST_BLOCK = 4
+"""Parts: a worker that is lost, or slow, keeps its blocks from all others."""
+_MANY_BLOCKS = 4_000
+"""Where the parts would make more blocks than that, blocks are larger."""
 
 
 def ever_smaller(parts: Sequence[int], num_workers: int) -> list[pa.Table]:
-    """Return the parts of a stage that runs alone, in large blocks first.
+    """Return the parts of a stage that runs alone, in blocks of a few.
 
     The last ones are single parts, so that no worker waits long for the others.
     """
+    largest = max(_LARGEST_BLOCK, -(-len(parts) // _MANY_BLOCKS))
     blocks, start = [], 0
     while start < len(parts):
-        size = max(1, (len(parts) - start) // (_SHARE_OF_WORK * num_workers))
+        share = (len(parts) - start) // (_SHARE_OF_WORK * num_workers)
+        size = max(1, min(largest, share))
         blocks.append(_to_do([parts[start : start + size]]))
         start += size
     return blocks
@@ -51,7 +56,7 @@ def small(parts: Sequence[Sequence[int]]) -> list[pa.Table]:
     """
     has = [frozenset(one) for one in parts]
     all_parts = sorted(frozenset[int]().union(*has))
-    size = -(-len(all_parts) // _MOST_SMALL_BLOCKS) or 1
+    size = -(-len(all_parts) // _MANY_BLOCKS) or 1
     some = (all_parts[start : start + size] for start in range(0, len(all_parts), size))
     return [_to_do([[part for part in few if part in one] for one in has]) for few in some]
 

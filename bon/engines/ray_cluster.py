@@ -82,6 +82,8 @@ def import_ray(*, is_ours: bool) -> ModuleType:
     context.print_on_execution_start = False
     # a block of parts may take hours; a worker that hangs is noticed where it runs
     context.execution_no_progress_timeout_s = -1
+    # of tasks given by tasks that can run at once: ours are never more, Ray waits for more
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     module: ModuleType = ray
     return module
 

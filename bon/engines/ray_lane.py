@@ -23,7 +23,7 @@ import pyarrow as pa
 from bon import __version__
 from bon.engines.local import LocalEngine
 from bon.engines.ray_blocks import ROWS, error_row
-from bon.errors import BonError, EngineError
+from bon.errors import BonError, EngineError, PoolNotFoundError
 from bon.protocols import Event, KnowsDone, PartDone, PartWork, Progress
 
 __all__ = ["Begun", "Hub", "LaneActor", "LaneSettings", "Said"]
@@ -31,6 +31,8 @@ __all__ = ["Begun", "Hub", "LaneActor", "LaneSettings", "Said"]
 _GATHER_S = 0.25
 """Events of so many seconds are told at once."""
 _LONGEST_WAIT_S = 1.0
+_SPEAKS_EVERY_S = 5.0
+"""A worker says that it lives where there is nothing else to tell."""
 _END_TIMEOUT_S = 20.0
 
 
@@ -106,6 +108,8 @@ class LaneSettings:
     max_restarts: int
     stall_timeout_s: float
     load_timeout_s: float
+    home: str
+    """The id of the driver's node: an error of any other one says where it was."""
     folder: Path = field(default_factory=Path.cwd)
     """The driver's working folder, which paths of the work may start from."""
     version: str = __version__
@@ -145,12 +149,20 @@ class _Lane:
         context = ray.get_runtime_context()
         self._is_again = bool(context.was_current_actor_reconstructed)
         self._node = ray.util.get_node_ip_address()
+        self._is_away = context.get_node_id() != settings.home
+        try:
+            self._begin(settings, context.get_actor_id())
+        except Exception as error:
+            self._fail(error)  # raised, the run would hear of an actor that died
+
+    def _begin(self, settings: LaneSettings, actor_id: str) -> None:
+        import ray
+
         if settings.version != __version__:
-            self._fail(_other_version(settings.version, self._node))
-            return
+            raise _other_version(settings.version)
         with contextlib.suppress(OSError):  # not on this node: only whole paths are found
             os.chdir(settings.folder)
-        self._number = ray.get(self._hub.begin.remote(context.get_actor_id(), self._node))
+        self._number = ray.get(self._hub.begin.remote(actor_id, self._node))
         engine = LocalEngine(
             _log_of(settings.log, self._number),
             settings.max_restarts,
@@ -163,6 +175,12 @@ class _Lane:
         threading.Thread(target=self._tell, daemon=True).start()
 
     def do(self, block: pa.Table) -> pa.Table:
+        try:
+            return self._do(block)
+        except Exception as error:
+            return error_row(self._fail(error))  # raised, Ray would wrap it
+
+    def _do(self, block: pa.Table) -> pa.Table:
         rows = block.to_pylist()
         if any(row["error"] is not None for row in rows):
             return block  # a stage before has failed, which ends all
@@ -185,7 +203,7 @@ class _Lane:
             while self._error is None and self._num_told < num_said:
                 self._changed.wait()
             if self._error is not None:
-                return error_row(self._error)
+                raise self._error
         for row in mine:
             row["drops"] = json.dumps(dict(self._done[row["part"]].drops))
         return pa.Table.from_pylist(rows, ROWS)
@@ -211,11 +229,8 @@ class _Lane:
                     if isinstance(event, PartDone):
                         self._done[event.part] = event
                         self._changed.notify_all()
-        except BonError as error:
-            self._fail(error)
         except Exception as error:
-            said = f"a worker failed: {type(error).__name__}: {error}".rstrip(": ")
-            self._fail(EngineError(said, where=f"node {self._node}", why="this is a bug in bon"))
+            self._fail(error)
 
     def _parts(self) -> Iterator[int | None]:
         """Yield what was fed, and none where there is nothing for now."""
@@ -229,29 +244,39 @@ class _Lane:
                 return
             yield part
 
-    def _fail(self, error: BonError) -> None:
+    def _fail(self, error: Exception) -> BonError:
+        """Have all that wait end with the first error; return that one."""
         with self._changed:
-            self._error = error
+            if self._error is None:
+                self._error = _as_ours(error)
+                if self._is_away:
+                    _add_node(self._error, self._node)
             self._changed.notify_all()
+            return self._error
 
     def _tell(self) -> None:
+        try:
+            while True:
+                self._tell_some()
+        except Exception as error:
+            self._fail(error)  # else a block would wait for what is never told
+
+    def _tell_some(self) -> None:
         import ray
 
-        while True:
-            events = [self._said.get()]
+        events: list[Event] = []
+        with contextlib.suppress(queue.Empty):
+            events.append(self._said.get(timeout=_SPEAKS_EVERY_S))
             self._hurry.wait(_GATHER_S)
             self._hurry.clear()
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    events.append(self._said.get_nowait())
-            said = Said(self._number, tuple(_merged(events)))
-            with contextlib.suppress(
-                ray.exceptions.RayError
-            ):  # the driver is gone, as this is soon
-                ray.get(self._hub.tell.remote(said))
-            with self._changed:
-                self._num_told += len(events)
-                self._changed.notify_all()
+            while True:
+                events.append(self._said.get_nowait())
+        said = Said(self._number, tuple(_merged(events)))
+        with contextlib.suppress(ray.exceptions.RayError):  # the driver is gone, as this is soon
+            ray.get(self._hub.tell.remote(said))
+        with self._changed:
+            self._num_told += len(events)
+            self._changed.notify_all()
 
 
 def _merged(events: Iterable[Event]) -> list[Event]:
@@ -284,10 +309,27 @@ def _log_of(log: Path | None, number: int) -> Path:
     return log if number == 0 else log.with_stem(f"{log.stem}-{number}")
 
 
-def _other_version(wanted: str, node: str) -> EngineError:
+def _as_ours(error: Exception) -> BonError:
+    if isinstance(error, BonError):
+        return error
+    said = f"a worker failed: {type(error).__name__}: {error}".rstrip(": ")
+    return EngineError(said, why="this is a bug in bon")
+
+
+def _add_node(error: BonError, node: str) -> None:
+    """Say where an error was: its paths are that node's, and often so is the cause."""
+    error.where = f"{error.where}, on node {node}" if error.where else f"node {node}"
+    if isinstance(error, FileNotFoundError):
+        same = "every node must see it under the same path, as in a shared folder"
+        if isinstance(error, PoolNotFoundError):
+            error.next_step = f"{same}, or give a --pool in an object store"
+        else:
+            error.next_step = "; ".join(filter(None, (same, error.next_step)))
+
+
+def _other_version(wanted: str) -> EngineError:
     return EngineError(
         "a node of the Ray cluster has another version of bon",
-        where=f"node {node}",
         why=f"it has {__version__}, here is {wanted}",
         next_step="install the same version of bon-cli on every node",
     )

@@ -13,17 +13,18 @@ from bon.protocols import Note
 __all__ = ["Room", "num_fitting"]
 
 _SILENT_S = 20.0
-"""Ray takes some seconds to start a worker."""
+"""Ray takes some seconds to start a worker, and a worker speaks every few seconds."""
 
 
 @dataclass(slots=True)
 class Room:
-    """What is to be said, each thing once."""
+    """What is to be said, each thing once; a silence once each time."""
 
     workers: RayWorkers
     """With all that was left open filled in."""
     _since_s: float = field(default_factory=time.monotonic)
     _is_told: bool = False
+    _has_begun: bool = False
 
     def at_start(self) -> list[Note]:
         """Say where the cluster's nodes cannot hold all workers at once."""
@@ -37,11 +38,15 @@ class Room:
         return [Note(f"{has}; the others begin when nodes are added")]
 
     def begun(self) -> None:
-        """Take notice of a worker."""
+        """Take notice of what began, and may be silent from now on."""
         self._is_told = True
 
+    def heard(self) -> None:
+        """Take notice of a worker, which speaks every few seconds as long as it lives."""
+        self._since_s, self._is_told, self._has_begun = time.monotonic(), False, True
+
     def later(self) -> list[Note]:
-        """Say, once, that no worker has begun for a while."""
+        """Say that no worker has begun for a while, or that all have fallen silent."""
         if self._is_told or time.monotonic() - self._since_s < _SILENT_S:
             return []
         import ray
@@ -53,12 +58,13 @@ class Room:
             for name, plural in (("CPU", "cores"), ("GPU", "GPUs"))
             if all_there.get(name)
         )
-        return [
-            Note(
-                f"no worker has been started for {_SILENT_S:g} s: waiting for room in the cluster, "
-                f"each needs {self._each()}; free are {said}"
-            )
-        ]
+        silence = (
+            f"nothing was heard of any worker for {_SILENT_S:g} s: waiting until Ray has started "
+            "one again where there is room"
+            if self._has_begun
+            else f"no worker has been started for {_SILENT_S:g} s: waiting for room in the cluster"
+        )
+        return [Note(f"{silence}, each needs {self._each()}; free are {said}")]
 
     def _each(self) -> str:
         gpus = f"{self.workers.gpus} GPUs and " if self.workers.gpus else ""

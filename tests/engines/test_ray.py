@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -13,13 +14,20 @@ from pathlib import Path
 import pytest
 from support.ray_cluster import RayCluster, is_alive, ray_cluster
 from support.started import wait_until
-from support.works import Deadly, Forgetful, Work
+from support.works import CannotLook, Deadly, Forgetful, Work
 
-from bon.engines.ray import RayEngine
+from bon.engines.ray import RayEngine, _Run
 from bon.engines.ray_blocks import ever_smaller
 from bon.engines.ray_cluster import RayWorkers
-from bon.errors import EngineError, PoolCorruptError, SettingsError, WorkerDiedError
-from bon.protocols import Event, PartDone, Progress, Ready, Restarted
+from bon.engines.ray_lane import Begun, Said
+from bon.errors import (
+    EngineError,
+    PoolCorruptError,
+    PoolNotFoundError,
+    SettingsError,
+    WorkerDiedError,
+)
+from bon.protocols import Event, PartDone, Progress, Ready, Restarted, Stage
 
 TESTS = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -71,6 +79,7 @@ def test_an_error_crosses_with_its_type_and_words(engine: RayEngine, tmp_path: P
     with pytest.raises(PoolCorruptError) as caught:
         list(engine.run(Work(tmp_path, "bon_error", at=5), range(1000)))
     assert (caught.value.what, caught.value.next_step) == ("bad part", "delete it")
+    assert caught.value.where == "here, on node 127.0.0.1"
     assert not (tmp_path / "part-999").exists()
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     wait_until(lambda: not any(map(is_alive, pids)))
@@ -111,6 +120,39 @@ def test_a_block_that_is_given_again_is_not_done_again(
 
 
 @pytest.mark.faults
+def test_what_a_worker_finds_that_was_started_again_is_said_as_it_is(
+    cluster: RayCluster, engine: RayEngine, tmp_path: Path
+) -> None:
+    with pytest.raises(PoolNotFoundError) as caught:
+        for event in engine.run(CannotLook(tmp_path), range(80)):
+            if isinstance(event, PartDone) and event.part == 2:
+                os.kill(cluster.actors()[0], signal.SIGKILL)
+    assert caught.value.where == "/pool, on node 127.0.0.1"
+    assert "every node must see it under the same path" in caught.value.next_step
+
+
+def test_why_a_worker_cannot_be_started_is_said(
+    engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("from support.works import Work as Here\n"
+                                           "class Mine(Here):\n    pass\n")  # fmt: skip
+    monkeypatch.syspath_prepend(tmp_path)
+    work = importlib.import_module("only_here").Mine(tmp_path)
+    with pytest.raises(EngineError, match="Ray failed") as caught:
+        list(engine.run(work, [0]))
+    assert "No module named 'only_here'" in caught.value.why
+
+
+def test_workers_are_added_as_long_as_there_is_work(cluster: RayCluster, tmp_path: Path) -> None:
+    with RayEngine(cluster.address, RayWorkers(1, 4)) as engine:
+        events = list(engine.run(Forgetful(tmp_path), range(100)))
+    assert done(events) == list(range(100))
+    assert sum(isinstance(event, Ready) for event in events) > 1
+    assert {(tmp_path / f"part-{part}").read_text() for part in range(100)} == {"x"}
+    assert not any(isinstance(event, Restarted) for event in events), "none is ended that has work"
+
+
+@pytest.mark.faults
 def test_a_worker_that_is_lost_again_and_again_ends_the_run(
     engine: RayEngine, cluster: RayCluster, tmp_path: Path
 ) -> None:
@@ -119,6 +161,19 @@ def test_a_worker_that_is_lost_again_and_again_ends_the_run(
             assert not isinstance(event, PartDone) or event.part != 3
     assert "what is committed stays" in caught.value.next_step
     wait_until(lambda: not cluster.left())
+
+
+def test_losses_are_counted_only_while_no_worker_does_a_part(tmp_path: Path) -> None:
+    stage = Stage(Work(tmp_path), range(9), has_model=True)
+    run = _Run(RayEngine(max_restarts=2), [stage], [RayWorkers()])
+    lost = Begun(0, "10.0.0.7", is_again=True)
+    for _ in range(5):
+        assert [type(event) for event in run._events_of(0, lost)] == [Restarted]
+        assert list(run._events_of(0, lost))
+        assert list(run._events_of(0, Said(1, (PartDone(3),)))) == [PartDone(3)]
+    with pytest.raises(WorkerDiedError, match=r"10\.0\.0\.7"):
+        for _ in range(3):
+            list(run._events_of(0, lost))
 
 
 def test_no_node_can_hold_such_a_worker(cluster: RayCluster, tmp_path: Path) -> None:
@@ -170,7 +225,7 @@ def test_interrupted_nothing_is_left(cluster: RayCluster, tmp_path: Path) -> Non
     wait_until(lambda: not cluster.left())
 
 
-def test_blocks_are_few_and_the_last_ones_small() -> None:
+def test_blocks_are_small_not_too_many_and_the_last_ones_parts() -> None:
     for num_parts, num_workers in ((1, 4), (7, 2), (1000, 2), (780_000, 256)):
         blocks = ever_smaller(range(num_parts), num_workers)
         sizes = [block.num_rows for block in blocks]
@@ -179,4 +234,5 @@ def test_blocks_are_few_and_the_last_ones_small() -> None:
         )
         assert sizes == sorted(sizes, reverse=True)
         assert sizes[-1] == 1
+        assert sizes[0] <= max(4, num_parts // 4_000 + 1), "what a lost worker keeps"
         assert len(blocks) < 10_000

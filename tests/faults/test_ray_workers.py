@@ -13,11 +13,15 @@ from pathlib import Path
 import pytest
 from support.commands import GENERATOR, assert_same_pool, bon
 from support.datasets import write_lines
-from support.ray_cluster import RayCluster
+from support.ray_cluster import RayCluster, ray_cluster
 from support.ray_scoring import PART_SIZE, Scoring, parent
 from support.started import Started, wait_until
+from support.works import Forgetful
 
+from bon.engines.ray import RayEngine
+from bon.engines.ray_cluster import RayWorkers
 from bon.pool.pool import Pool, scores_kind
+from bon.protocols import PartDone, Restarted
 
 pytestmark = pytest.mark.faults
 NODES = (1, 1, 1)
@@ -63,12 +67,16 @@ def test_generation_goes_on_without(cluster: RayCluster, tmp_path: Path, lost: s
     run = Started(*command, "--pool", "in.pool", *on_ray, cwd=tmp_path)
     parts = tmp_path / "in.pool/candidates"
     wait_until(lambda: len(list(parts.glob("part-*"))) > 1)
-    model = cluster.models()[0]
+    model, *others = cluster.models()
+    for one in (model, *others):
+        os.kill(one, signal.SIGSTOP)  # else the others may be done before it is lost
     before = {path: path.stat().st_mtime_ns for path in parts.glob("part-*")}
     if lost == "node":
         cluster.kill(node_of(cluster, model))
     else:
         os.kill(model if lost == "model" else parent(model), signal.SIGKILL)
+    for one in others:
+        os.kill(one, signal.SIGCONT)
     code, err = run.end()
 
     assert code == 0, err
@@ -76,6 +84,26 @@ def test_generation_goes_on_without(cluster: RayCluster, tmp_path: Path, lost: s
     assert "lost" in err, "it was still running"
     assert {path: path.stat().st_mtime_ns for path in before} == before, "not written again"
     assert_same_pool(tmp_path / "in.pool", tmp_path / "whole.pool")
+
+
+def test_without_a_spare_node_nearly_all_is_done_by_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # workers import `Forgetful`
+    num_done, num_at_restart = 0, 0
+    with (
+        ray_cluster(1, 1) as cluster,
+        RayEngine(cluster.address, RayWorkers(2, 2, cpus=1)) as engine,
+    ):
+        for event in engine.run(Forgetful(tmp_path), range(120)):
+            num_done += isinstance(event, PartDone)
+            if isinstance(event, PartDone) and event.part == 2:
+                wait_until(lambda: len(cluster.models()) == 2)
+                cluster.kill(cluster.nodes[0])
+            if isinstance(event, Restarted):
+                num_at_restart = num_done
+    assert num_done == 120
+    assert num_at_restart >= 120 - 8, "it held no more than two blocks of four parts"
 
 
 def test_a_response_that_ends_its_model_is_found_and_dropped(

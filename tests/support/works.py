@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from bon.errors import EngineError, PoolCorruptError
+from bon.errors import EngineError, PoolCorruptError, PoolNotFoundError
 from bon.heartbeat import beat
 from bon.protocols import Event, PartDone, Parts, Progress, Ready, Scope
 
@@ -138,6 +138,14 @@ class Forgetful(Scoped):
             with (self.folder / f"part-{part}").open("a") as file:
                 file.write("x")
             yield PartDone(part)
+
+
+@dataclass(frozen=True)
+class CannotLook(Forgetful):
+    """Is told, where it looks what is committed, that there is no pool."""
+
+    def done(self, part: int) -> PartDone | None:
+        raise PoolNotFoundError("there is no pool here", where="/pool", next_step="make one")
 
 
 @dataclass(frozen=True)
