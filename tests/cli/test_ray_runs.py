@@ -51,6 +51,9 @@ def test_a_pool_made_on_ray_is_the_local_one(
     assert "ray::" not in made.stderr
     assert "Traceback" not in made.stderr
     assert pool_files(tmp_path / "a.pool") == pool_files(local)
+    logs = [log.stem for log in (tmp_path / "a.pool/.bon").glob("worker*.log")]
+    num_sampled = sum("stage" not in log for log in logs)  # the second stage's say so
+    assert (num_sampled > 1) == (num_workers > 1), "each worker that was given a part has a log"
 
 
 @pytest.mark.slow
