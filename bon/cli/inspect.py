@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bon.cli.app import app, guarded
+
+if TYPE_CHECKING:
+    from bon.object_store import Place
 
 
 @app.command(
@@ -44,13 +48,13 @@ def inspect(
                 facts = (
                     inspection.prompt_facts(path, prompt) if prompt else inspection.pool_facts(path)
                 )
-        elif path.is_file():
+        elif not _lacks_bucket(path) and path.is_file():
             facts = inspection.file_facts(path, rows)
         else:
             raise InputNotFoundError(
                 "there is nothing to inspect",
                 where=source,
-                why="no such file or folder",
+                why="there is no such bucket" if _lacks_bucket(path) else "no such file or folder",
                 next_step="give a pool or a .parquet file",
             )
         if as_json:
@@ -59,3 +63,15 @@ def inspect(
             show(facts)
 
     guarded(body, debug)
+
+
+def _lacks_bucket(path: Place) -> bool:
+    """Tell whether the bucket of an address is not there, as far as its store says."""
+    from bon.errors import BonError
+    from bon.object_store import is_local
+
+    if is_local(path):
+        return False
+    with suppress(BonError):
+        return not [path, *path.parents][-1].is_dir()
+    return False

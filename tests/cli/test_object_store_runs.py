@@ -133,6 +133,17 @@ def test_a_second_run_is_refused_and_names_the_first(both: tuple[Path, str]) -> 
     assert f"delete {pool}/.bon/locks/7.json" in done.stderr
 
 
+def test_nothing_to_inspect_is_told_from_no_bucket(bucket: str, tmp_path: Path) -> None:
+    for said, why in (
+        ("s3://no-such-bucket/x", "there is no such bucket"),
+        ("s3://no-such-bucket", "there is no such bucket"),
+        (f"{bucket}/x", "no such file or folder"),
+    ):
+        done = bon("inspect", said, cwd=tmp_path)
+        assert done.returncode == 1
+        assert f"where: {said}\n  why:   {why}\n" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("said", "flags", "code", "text"),
     [
