@@ -139,7 +139,7 @@ def _score(call: Invocation, made: Made, scorings: list[ScoringPlan], run: PoolR
         _note_engine(made.pool, scoring, limit, run)
         report = score(made.pool, scoring, run.engine, limit, run.observe)
         made.stages.append(run.end_stage(report))
-        made.pool = Pool.open(made.pool.layout.root)
+        made.pool = made.pool.opened_again()
     return made
 
 
@@ -156,7 +156,7 @@ def _stream(
         _note_engine(made.pool, scoring, limit, run)
     reports = generate_and_score(made.pool, generation, scorings, run.engine, limit, run.observe)
     made.stages += map(run.end_stage, reports)
-    made.pool = Pool.open(made.pool.layout.root)
+    made.pool = made.pool.opened_again()
     return made
 
 

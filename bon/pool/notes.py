@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -67,11 +67,13 @@ class PartNote:
         return None if text is None else _parsed(text)
 
 
-@lru_cache(maxsize=1024)
 def _parsed(text: bytes) -> PartNote:
-    """Parse a note; a part's is asked for again and again while the part is read."""
     try:
-        return PartNote(**json.loads(text))
+        said = json.loads(text)
+        for name in ("kind", "settings"):  # the same in all parts of a kind: kept once
+            if name in said:
+                said[name] = sys.intern(said[name])
+        return PartNote(**said)
     except TypeError as error:
         raise ValueError(f"{NOTE} is {text!r}") from error
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from bon.errors import PoolCorruptError
 from bon.object_store import Place
 from bon.pool.files import REDO, read_table, write_table
-from bon.pool.footers import Footer, Footers
+from bon.pool.footers import COVERS, Footer, Footers
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest, read_manifest, write_manifest
 from bon.pool.notes import PartNote, content_digest, drops_digest, settings_digest
@@ -36,7 +36,6 @@ __all__ = [
 
 PROMPTS = "prompts"
 CANDIDATES = "candidates"
-_COVERS = b"bon.covers"
 _GIVEN = {"spec": "given"}
 """Settings of what an input brought, scores and verdicts."""
 
@@ -69,6 +68,10 @@ class Pool:
         """
         layout = PoolLayout(root)
         return cls(layout, read_manifest(layout.manifest))
+
+    def opened_again(self) -> Pool:
+        """Return the pool with what `pool.json` says now; footers that are the same stay known."""
+        return Pool(self.layout, read_manifest(self.layout.manifest), self._footers)
 
     def save(self, manifest: Manifest) -> Pool:
         """Write a changed manifest and return the pool with it."""
@@ -116,12 +119,12 @@ class Pool:
             made_of or self.content(_source(kind), part),
             self.settings(kind),
         )
-        metadata = {_COVERS.decode(): str(covers), **note.as_metadata()}
+        metadata = {COVERS.decode(): str(covers), **note.as_metadata()}
         write_table(table, self.layout.part(kind, part), staging, metadata)
 
     def covers(self, kind: str, part: int) -> int:
         """Return how many input rows (prompts) or prompts (other kinds) a part accounts for."""
-        return _covers(self.layout.part(kind, part), self._footer(kind, part))
+        return self._covers(self._footer(kind, part), kind, part)
 
     def note(self, kind: str, part: int) -> PartNote | None:
         """Return what a part says of itself; none where an older version wrote it.
@@ -129,7 +132,7 @@ class Pool:
         Raises:
             PoolCorruptError: its footer is damaged, or it says that it is another part.
         """
-        return _note(self.layout.part(kind, part), self._footer(kind, part), kind, part)
+        return self._footer(kind, part).note
 
     def check_place(self, kind: str, part: int) -> None:
         """Refuse a file that is whole, but not the one that belongs here.
@@ -168,16 +171,17 @@ class Pool:
         Raises:
             PoolCorruptError: a footer is damaged, or the rows that are there do not belong here.
         """
-        path, source = self.layout.part(kind, part), _source(kind)
-        source_path = self.layout.part(source, part)
-        footer = self._footer(kind, part)
-        note = _note(path, footer, kind, part)
-        if note is None or note.made_of is None or not source_path.is_file():
+        footer, source = self._footer(kind, part), _source(kind)
+        note = footer.note
+        if note is None or note.made_of is None or not self.layout.part(source, part).is_file():
             return False
         before = self._footer(source, part)
-        said = _note(source_path, before, source, part)
-        rows = before.num_rows if source == PROMPTS else _covers(source_path, before)
-        if said is None or rows != _covers(path, footer) or said.content == note.made_of:
+        said = before.note
+        rows = before.num_rows if source == PROMPTS else self._covers(before, source, part)
+        covers = self._covers(footer, kind, part)
+        # an input grew; or what it brought is there before the prompts, which come last
+        is_before = rows > covers or (rows < covers and self.settings(kind) is None)
+        if said is None or is_before or said.content == note.made_of:
             return False
         self.check_place(source, part)  # or it is these rows that do not belong here
         return True
@@ -216,10 +220,26 @@ class Pool:
         return self._digests[kind]
 
     def _footer(self, kind: str, part: int) -> Footer:
-        path = self.layout.part(kind, part)
-        footer = self._footers.read(path)
-        _note(path, footer, kind, part)
+        footer = self._footers.known(f"{self.layout.root}/{self.layout.name_of_part(kind, part)}")
+        if footer is None:
+            footer = self._footers.read(self.layout.part(kind, part))
+        self._note(footer, kind, part)
         return footer
+
+    def _note(self, footer: Footer, kind: str, part: int) -> PartNote | None:
+        if footer.fault is not None:
+            raise _bad_footer(self.layout.part(kind, part), footer.fault)
+        note = footer.note
+        if note is not None and (note.kind, note.part) != (kind, part):
+            why = f"it says that it is part {note.part} of {note.kind}"
+            raise misplaced(self.layout.part(kind, part), why)
+        return note
+
+    def _covers(self, footer: Footer, kind: str, part: int) -> int:
+        if not footer.covers.isdigit():
+            why = f"{COVERS.decode()} is {footer.covers!r}"
+            raise _bad_footer(self.layout.part(kind, part), why)
+        return int(footer.covers)
 
     def num_prompts(self, part: int) -> int:
         """Return how many prompts a part holds."""
@@ -297,7 +317,7 @@ class Pool:
         path = self.layout.drops(kind, part)
         if not path.is_file():
             return []
-        _note(path, self._footers.read(path), f"drops/{kind}", part)
+        self._footer(f"drops/{kind}", part)
         return [Drop(**row) for row in read_table(path, DROPS_SCHEMA).to_pylist()]
 
 
@@ -318,23 +338,6 @@ def misplaced(path: Place, why: str) -> PoolCorruptError:
     """Return the error of a file that is whole, but does not belong where it lies."""
     what = f"{path.name} is not the one that belongs here"
     return PoolCorruptError(what, where=str(path), why=why, next_step=REDO)
-
-
-def _note(path: Place, footer: Footer, kind: str, part: int) -> PartNote | None:
-    try:
-        note = PartNote.of(footer.metadata)
-    except ValueError as error:
-        raise _bad_footer(path, str(error)) from error
-    if note is not None and (note.kind, note.part) != (kind, part):
-        raise misplaced(path, f"it says that it is part {note.part} of {note.kind}")
-    return note
-
-
-def _covers(path: Place, footer: Footer) -> int:
-    text = footer.metadata.get(_COVERS, b"")
-    if not text.isdigit():
-        raise _bad_footer(path, f"{_COVERS.decode()} is {text!r}")
-    return int(text)
 
 
 def _bad_footer(path: Place, why: str) -> PoolCorruptError:

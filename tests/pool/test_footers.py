@@ -58,3 +58,16 @@ def test_a_file_that_is_gone_or_damaged_is_noticed(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(PoolCorruptError, match="footer"):
             footers.read(path)
+
+
+def test_a_pool_that_is_opened_again_reads_only_what_is_new(
+    tmp_path: Path, reads: list[Path]
+) -> None:
+    pool = Run(input_rows(8)).candidates(tmp_path / "p")
+    pool.pending(CANDIDATES)
+    Run(input_rows(8)).scores(tmp_path / "p")
+    reads.clear()
+    again = pool.opened_again()
+    assert list(again.manifest.scorers) == ["reward"]
+    assert again.pending("scores/reward") == again.pending(CANDIDATES) == []
+    assert reads == sorted((tmp_path / "p/scores/reward").iterdir())
