@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
-from bon.errors import PoolLockedError, PoolNotFoundError
+from bon.errors import PoolCorruptError, PoolLockedError, PoolNotFoundError
 from bon.object_store import Place
 from bon.pipeline.accounting import count_reasons
 from bon.pool.pool import Pool
@@ -40,9 +41,11 @@ def opened(root: Place) -> Pool:
 
 def part_done(pool: Pool, kind: str, part: int) -> PartDone | None:
     """Return how a part was made, by whomever; none where it still has to be."""
-    if not pool.is_done(kind, part):
-        return None
-    return PartDone(part, count_reasons(pool.drops(kind, part)))
+    if pool.is_done(kind, part):
+        # two that committed it at once may leave one's part with the other's list of drops
+        with suppress(PoolCorruptError):
+            return PartDone(part, count_reasons(pool.drops(kind, part)))
+    return None
 
 
 def prompts_elsewhere(pool: Pool, part: int, kinds: tuple[str, ...]) -> Iterator[tuple[int, str]]:

@@ -123,7 +123,16 @@ def test_settings_in_the_words_of_another_version_are_the_same(tmp_path: Path) -
     assert Pool.open(root).read(SCORES, 0).num_rows == 12
 
 
-@pytest.mark.parametrize("other", [{"fingerprint": {"temperature": 2}}, {"rows": CORRECTED}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"fingerprint": {"temperature": 2}},
+        {"rows": CORRECTED},
+        {"part_size": 6},
+        {"generator": FakeGenerator(too_long=frozenset({"p1"}))},  # and its drops are not there
+    ],
+    ids=["settings", "prompts", "part size", "drops"],
+)
 def test_what_came_late_is_done_again_by_who_is_asked_for_it(
     tmp_path: Path, other: dict[str, object]
 ) -> None:
