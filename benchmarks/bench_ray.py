@@ -1,29 +1,33 @@
 """What the Ray engine costs: the driver's memory, its overhead for each part, and how it scales.
 
-    python benchmarks/bench_ray.py [--prompts 1000,10000,100000] [--scaling] [-o FILE]
+    python benchmarks/bench_ray.py [--prompts 1000,10000,100000] [-o FILE]
+                                   [--scaling PROMPTS] [--part-size 64]
 
 Work of fixed output: each part of 128 prompts is made up and committed, so what is measured is the
-engine. The driver is the process that talks to Ray; Ray is started on this machine. Scaling runs
-`bon score` on the sample models, one core for each worker, and tells prompts per second once the
-models are loaded.
+engine, as the command line has it: the run in one process (`peak_mib`), what talks to Ray in
+another (`ray_peak_mib`, as /proc tells it before that process ends). Ray is started on this
+machine. Scaling runs `bon score` on the sample models in parts of `--part-size`, one core for each
+worker, and tells candidates per second once the models are loaded.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bon.engines.local import LocalEngine
-from bon.protocols import Event, PartDone, Parts, Progress, Ready, Scope
+from bon.protocols import Engine, Event, PartDone, Parts, Progress, Ready, Scope
 
 ROOT = Path(__file__).resolve().parents[1]
 PART_SIZE, BYTES_A_PART = 128, 1 << 18
@@ -59,36 +63,51 @@ class MadeUp:
 
 
 def drive(engine_name: str, num_prompts: int) -> dict[str, Any]:
-    """Run the made-up work in this process; its peak memory is that of the driver."""
+    """Run the made-up work; the peak is this process's, and that of the one that talks to Ray."""
     num_parts = -(-num_prompts // PART_SIZE)
-    with tempfile.TemporaryDirectory() as scratch:
-        events, load_s, last_s = _events(engine_name, Path(scratch), num_parts), 0.0, 0.0
+    ray: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch, _engine(engine_name, Path(scratch)) as engine:
+        load_s = last_s = 0.0
         start_s, num_done = time.perf_counter(), 0
-        for event in events:
+        for event in engine.run(MadeUp(Path(scratch)), range(num_parts)):
             if isinstance(event, Ready) and not load_s:
                 load_s = time.perf_counter() - start_s
             if isinstance(event, PartDone):
                 num_done, last_s = num_done + 1, time.perf_counter() - start_s
+        if engine_name == "ray":
+            ray = {"ray_peak_mib": _peak_mib_of(_only_worker())}
     assert num_done == num_parts
     return {
         "prompts": num_prompts,
         "parts": num_parts,
         "start_s": round(load_s, 2),
         "ms_a_part": round((last_s - load_s) / num_parts * 1000, 2),
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_mib": _peak_mib_of(os.getpid()),
+        **ray,
     }
 
 
-def _events(engine_name: str, folder: Path, num_parts: int) -> Iterator[Event]:
-    if engine_name == "local":
-        yield from LocalEngine(folder / "log").run(MadeUp(folder), range(num_parts))
-        return
+def _engine(name: str, folder: Path) -> AbstractContextManager[Engine]:
+    if name == "local":
+        return closing(LocalEngine(folder / "log"))
     from bon.engines.ray import RayEngine
+    from bon.engines.ray_apart import RayApart
     from bon.engines.ray_cluster import RayWorkers
 
     workers = RayWorkers(NUM_WORKERS, NUM_WORKERS, 0, 1)
-    with RayEngine(None, workers, folder / "log") as engine:
-        yield from engine.run(MadeUp(folder), range(num_parts))
+    return closing(RayApart(RayEngine(None, workers, folder / "log")))
+
+
+def _only_worker() -> int:
+    """Return the process that multiprocessing has started, which talks to Ray."""
+    (child,) = multiprocessing.active_children()
+    assert child.pid is not None
+    return child.pid
+
+
+def _peak_mib_of(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024, 1)
 
 
 def measure_driver(sizes: list[int]) -> dict[str, list[dict[str, Any]]]:
@@ -105,7 +124,7 @@ def measure_driver(sizes: list[int]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def measure_scaling(num_prompts: int, engine: str) -> dict[str, Any]:
+def measure_scaling(num_prompts: int, engine: str, part_size: int) -> dict[str, Any]:
     """Run sampling and scoring with one and two workers of one core each."""
     generator, reward = (ROOT / "sample_data" / "models" / name for name in ("generator", "reward"))
     rates: dict[str, dict[str, float]] = {}
@@ -117,8 +136,9 @@ def measure_scaling(num_prompts: int, engine: str) -> dict[str, Any]:
             said = subprocess.run(
                 [sys.executable, "-m", "bon", "score", str(prompts), "-m", str(generator),
                  "--generator-engine", "transformers", "-r", f"reward={reward}", "-n", "4",
-                 "--max-tokens", "64", "--part-size", "64", "--engine", engine, "--num-workers",
-                 str(num_workers), "--cpus-per-worker", "1", "--pool", f"{num_workers}.pool",
+                 "--max-tokens", "64", "--part-size", str(part_size), "--engine", engine,
+                 "--num-workers", str(num_workers), "--cpus-per-worker", "1", "--pool",
+                 f"{num_workers}.pool",
                  "--json", "-q"],
                 check=True, capture_output=True, text=True, cwd=scratch,
             )  # fmt: skip
@@ -130,7 +150,12 @@ def measure_scaling(num_prompts: int, engine: str) -> dict[str, Any]:
             print(engine, num_workers, rates[str(num_workers)], file=sys.stderr)
     one, two = rates["1"], rates[str(NUM_WORKERS)]
     times = {name: round(two[name] / one[name], 2) for name in one}
-    return {"prompts": num_prompts, "candidates_per_s": rates, "times": times}
+    return {
+        "prompts": num_prompts,
+        "part_size": part_size,
+        "candidates_per_s": rates,
+        "times": times,
+    }
 
 
 def main() -> None:
@@ -139,6 +164,7 @@ def main() -> None:
     parser.add_argument("--prompts", default="1000,10000,100000")
     parser.add_argument("--drive", choices=["local", "ray"])
     parser.add_argument("--scaling", type=int, default=0, metavar="PROMPTS")
+    parser.add_argument("--part-size", type=int, default=64, help="of --scaling")
     parser.add_argument("-o", "--output", type=Path)
     said = parser.parse_args()
     sizes = [int(size) for size in said.prompts.split(",")]
@@ -148,7 +174,8 @@ def main() -> None:
     result: dict[str, Any] = {"driver": measure_driver(sizes)}
     if said.scaling:
         result["scaling"] = {
-            engine: measure_scaling(said.scaling, engine) for engine in ("local", "ray")
+            engine: measure_scaling(said.scaling, engine, said.part_size)
+            for engine in ("local", "ray")
         }
     text = json.dumps(result, indent=2) + "\n"
     print(text)

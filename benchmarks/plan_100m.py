@@ -42,6 +42,8 @@ KINDS = (PROMPTS, CANDIDATES, scores_kind("length"))
 NUM_PROMPTS, NUM_GPUS, NUM_CANDIDATES = 100_000_000, 256, 8
 PART_SIZES = (128, 1_024, 4_096, 16_384)
 COMMAND = "bon score, nothing to do"
+_ID_BYTES = 30
+"""Of an input row's id in bon/sources/digests.py, at most: 19 to 29 for 1 to 12 million."""
 ASSUMED = {
     "shared_folder_open_s": 0.001,
     "object_store_request_s": 0.03,
@@ -257,7 +259,7 @@ def extrapolate(one: dict[str, float], part_size: int) -> dict[str, float]:
     at_once = ASSUMED["object_store_requests_at_once"]
     requests = footers * ASSUMED["object_store_requests_a_footer"] / at_once
     requests += footers / ASSUMED["object_store_keys_a_listing"]
-    rows_mib = _set_bytes(NUM_PROMPTS) / 2**20
+    rows_mib = _ID_BYTES * NUM_PROMPTS / 2**20
     parts_mib = one[f"{COMMAND}, bytes a part"] * parts / 2**20
     return {
         "parts": parts,
@@ -274,18 +276,6 @@ def extrapolate(one: dict[str, float], part_size: int) -> dict[str, float]:
             (one["read, us a row"] * NUM_PROMPTS + one["write, us a part"] * parts) / 1e6, 1
         ),
     }
-
-
-def _set_bytes(number: int) -> int:
-    """Return what a set of so many 64-bit integers takes: the ids of an input are one.
-
-    Each is an object of 48 bytes, and the table has 16 for each of its slots, of which at most
-    three in five are taken. (For a million rows that makes 82 bytes a row, and so it was measured.)
-    """
-    slots = 8
-    while 5 * number >= 3 * slots:
-        slots *= 2
-    return 48 * number + 16 * slots
 
 
 def main() -> None:
