@@ -146,6 +146,8 @@ class ObjectPath:
         """Tell whether there is such an object."""
         if _seen.state(self) is not None:
             return True
+        if "/" not in self.key:  # a bucket
+            return False
         try:
             self._ask(lambda store: store.open_input_file(self.key)).close()
         except FileNotFoundError:

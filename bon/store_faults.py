@@ -43,6 +43,8 @@ _ADVICE = {
 }
 """By the store's code: what a person can do, without what then follows."""
 _PASSING = frozenset(code for code, step in _ADVICE.items() if step in (_LATER, _NETWORK))
+_WORDS_KNOWN = frozenset({"s3", "gs", "gcs"})
+"""Schemes whose stores say a code where they, or the way to them, fail."""
 _FINAL = (
     FileNotFoundError,
     FileExistsError,
@@ -65,10 +67,12 @@ def is_missing(error: BaseException) -> bool:
     return found is not None and found[0] == "NO_SUCH_KEY"
 
 
-def is_passing(error: BaseException) -> bool:
+def is_passing(error: BaseException, scheme: str) -> bool:
     """Tell whether the same request may succeed a little later; unknown words may mean that too."""
     found = _parsed(error)
-    return not isinstance(error, _FINAL) if found is None else found[0] in _PASSING
+    if found is None:
+        return scheme not in _WORDS_KNOWN and not isinstance(error, _FINAL)
+    return found[0] in _PASSING
 
 
 def is_unreachable(error: BaseException) -> bool:

@@ -60,7 +60,7 @@ def ask(
         except OSError as error:
             is_wrong = is_unreachable(error) and (scheme, bucket, query) not in _answered
             pause_s = next(pauses_s, None)
-            if pause_s is None or is_wrong or not is_passing(error):
+            if pause_s is None or is_wrong or not is_passing(error, scheme):
                 raise
             time.sleep(pause_s)
 

@@ -125,6 +125,16 @@ def test_two_states_of_an_object_are_told_apart_within_a_second(bucket: str) -> 
     assert path.stat() == path.stat()
 
 
+def test_a_bucket_is_no_object_which_is_said_without_asking_again(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_systems, "_PAUSES_S", (99.0,))
+    root = ObjectPath("s3", bucket.removeprefix("s3://"))
+    assert root.is_dir() and not root.is_file()
+    with pytest.raises(SystemFaultError):
+        root.read_bytes()
+
+
 def test_a_bucket_that_is_not_there_is_said(bucket: str) -> None:
     path = ObjectPath("s3", "no-such-bucket/x")
     with pytest.raises(SystemFaultError) as caught:

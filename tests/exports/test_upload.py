@@ -51,6 +51,15 @@ def test_a_set_follows_another_one_under_other_names_and_back(out: ObjectPath) -
         }
 
 
+def test_a_whole_bucket_may_be_the_folder(out: ObjectPath) -> None:
+    bucket = out.parent.parent
+    check_output(bucket, choose_format("bon", "pairs"))
+    export(bucket, "data")
+    check_output(bucket, choose_format("bon", "pairs"))
+    export(bucket, "data", 2)
+    assert set(found(bucket).values()) == {"data 2", "card of data 2"}
+
+
 def test_of_two_that_put_at_once_one_is_refused_and_the_other_is_whole(
     out: ObjectPath, s3_server: s3.Server
 ) -> None:
