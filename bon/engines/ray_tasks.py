@@ -75,7 +75,7 @@ class RayTasks:
     workers: RayWorkers
     settings: TaskSettings
     _room: Room = field(init=False)
-    _has_begun: bool = False
+    _said: set[Note] = field(default_factory=set)
 
     def __enter__(self) -> Self:
         self.workers = connect(self.address, self.workers)
@@ -104,19 +104,28 @@ class RayTasks:
         for item in items:
             given.append(task.remote(sent, item))
             if len(given) == _AHEAD * self.workers.most:
-                yield from self._begin(first)
-                yield _got(given.popleft())
+                yield from self._got(given.popleft(), first)
         while given:
-            yield from self._begin(first)
-            yield _got(given.popleft())
+            yield from self._got(given.popleft(), first)
 
-    def _begin(self, first: Any) -> Iterator[Note]:
-        """Wait until the cluster has room for us, and say so where it takes long."""
+    def _got(self, task: Any, first: Any) -> Iterator[bytes | Note]:
+        """Yield what came of a task, and before it what of the cluster makes it take long.
+
+        That `first` is done says that there was room for a worker.
+        """
         import ray
 
-        while not self._has_begun:
-            self._has_begun = bool(ray.wait([first], timeout=_LOOK_S)[0])
-            yield from () if self._has_begun else self._room.later()
+        while not ray.wait([task], timeout=_LOOK_S)[0]:
+            if ray.wait([first], timeout=0)[0]:
+                self._room.begun()
+            for note in (*self._room.at_start(), *self._room.later()):
+                if note not in self._said:
+                    self._said.add(note)
+                    yield note
+        try:
+            yield ray.get(task)
+        except ray.exceptions.RayError as error:
+            raise _as_ours(error) from error
 
 
 def _look() -> None:
@@ -132,16 +141,6 @@ def _computed(sent: tuple[TaskSettings, int, bytes], item: bytes) -> bytes:
         return packed(Outcome(error=error))
     pa.set_cpu_count(num_threads)
     return packed(Outcome.of(pickle.loads(function), pickle.loads(item)))
-
-
-def _got(task: Any) -> bytes:
-    import ray
-
-    try:
-        outcome: bytes = ray.get(task)
-    except ray.exceptions.RayError as error:
-        raise _as_ours(error) from error
-    return outcome
 
 
 def _as_ours(error: Exception) -> BonError:

@@ -96,12 +96,30 @@ def test_what_a_lost_node_had_is_computed_elsewhere(cluster: RayCluster) -> None
     assert found == list(range(20))
 
 
+def test_where_no_node_is_left_it_waits_with_a_word(cluster: RayCluster) -> None:
+    said: list[str] = []
+
+    def hear(text: str) -> None:
+        said.append(text)
+        if "room for 0 of 2 workers" in text:
+            cluster.restore(*NODES)
+
+    with RayMapper(cluster.address, 2, 1, tell=hear) as mapper:
+        found = []
+        for result in mapper.map(slow, range(20)):
+            found.append(result)
+            for node in cluster.nodes if len(found) == 4 else ():
+                cluster.kill(node)
+    assert found == list(range(20))
+    assert "the others begin when nodes are added" in said[-1]
+
+
 def test_a_cluster_that_others_fill_is_waited_for_with_a_word(
     cluster: RayCluster, tmp_path: Path
 ) -> None:
     other = Scoring(tmp_path, held="answer")
     run = Started(*other.on(cluster), cwd=other.here)
-    wait_until(lambda: len(other.models()) == len(NODES))
+    wait_until(lambda: len(other.models()) == len(NODES), timeout_s=120)
     said: list[str] = []
 
     def hear(text: str) -> None:
