@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import hashlib
 import os
@@ -10,6 +11,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from bon.errors import BonError, OutputError, SystemFaultError
@@ -31,18 +33,34 @@ __all__ = [
 PARQUET_OPTIONS = {"compression": "zstd", "write_page_checksum": True}
 """How every Parquet file of `bon` is written."""
 _ANYWHERE = "make room or choose another place"
+_IDS = "/proc/self/ns/pid"
+_HOST_CHARACTERS = 8
 _LONG_NAME_BYTES = 160
 """Names of more bytes are cut for staging: with what is added they would be too long."""
 
 
 def process_tag(pid: int | None = None) -> str:
-    """Return what names a process of this machine, by default this one, in names of files."""
-    host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-    return f"{host}-{os.getpid() if pid is None else pid}"
+    """Return what names a process, by default this one, in names of files.
+
+    Containers may have the name of their machine or of each other, and the same process ids: so it
+    names the host, then the one place where process ids mean these processes.
+    """
+    names = socket.gethostname(), _place_of_ids()
+    host, here = (hashlib.sha256(name.encode()).hexdigest() for name in names)
+    return f"{host[:_HOST_CHARACTERS]}{here[:4]}-{os.getpid() if pid is None else pid}"
+
+
+@cache
+def _place_of_ids() -> str:
+    """Name this start of the machine, and the container in which process ids are known."""
+    place = ""
+    with suppress(OSError):  # another system than Linux
+        place = Path("/proc/sys/kernel/random/boot_id").read_text() + str(Path(_IDS).readlink())
+    return place
 
 
 def is_of_the_dead(tag: str) -> bool:
-    """Tell whether a tag's process has surely ended: of another machine's nobody knows."""
+    """Tell whether a tag's process has surely ended: of one that is not here nobody knows."""
     pid = tag.rpartition("-")[2]
     if not pid.isdigit() or tag != process_tag(int(pid)):
         return False
@@ -129,13 +147,14 @@ def _renamed_file(final: Path, staging: Path, *, is_kept: bool = True) -> Iterat
         _remove_stale(name, staging)
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            yield temporary
-            if is_kept:
-                sync(temporary)
-                temporary.replace(final)
-                sync(final.parent)
-            else:
-                temporary.unlink()
+            with _held(temporary):
+                yield temporary
+                if is_kept:
+                    sync(temporary)
+                    temporary.replace(final)
+                    sync(final.parent)
+                else:
+                    temporary.unlink()
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -179,7 +198,8 @@ def scratch_folder(beside: Place) -> Iterator[Path]:
                 why=reason(error),
                 next_step=f"{advice(error, _ANYWHERE)}, and run the same command again",
             ) from error
-        yield scratch
+        with _held(scratch):
+            yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         for path in created:
@@ -204,11 +224,52 @@ def _staged_name(name: str) -> str:
 
 def _remove_stale(name: str, staging: Path) -> None:
     for path in staging.glob(f".{glob.escape(name)}.*.tmp"):
-        if is_of_the_dead(path.name.split(".")[-2]):
+        if _is_left(path, path.name.split(".")[-2]):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _is_left(path: Path, tag: str) -> bool:
+    """Tell whether whoever wrote something has surely ended.
+
+    A process id says so only where it was given. Of another container of this host's name, or of
+    the time before the machine was started again, the lock tells, where there are locks.
+    """
+    mine = process_tag()
+    if tag.rpartition("-")[0] == mine.rpartition("-")[0]:
+        return is_of_the_dead(tag)
+    # of older versions' tags, which are shorter, nothing is locked
+    is_of_host = tag[:_HOST_CHARACTERS] == mine[:_HOST_CHARACTERS]
+    return is_of_host and len(tag.rpartition("-")[0]) > _HOST_CHARACTERS and _is_free(path)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold a lock, which ends with this process, on a file or folder that is being written."""
+    how = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, how, 0o666)
+    try:
+        with suppress(OSError):  # there are no locks, or none of folders: nobody takes it for free
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def sync(path: Path) -> None:

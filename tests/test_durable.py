@@ -242,7 +242,6 @@ def test_a_process_that_a_machine_hides_is_not_taken_for_dead() -> None:
         "print(os.path.exists(f'/proc/{sys.argv[1]}'), has_ended(int(sys.argv[1])))"
     )
     said = subprocess.run(
-        # fmt: off
         [
             "unshare",
             "--mount",
@@ -255,10 +254,57 @@ def test_a_process_that_a_machine_hides_is_not_taken_for_dead() -> None:
             look,
             str(os.getpid()),
         ],
-        # fmt: on
         capture_output=True,
         text=True,
     )
     if said.returncode:
         pytest.skip("nothing may be mounted here, or nobody may read this Python")
     assert said.stdout.split() == ["False", "False"]
+
+
+IN_ANOTHER_CONTAINER = """
+import sys, time
+from pathlib import Path
+from bon.durable import replace_file, scratch_folder
+
+here = Path(sys.argv[1])
+with scratch_folder(here / "x") as scratch, replace_file(here / "part", here / ".bon") as path:
+    path.write_text("theirs")
+    (scratch / "row").touch()
+    print(path, scratch, sep="\\n", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_containers_of_one_name_leave_each_others_files_alone_while_they_live(
+    tmp_path: Path,
+) -> None:
+    """They share the machine's name, and its process ids mean nothing there."""
+    apart = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    other = subprocess.Popen(
+        [*apart, sys.executable, "-c", IN_ANOTHER_CONTAINER, str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert other.stdout is not None
+    theirs = [Path(other.stdout.readline().strip()) for _ in range(2)]
+    if not theirs[0].name:
+        pytest.skip(f"no other process ids here: {other.communicate()[1]}")
+    tag = theirs[0].name.split(".")[-2]
+    assert tag.rpartition("-")[2] != tag != process_tag(int(tag.rpartition("-")[2]))
+    try:
+        write(tmp_path)
+        assert theirs[0].read_text() == "theirs"
+        assert (theirs[1] / "row").exists()
+    finally:
+        other.kill()
+        other.communicate()
+
+    write(tmp_path)
+    assert not any(path.exists() for path in theirs), "what a dead one left is removed"
+
+
+def write(here: Path) -> None:
+    with replace_file(here / "part", here / ".bon") as path:
+        path.write_text("mine")
+    with scratch_folder(here / "x"):
+        pass
