@@ -360,12 +360,11 @@ def place(text: str | os.PathLike[str] | ObjectPath) -> Place:
         raise SettingsError(
             "the address names no bucket", where=said, next_step=f"give {scheme}://BUCKET/NAME"
         )
-    if "//" in key:
+    if {"", ".", ".."}.intersection(key.split("/")):
         raise SettingsError(
-            "the address has an empty name in it",
+            "the address has a name in it that is empty or dots alone",
             where=said,
-            why="two slashes follow each other",
-            next_step=f"give {scheme}://{re.sub('//+', '/', key)}",
+            next_step="leave it out: a store has no folders that it could lead to",
         )
     return ObjectPath(scheme, key, found["query"] or "")
 

@@ -62,7 +62,8 @@ def test_an_address_is_taken_apart_as_a_path_is() -> None:
         ("https://host/x", "https:// is no object store"),
         ("s3://", "names no bucket"),
         ("s3:///x", "names no bucket"),
-        ("s3://bucket/a//b.pool", "an empty name in it"),
+        ("s3://bucket/a//b.pool", "a name in it that is empty"),
+        ("s3://bucket/a/../b.pool", "a name in it that is empty or dots"),
         ("s3://KEY:SECRET@bucket/x", "an address with a key in it"),
     ],
 )
