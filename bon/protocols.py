@@ -229,13 +229,18 @@ class Stage:
     """What it has to do."""
     has_model: bool
     """It computes with a model where it runs, so it needs a worker with a share of its own."""
+    most_gpus: int | None = None
+    """GPUs that each of its workers can use; none: all that it is given."""
 
 
 class Engine(Protocol):
     """Where work runs: this machine, or a cluster."""
 
-    def run(self, work: PartWork, parts: Parts) -> Iterator[Event]:
-        """Do all parts, whatever dies meanwhile, and yield events as they come."""
+    def run(self, work: PartWork, parts: Parts, most_gpus: int | None = None) -> Iterator[Event]:
+        """Do all parts, whatever dies meanwhile, and yield events as they come.
+
+        A cluster gives a worker no more than `most_gpus` (none: as many as the engine was told).
+        """
         ...
 
     def run_chain(self, stages: Sequence[Stage]) -> Iterator[tuple[int, Event]]:

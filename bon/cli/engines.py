@@ -49,6 +49,7 @@ def make_engine(call: Invocation, log: Path | None) -> Engine:
         run.ray_address,
         RayWorkers(least, most, _gpus_per_worker(call, run), run.cpus_per_worker),
         log,
+        gpus_as_told=run.gpus_per_worker is not None,
         stall_timeout_s=run.stall_timeout,
         load_timeout_s=run.load_timeout,
     )

@@ -47,8 +47,8 @@ class LocalEngine:
     split: Callable[[int], tuple[Share, ...]] = split_machine
     """Gives other shares of it, where stages side by side need more of them."""
 
-    def run(self, work: PartWork, parts: Parts) -> Iterator[Event]:
-        """Do all parts and yield events as they come.
+    def run(self, work: PartWork, parts: Parts, most_gpus: int | None = None) -> Iterator[Event]:
+        """Do all parts and yield events as they come; nobody else waits for this machine's GPUs.
 
         Raises:
             BonError: what the work raised.

@@ -55,6 +55,8 @@ class RayEngine:
     workers: RayWorkers = field(default_factory=RayWorkers)
     log: Path | None = None
     """Receives what the first worker's model prints; files beside it what the others' do."""
+    gpus_as_told: bool = False
+    """Every worker asks for `workers.gpus`; else for no more of them than its stage can use."""
     max_restarts: int = 2
     """Times that a worker may be lost while none at all does a part; and times in a row that a
     worker's model may be lost while it loads."""
@@ -76,7 +78,7 @@ class RayEngine:
             self._resolved = None
             disconnect()
 
-    def run(self, work: PartWork, parts: Parts) -> Iterator[Event]:
+    def run(self, work: PartWork, parts: Parts, most_gpus: int | None = None) -> Iterator[Event]:
         """Do all parts and yield events as they come.
 
         Raises:
@@ -85,7 +87,7 @@ class RayEngine:
             WorkerDiedError: a worker was lost again and again.
         """
         numbers = [part for part in parts if part is not None]
-        for _, event in self.run_chain([Stage(work, numbers, has_model=True)]):
+        for _, event in self.run_chain([Stage(work, numbers, True, most_gpus)]):
             yield event
 
     def run_chain(self, stages: Sequence[Stage]) -> Iterator[tuple[int, Event]]:
@@ -95,12 +97,16 @@ class RayEngine:
             BonError, EngineError, WorkerDiedError: see `run`.
         """
         if any(stage.parts for stage in stages):
-            workers = self._workers_of([stage.has_model for stage in stages])
+            workers = self._workers_of(
+                [stage.has_model for stage in stages], [stage.most_gpus for stage in stages]
+            )
             yield from self._run(stages, workers)
 
     def why_in_turn(self, has_model: Sequence[bool]) -> str | None:
         """Say why such stages cannot run side by side; none: the cluster has room for all."""
-        workers = self._workers_of(has_model)
+        # which one samples is the first; the others are scorers
+        most_gpus = [1 if any(has_model[:number]) else None for number in range(len(has_model))]
+        workers = self._workers_of(has_model, most_gpus)
         for name, needed in (
             ("GPU", sum(one.least * (one.gpus or 0) for one in workers)),
             ("CPU", sum(one.least * (one.cpus or 0) for one in workers)),
@@ -115,15 +121,24 @@ class RayEngine:
             self._resolved = connect(self.address, self.workers)
         return self._resolved
 
-    def _workers_of(self, has_model: Sequence[bool]) -> list[RayWorkers]:
-        """Return each stage's workers; one without a model asks for a core, of a cluster of ours
-        for nothing."""
+    def _workers_of(
+        self, has_model: Sequence[bool], most_gpus: Sequence[int | None]
+    ) -> list[RayWorkers]:
+        """Return each stage's workers; one without a model, beside others, asks for a core, of a
+        cluster of ours for nothing."""
         asked = self._connected()
         counts = workers_of(has_model, asked.most)
         lonely = RayWorkers(1, 1, 0, 0 if self.address is None else 1)
         return [
-            lonely if not count else replace(asked, least=min(asked.least, count), most=count)
-            for count in counts
+            replace(
+                asked,
+                least=min(asked.least, count),
+                most=count,
+                gpus=asked.gpus if self.gpus_as_told else _at_most(asked.gpus, most),
+            )
+            if count
+            else lonely
+            for count, most in zip(counts, most_gpus, strict=True)
         ]
 
     def _run(
@@ -323,7 +338,7 @@ class _Run:
             LaneActor,
             fn_constructor_args=(self.stages[number].work, settings),
             compute=pool,
-            batch_size=None,
+            batch_size=1,  # a block
             batch_format="pyarrow",
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
@@ -341,6 +356,10 @@ class _Run:
             self._heard.put((stage, _Over(error, is_hubs=True)))
         else:
             self._heard.put((stage, _Over()))
+
+
+def _at_most(gpus: int | None, most: int | None) -> int | None:
+    return gpus if gpus is None or most is None else min(gpus, most)
 
 
 def _log_of_stage(log: Path | None, stage: int) -> Path | None:

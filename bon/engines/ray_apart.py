@@ -34,7 +34,7 @@ class RayApart:
         """End that process, and with it all that runs in the cluster for us."""
         self._apart.close()
 
-    def run(self, work: PartWork, parts: Parts) -> Iterator[Event]:
+    def run(self, work: PartWork, parts: Parts, most_gpus: int | None = None) -> Iterator[Event]:
         """Do all parts and yield events as they come.
 
         Raises:
@@ -43,7 +43,7 @@ class RayApart:
             WorkerDiedError: a worker was lost again and again.
         """
         numbers = [part for part in parts if part is not None]
-        for _, event in self.run_chain([Stage(work, numbers, has_model=True)]):
+        for _, event in self.run_chain([Stage(work, numbers, True, most_gpus)]):
             yield event
 
     def run_chain(self, stages: Sequence[Stage]) -> Iterator[tuple[int, Event]]:

@@ -16,16 +16,11 @@ from bon.protocols import PartDone
 
 __all__ = ["ROWS", "error_row", "ever_smaller", "read_rows", "small"]
 
-ROWS = pa.schema(
-    [
-        ("stage", pa.int32()),
-        ("part", pa.int64()),
-        ("drops", pa.string()),
-        ("error", pa.binary()),
-    ]
-)
-"""A part that a stage has to do, `drops` null, and once it is done, what was dropped; or the error
-that ends all."""
+_PART = pa.struct([("stage", pa.int32()), ("part", pa.int64()), ("drops", pa.string())])
+ROWS = pa.schema([("parts", pa.list_(_PART)), ("error", pa.binary())])
+"""A block is one such row, so that a batch of one row is a block: with GPUs Ray Data wants the size
+of a batch to be said. Its parts, each that a stage has to do, with `drops` null, and once it is
+done, what was dropped; or the error that ends all."""
 _SHARE_OF_WORK = 4
 """A block is at most this fraction of an even share of what is left."""
 _LARGEST_BLOCK = 4
@@ -71,7 +66,8 @@ def read_rows(rows: pa.Table) -> Iterator[tuple[int, PartDone]]:
         if row["error"] is not None:
             error: BonError = pickle.loads(row["error"])
             raise error
-        yield row["stage"], PartDone(row["part"], json.loads(row["drops"]))
+        for one in row["parts"]:
+            yield one["stage"], PartDone(one["part"], json.loads(one["drops"]))
 
 
 def error_row(error: BonError) -> pa.Table:
@@ -82,4 +78,4 @@ def error_row(error: BonError) -> pa.Table:
 def _to_do(parts: Sequence[Sequence[int]]) -> pa.Table:
     """Return a block of the parts that each of several stages has to do."""
     rows = [{"stage": stage, "part": part} for stage, some in enumerate(parts) for part in some]
-    return pa.Table.from_pylist(rows, ROWS)
+    return pa.Table.from_pylist([{"parts": rows}], ROWS)

@@ -181,11 +181,11 @@ class _Lane:
             return error_row(self._fail(error))  # raised, Ray would wrap it
 
     def _do(self, block: pa.Table) -> pa.Table:
-        rows = block.to_pylist()
-        if any(row["error"] is not None for row in rows):
+        (row,) = block.to_pylist()
+        if row["error"] is not None:
             return block  # a stage before has failed, which ends all
-        mine = [row for row in rows if row["stage"] == self._stage]
-        parts = [row["part"] for row in mine]
+        mine = [one for one in row["parts"] if one["stage"] == self._stage]
+        parts = [one["part"] for one in mine]
         new = [part for part in parts if part not in self._given]
         for part in new:
             self._given.add(part)
@@ -204,9 +204,9 @@ class _Lane:
                 self._changed.wait()
             if self._error is not None:
                 raise self._error
-        for row in mine:
-            row["drops"] = json.dumps(dict(self._done[row["part"]].drops))
-        return pa.Table.from_pylist(rows, ROWS)
+        for one in mine:
+            one["drops"] = json.dumps(dict(self._done[one["part"]].drops))
+        return pa.Table.from_pylist([row], ROWS)
 
     def end(self) -> None:
         """Give no more parts, and wait for the model's process to end."""

@@ -104,6 +104,11 @@ class GenerationPlan:
         """Whether a model is loaded where it runs: a server has its own."""
         return self.engine in _HERE
 
+    @property
+    def most_gpus(self) -> int | None:
+        """GPUs that a worker can use; none: all that it is given."""
+        return None if self.has_model else 0
+
 
 @dataclass(frozen=True, slots=True)
 class ScoringPlan:
@@ -124,8 +129,15 @@ class ScoringPlan:
     """Its groups carry all that the pool knows of their candidates, token ids among it."""
     check_sampling: Callable[[Mapping[str, Any]], None] | None = None
     """Raises where candidates that were sampled with these settings cannot be scored."""
+    num_gpus: int = 1
+    """GPUs that its model, if it has one, is spread over."""
 
     @property
     def has_model(self) -> bool:
         """Whether a model is loaded where it runs: rules have none, servers their own."""
         return self.engine in _HERE
+
+    @property
+    def most_gpus(self) -> int:
+        """GPUs that a worker can use."""
+        return self.num_gpus if self.has_model else 0

@@ -107,8 +107,8 @@ def test_where_the_cluster_has_too_little_for_all_they_run_in_turn(cluster: RayC
 def test_blocks_of_stages_side_by_side_are_parts_or_a_few() -> None:
     blocks = small([range(2, 4), range(5)])
     assert all(one.schema == ROWS for one in blocks)
-    rows = [[(row["stage"], row["part"]) for row in one.to_pylist()] for one in blocks]
+    rows = [[(row["stage"], row["part"]) for row in one["parts"][0].as_py()] for one in blocks]
     assert rows == [[(1, 0)], [(1, 1)], [(0, 2), (1, 2)], [(0, 3), (1, 3)], [(1, 4)]]
     many = small([range(100_001), range(50)])
     assert len(many) <= 4_000
-    assert sum(one.num_rows for one in many) == 100_051
+    assert sum(len(one["parts"][0]) for one in many) == 100_051

@@ -29,7 +29,9 @@ class OtherNode(InlineEngine):
     shown_after: int | None = None
     is_ended: bool = False
 
-    def run(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event]:
+    def run(
+        self, work: PartWork, parts: Sequence[int], most_gpus: int | None = None
+    ) -> Iterator[Event]:
         if not self.there.exists():
             shutil.copytree(self.here, self.there)
         try:

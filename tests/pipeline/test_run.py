@@ -304,7 +304,9 @@ class Reviving(InlineEngine):
 
     num_deaths: int = 0
 
-    def run(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event]:
+    def run(
+        self, work: PartWork, parts: Sequence[int], most_gpus: int | None = None
+    ) -> Iterator[Event]:
         left = list(parts)
         while left:
             try:

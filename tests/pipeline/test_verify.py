@@ -151,7 +151,9 @@ def test_nothing_is_loaded_where_no_candidate_has_a_score(tmp_path: Path) -> Non
 class StumblingEngine:
     """An engine whose worker dies just before it says that its first part is done."""
 
-    def run(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event]:
+    def run(
+        self, work: PartWork, parts: Sequence[int], most_gpus: int | None = None
+    ) -> Iterator[Event]:
         yield from (event for event in work.run(parts[:1]) if not isinstance(event, PartDone))
         yield from work.run(parts)
 

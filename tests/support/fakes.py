@@ -169,7 +169,9 @@ class InlineEngine:
     stop_after: int | None = None
     parts: list[int] = field(default_factory=list)
 
-    def run(self, work: PartWork, parts: Sequence[int]) -> Iterator[Event]:
+    def run(
+        self, work: PartWork, parts: Sequence[int], most_gpus: int | None = None
+    ) -> Iterator[Event]:
         self.parts += parts
         num_done = 0
         for event in work.run(parts):

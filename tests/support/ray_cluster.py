@@ -57,9 +57,9 @@ class RayCluster:
         """What `--ray-address` takes."""
         return str(self._cluster.address)
 
-    def add(self, cpus: int) -> Any:
-        """Start a node."""
-        return self._cluster.add_node(**_node(cpus))
+    def add(self, cpus: int, gpus: int = 0) -> Any:
+        """Start a node; its GPUs are counted, and need not be there."""
+        return self._cluster.add_node(**_node(cpus), num_gpus=gpus)
 
     def restore(self, *cpus: int) -> None:
         """Give the cluster as many nodes as it had, where a test has lost some."""

@@ -89,6 +89,7 @@ def plan(settings: ScorerSettings) -> ScoringPlan:
         fingerprint,
         engine="server" if is_server(settings.spec) else "vllm",
         engine_why=f"a judge, {options.mode}: {_ASKED[options.mode]}",
+        num_gpus=options.tensor_parallel_size,
     )
 
 
