@@ -1,6 +1,6 @@
 """What a pool of 100 million prompts costs the one process that drives 256 GPUs.
 
-    .venv/bin/python benchmarks/plan_100m.py [--parts 10000 100000 800000] [--rows 250000 1000000]
+    .venv/bin/python benchmarks/plan_100m.py [--parts 10000 100000] [--rows 250000 1000000]
 
 Pools are made up: `bon score` makes one, whose parts are then emptied of rows and copied, each with
 a footer that names its own part, so that every file passes every check of the pool (`--parts` parts
@@ -281,7 +281,7 @@ def extrapolate(one: dict[str, float], part_size: int) -> dict[str, float]:
 def main() -> None:
     """Measure, extrapolate, write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--parts", type=int, nargs="+", default=[10_000, 100_000, 800_000])
+    parser.add_argument("--parts", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--rows", type=int, nargs="+", default=[250_000, 1_000_000])
     parser.add_argument(
         "--command-up-to", type=int, default=100_000, help="parts up to which `bon score` is run"

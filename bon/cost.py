@@ -54,12 +54,12 @@ BASE_FILES = 5
 
 # of the process that drives a run: benchmarks/results/plan_100m.json
 DRIVER_BASE_MIB = 140.0
-DRIVER_BYTES_A_PART = 8_200
-READ_BYTES_A_ROW = 100
+DRIVER_BYTES_A_PART = 6_700
+READ_BYTES_A_ROW = 30
 """Each prompt's id must be seen once only; they are held while the input is read."""
-READ_S_A_ROW = 6e-6
+READ_S_A_ROW = 6.4e-6
 WRITE_S_A_PART = 3.1e-3
-RESUME_S_A_PART = 1.45e-3
+RESUME_S_A_PART = 0.86e-3
 """Looking through the parts and closing the books, files in the system's cache."""
 
 
