@@ -36,7 +36,7 @@ def stages() -> st.SearchStrategy[list[StageCost]]:
     one = st.builds(
         StageCost,
         name=st.just(""),
-        num_units=st.floats(0, 1e12),
+        num_units=st.just(0.0) | st.floats(1e-9, 1e12),
         units_per_s=speeds,
         setup_s=seconds,
         has_model=st.booleans(),
