@@ -23,7 +23,7 @@ BON_READY := $(READY)
 include pipelines.mk
 
 .PHONY: help setup demo test test-faults test-consumers soak check format example-dpo
-.PHONY: bench-generate bench-curation bench-scale bench-score sample-models clean
+.PHONY: bench-generate bench-curation bench-scale bench-ray bench-score sample-models clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
@@ -85,6 +85,9 @@ bench-curation: $(READY) ## Measure pairing, filters and near-dedup against pyar
 
 bench-scale: $(READY) ## Measure select at 1 and 4 million candidates against pyarrow, and peak memory
 	$(BIN)/python benchmarks/bench_scale.py
+
+bench-ray: $(READY) ## Measure what the Ray engine costs, and two workers against one (8 minutes)
+	$(BIN)/python benchmarks/bench_ray.py --scaling 6000 -o benchmarks/results/ray.json
 
 bench-score: $(READY) ## Measure reward scoring against padded batches and vLLM (40 minutes)
 	$(BIN)/python benchmarks/bench_score.py

@@ -16,6 +16,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -139,7 +140,7 @@ def measure_scaling(num_prompts: int, engine: str, part_size: int) -> dict[str, 
                  "--max-tokens", "64", "--part-size", str(part_size), "--engine", engine,
                  "--num-workers", str(num_workers), "--cpus-per-worker", "1", "--pool",
                  f"{num_workers}.pool",
-                 "--json", "-q"],
+                 "--placement", "in-turn", "--json", "-q"],
                 check=True, capture_output=True, text=True, cwd=scratch,
             )  # fmt: skip
             stages = json.loads(said.stdout)["stages"]
@@ -171,7 +172,8 @@ def main() -> None:
     if said.drive:
         print(json.dumps(drive(said.drive, sizes[0])))
         return
-    result: dict[str, Any] = {"driver": measure_driver(sizes)}
+    command = shlex.join(["python", "benchmarks/bench_ray.py", *sys.argv[1:]])
+    result: dict[str, Any] = {"command": command, "driver": measure_driver(sizes)}
     if said.scaling:
         result["scaling"] = {
             engine: measure_scaling(said.scaling, engine, said.part_size)
