@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -144,7 +145,7 @@ class ObjectPath:
 
     def is_file(self) -> bool:
         """Tell whether there is such an object."""
-        if _seen.state(self) is not None:
+        if self._state() is not None:
             return True
         if "/" not in self.key:  # a bucket
             return False
@@ -168,10 +169,12 @@ class ObjectPath:
     def stat(self) -> ObjectStat:
         """Return its size and when it was put; what was seen within 30 s is not asked for again.
 
+        Of many that are asked for after that, all of the place are asked for at once.
+
         Raises:
             FileNotFoundError: there is no such object.
         """
-        info = _seen.state(self) or self._info()
+        info = self._state() or self._info()
         if info.type.name != "File":
             raise self._missing()
         _seen.note(self, info)
@@ -183,12 +186,12 @@ class ObjectPath:
         Raises:
             FileNotFoundError: nothing lies in it.
         """
-        yield from self._list()
+        yield from (path for path, _ in self._list())
 
     def walk(self) -> Iterator[ObjectPath]:
         """Yield every object in it, however deep."""
         with suppress(FileNotFoundError):
-            yield from (path for path in self._list(is_deep=True) if path in _seen)
+            yield from (path for path, is_file in self._list(is_deep=True) if is_file)
 
     def open(self, mode: str = "rb", *, is_whole: bool = False) -> BinaryIO:
         """Open it for reading; of a large one, only what is read is fetched.
@@ -277,21 +280,34 @@ class ObjectPath:
     def file_stats(self) -> dict[str, ObjectStat]:
         """Return the state of every object in it, by its address."""
         with suppress(FileNotFoundError):
-            return {str(path): path.stat() for path in self._list() if path in _seen}
+            return {str(path): path.stat() for path, is_file in self._list() if is_file}
         return {}
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
         """Do nothing: there are no folders."""
 
-    def _list(self, *, is_deep: bool = False) -> list[ObjectPath]:
+    def _list(self, *, is_deep: bool = False) -> list[tuple[ObjectPath, bool]]:
+        """Return what lies in it, with `is_deep` however deep, each with whether it is an object."""
         from pyarrow.fs import FileSelector
 
         selector = FileSelector(self.key, recursive=is_deep)
+        since_s = time.monotonic()
         infos = self._ask(lambda store: store.get_file_info(selector))
-        found = _seen.note_all((replace(self, key=info.path.rstrip("/")), info) for info in infos)
+        found = [(replace(self, key=info.path.rstrip("/")), info) for info in infos]
+        files = [(path, info) for path, info in found if info.type.name == "File"]
+        _seen.note_all(files, since_s)
         if not is_deep:
-            _seen.set_names(self, found)
-        return found
+            _seen.set_names(self, (path for path, _ in files))
+        return [(path, info.type.name == "File") for path, info in found]
+
+    def _state(self) -> FileInfo | None:
+        """Return what was seen of it within 30 s."""
+        info = _seen.state(self)
+        if info is None and _seen.is_list_due(self.parent):
+            with suppress(FileNotFoundError):
+                self.parent._list()
+            info = _seen.state(self)
+        return info
 
     def _put(self, content: Any) -> None:
         # One call with all of it: a stream that is closed before its end would be put as it is.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,10 +16,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from support import s3
 from support.proxies import Proxy, proxy_to
 
-from bon import store_systems
+from bon import store_listings, store_systems
 from bon.errors import PoolCorruptError, SettingsError, SystemFaultError
 from bon.object_store import ObjectPath, inside, lies_in, place
 from bon.pool.files import read_footer, read_table, write_table
+from bon.store_listings import Listings
 
 
 @pytest.fixture
@@ -226,6 +228,40 @@ def test_the_objects_that_follow_one_are_found_without_looking_at_all(bucket: st
     assert (root / "a/part-1").next_seen(9) == [root / "a/part-2", root / "a/part-3"]
     assert (root / "a/part-1").next_seen(1) == [root / "a/part-2"]
     assert (root / "a/part-0").next_seen(1) == [root / "a/part-1"], "itself need not be there"
+
+
+def test_of_many_whose_state_was_seen_long_ago_all_are_asked_for_at_once(
+    bucket: str, s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = place(f"{bucket}/p")
+    assert isinstance(root, ObjectPath)
+    paths = [root / f"part-{number:03}" for number in range(60)]
+    for path in paths:
+        path.write_text("x")
+    assert len(root.file_stats()) == 60
+    num_before = len(s3_server.requests())
+    assert {path.stat().st_size for path in paths} == {1}
+    assert len(s3_server.requests()) == num_before, "they were seen just now"
+
+    now_s = time.monotonic()
+    monkeypatch.setattr(store_listings.time, "monotonic", lambda: now_s + 40)
+    assert all(path.is_file() for path in paths)
+    assert {path.stat().st_size for path in paths} == {1}
+
+    assert len(s3_server.requests()) - num_before < 25
+    assert not (root / "part-060").is_file()
+
+
+def test_what_is_put_while_its_place_is_listed_is_not_taken_for_what_it_was(bucket: str) -> None:
+    root = place(f"{bucket}/p")
+    assert isinstance(root, ObjectPath)
+    (root / "part-0").write_text("x")
+    seen, info, since_s = Listings[ObjectPath](), (root / "part-0")._info(), time.monotonic()
+    seen.forget(root / "part-0")
+    seen.note_all([(root / "part-0", info)], since_s)
+    assert seen.state(root / "part-0") is None
+    seen.note_all([(root / "part-0", info)], time.monotonic())
+    assert seen.state(root / "part-0") == info
 
 
 def test_a_folder_whose_last_object_was_deleted_holds_nothing(bucket: str) -> None:
