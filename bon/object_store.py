@@ -287,7 +287,7 @@ class ObjectPath:
         """Do nothing: there are no folders."""
 
     def _list(self, *, is_deep: bool = False) -> list[tuple[ObjectPath, bool]]:
-        """Return what lies in it, with `is_deep` however deep, each with whether it is an object."""
+        """Return what lies in it, with `is_deep` however deep, each and whether it is an object."""
         from pyarrow.fs import FileSelector
 
         selector = FileSelector(self.key, recursive=is_deep)
