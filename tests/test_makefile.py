@@ -16,7 +16,7 @@ from bon.config import DEFAULT_MODEL, DEFAULT_REWARD, GenerateSettings
 ROOT = Path(__file__).parent.parent
 TARGETS = {
     *("help", "setup", "demo", "test", "test-faults", "test-consumers", "soak", "check", "format"),
-    *("example-dpo", "bench-generate", "bench-curation", "bench-scale", "bench-score"),
+    *("example-dpo", "bench-generate", "bench-curation", "bench-ray", "bench-scale", "bench-score"),
     *("sample-models", "clean"),
 }
 FAKE_BON = f"""#!{sys.executable}

@@ -180,6 +180,9 @@ class InlineEngine:
             if num_done == self.stop_after:
                 return
 
+    def close(self) -> None:
+        """It holds nothing."""
+
     def run_chain(self, stages: Sequence[Stage]) -> Iterator[tuple[int, Event]]:
         num_done = 0
         for part in sorted({part for stage in stages for part in stage.parts}):
