@@ -22,7 +22,7 @@ from bon.pipeline.input_changes import input_changed
 from bon.pipeline.plans import GivenPlan
 from bon.pipeline.run import refuse_foreign
 from bon.pool.layout import PoolLayout
-from bon.pool.manifest import Manifest, read_manifest, refuse_differences
+from bon.pool.manifest import GIVEN_ENGINE, Manifest, read_manifest, refuse_differences
 from bon.pool.notes import content_digest
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 
@@ -36,7 +36,6 @@ __all__ = [
 ]
 
 DEFAULT_PART_SIZE = 8192
-_ENGINE = "given"
 _SCORERS = (GIVEN_SCORER, LABEL_SCORER)
 _SCORE_KINDS = tuple(map(scores_kind, _SCORERS))
 _KEYS = ["prompt_id", "candidate"]
@@ -94,7 +93,7 @@ def import_responses(root: Place, plan: GivenPlan) -> Pool:
         "content": pool.prompts_digest(),
         **({_GATHERED: True} if is_gathered else {}),
     }
-    given = {name: {"spec": _ENGINE} for name in _SCORERS if _has_scores(pool, name)}
+    given = {name: {"spec": GIVEN_ENGINE} for name in _SCORERS if _has_scores(pool, name)}
     update = {"input": new, "scorers": {**pool.manifest.scorers, **given}}
     return pool.save(pool.manifest.model_copy(update=update))
 
@@ -161,7 +160,7 @@ def existing_pool(root: Place, plan: GivenPlan) -> Pool | None:
         return None
     pool = Pool(layout, read_manifest(layout.manifest))
     old = pool.manifest.generation or {}
-    if layout.numbers(CANDIDATES) and old.get("engine") != _ENGINE:
+    if layout.numbers(CANDIDATES) and not pool.manifest.is_given:
         raise SettingsMismatchError(
             "this pool's candidates were sampled, not given",
             where=str(root),
@@ -193,7 +192,7 @@ def _start(root: Place, plan: GivenPlan) -> Pool:
 
 
 def _generation(plan: GivenPlan) -> dict[str, Any]:
-    return {"engine": _ENGINE, **plan.fingerprint}
+    return {"engine": GIVEN_ENGINE, **plan.fingerprint}
 
 
 def _paid_scorers(pool: Pool) -> list[str]:

@@ -15,9 +15,18 @@ from bon.pool.layout import PoolLayout
 from bon.pool.notes import settings_digest
 from bon.system_faults import refuse_system_fault
 
-__all__ = ["FORMAT_VERSION", "Manifest", "differences", "read_manifest", "write_manifest"]
+__all__ = [
+    "FORMAT_VERSION",
+    "GIVEN_ENGINE",
+    "Manifest",
+    "differences",
+    "read_manifest",
+    "write_manifest",
+]
 
 FORMAT_VERSION = 1
+GIVEN_ENGINE = "given"
+"""What `pool.json` says of candidates, and of scores, that came with the input."""
 _CHECKSUM = "checksum"
 """Key in `pool.json` with a digest of all the others."""
 _NAMES = {
@@ -56,6 +65,11 @@ class Manifest(BaseModel):
     same: dict[str, list[str]] = {}
     """Digests of settings that were written down before, by scorer: they are those of `scorers` in
     the words of another version, or with a model that has moved. Parts may still name them."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether its candidates came with the input."""
+        return (self.generation or {}).get("engine") == GIVEN_ENGINE
 
     def with_scorer(self, name: str, settings: dict[str, Any], *, is_same: bool) -> Manifest:
         """Return it with a scorer's settings; `is_same` says that parts may name the old ones."""

@@ -180,7 +180,7 @@ class Pool:
         rows = before.num_rows if source == PROMPTS else self._covers(before, source, part)
         covers = self._covers(footer, kind, part)
         # an input grew; or what it brought is there before the prompts, which come last
-        is_before = rows > covers or (rows < covers and self.settings(kind) is None)
+        is_before = rows > covers or (rows < covers and self.manifest.is_given)
         if said is None or is_before or said.content == note.made_of:
             return False
         self.check_place(source, part)  # or it is these rows that do not belong here
