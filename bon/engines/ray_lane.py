@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import tempfile
 import threading
@@ -20,9 +19,9 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from bon import __version__
 from bon.engines.local import LocalEngine
 from bon.engines.ray_blocks import ROWS, error_row
+from bon.engines.ray_origin import Origin
 from bon.errors import BonError, EngineError, PoolNotFoundError
 from bon.protocols import Event, KnowsDone, PartDone, PartWork, Progress
 
@@ -110,10 +109,7 @@ class LaneSettings:
     load_timeout_s: float
     home: str
     """The id of the driver's node: an error of any other one says where it was."""
-    folder: Path = field(default_factory=Path.cwd)
-    """The driver's working folder, which paths of the work may start from."""
-    version: str = __version__
-    """The driver's, which must be every worker's."""
+    origin: Origin = field(default_factory=Origin)
 
 
 class LaneActor:
@@ -158,10 +154,7 @@ class _Lane:
     def _begin(self, settings: LaneSettings, actor_id: str) -> None:
         import ray
 
-        if settings.version != __version__:
-            raise _other_version(settings.version)
-        with contextlib.suppress(OSError):  # not on this node: only whole paths are found
-            os.chdir(settings.folder)
+        settings.origin.enter()
         self._number = ray.get(self._hub.begin.remote(actor_id, self._node))
         engine = LocalEngine(
             _log_of(settings.log, self._number),
@@ -325,11 +318,3 @@ def _add_node(error: BonError, node: str) -> None:
             error.next_step = f"{same}, or give a --pool in an object store"
         else:
             error.next_step = "; ".join(filter(None, (same, error.next_step)))
-
-
-def _other_version(wanted: str) -> EngineError:
-    return EngineError(
-        "a node of the Ray cluster has another version of bon",
-        why=f"it has {__version__}, here is {wanted}",
-        next_step="install the same version of bon-cli on every node",
-    )

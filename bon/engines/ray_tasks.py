@@ -6,21 +6,19 @@ Where a task runs, and that it is done again when its node is lost, is Ray's.
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
 
-from bon import __version__
 from bon.engines.mapping import Outcome, packed
 from bon.engines.ray_cluster import RayWorkers, connect, disconnect
+from bon.engines.ray_origin import Origin
 from bon.engines.ray_room import Room
 from bon.errors import BonError, EngineError, WorkerDiedError, first_line
 from bon.protocols import Note
@@ -38,9 +36,7 @@ class TaskSettings:
 
     sees: Path | None = None
     """What has to be there under the same path; an object store is there for all."""
-    folder: Path = field(default_factory=Path.cwd)
-    """The working folder, which paths may start from."""
-    version: str = __version__
+    origin: Origin = field(default_factory=Origin)
 
     def apply(self) -> None:
         """Make this process one that can compute.
@@ -48,20 +44,16 @@ class TaskSettings:
         Raises:
             EngineError: its node cannot.
         """
-        if self.version != __version__:
-            raise EngineError(
-                "a node of the Ray cluster has another version of bon",
-                where=f"node {_node()}",
-                why=f"it has {__version__}, here is {self.version}",
-                next_step="install the same version of bon-cli on every node",
-            )
-        with suppress(OSError):  # not on this node: only whole paths are found
-            os.chdir(self.folder)
+        try:
+            self.origin.enter()
+        except EngineError as error:
+            error.where = f"node {_node()}"
+            raise
         if self.sees is not None and not self.sees.exists():
             raise EngineError(
                 "a node of the Ray cluster does not see the pool",
                 where=f"node {_node()}",
-                why=f"there is no {self.folder / self.sees} there",
+                why=f"there is no {self.origin.folder / self.sees} there",
                 next_step="put it into a folder that all nodes see under the same path, or on an "
                 "object store; or give --engine local",
             )

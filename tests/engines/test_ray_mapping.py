@@ -17,6 +17,7 @@ from support.ray_cluster import RayCluster, ray_cluster
 from bon.config import SelectSettings
 from bon.config.filters import parse_filter
 from bon.engines.ray_mapping import RayMapper
+from bon.engines.ray_origin import Origin
 from bon.engines.ray_tasks import TaskSettings
 from bon.errors import EngineError, PoolCorruptError, WorkerDiedError
 from bon.pipeline.filtering.output import OutputColumns, kept_tables
@@ -94,7 +95,7 @@ def test_nodes_work_in_the_folder_of_the_command(
 @pytest.mark.parametrize(
     ("settings", "what", "why"),
     [
-        (TaskSettings(version="0.0.1"), "another version of bon", "here is 0.0.1"),
+        (TaskSettings(origin=Origin(version="0.0.1")), "another version of bon", "here is 0.0.1"),
         (TaskSettings(Path("no/a.pool")), "does not see the pool", "there is no /.*/no/a.pool"),
     ],
 )
