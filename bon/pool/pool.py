@@ -13,7 +13,7 @@ from bon.object_store import Place
 from bon.pool.files import REDO, read_table, write_table
 from bon.pool.footers import COVERS, Footer, Footers
 from bon.pool.layout import PoolLayout
-from bon.pool.manifest import Manifest, read_manifest, write_manifest
+from bon.pool.manifest import GIVEN_ENGINE, Manifest, read_manifest, write_manifest
 from bon.pool.notes import PartNote, content_digest, drops_digest, settings_digest
 from bon.records import (
     CANDIDATES_SCHEMA,
@@ -36,7 +36,7 @@ __all__ = [
 
 PROMPTS = "prompts"
 CANDIDATES = "candidates"
-_GIVEN = {"spec": "given"}
+_GIVEN = {"spec": GIVEN_ENGINE}
 """Settings of what an input brought, scores and verdicts."""
 
 
