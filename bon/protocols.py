@@ -221,26 +221,30 @@ class KnowsOthers(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What each worker of a stage needs."""
+
+    has_model: bool = True
+    """It computes with a model where it runs, so it needs a share of the machine of its own."""
+    most_gpus: int | None = None
+    """GPUs that it can use; none: all that it is given."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """One of several works that run side by side, each a step behind the one before."""
 
     work: PartWork
     parts: Sequence[int]
     """What it has to do."""
-    has_model: bool
-    """It computes with a model where it runs, so it needs a worker with a share of its own."""
-    most_gpus: int | None = None
-    """GPUs that each of its workers can use; none: all that it is given."""
+    needs: Needs = Needs()
 
 
 class Engine(Protocol):
     """Where work runs: this machine, or a cluster."""
 
-    def run(self, work: PartWork, parts: Parts, most_gpus: int | None = None) -> Iterator[Event]:
-        """Do all parts, whatever dies meanwhile, and yield events as they come.
-
-        A cluster gives a worker no more than `most_gpus` (none: as many as the engine was told).
-        """
+    def run(self, work: PartWork, parts: Parts, needs: Needs = Needs()) -> Iterator[Event]:
+        """Do all parts, whatever dies meanwhile, and yield events as they come."""
         ...
 
     def run_chain(self, stages: Sequence[Stage]) -> Iterator[tuple[int, Event]]:
@@ -250,9 +254,8 @@ class Engine(Protocol):
         """
         ...
 
-    def why_in_turn(self, has_model: Sequence[bool]) -> str | None:
-        """Say why such stages cannot run side by side, each with a model or without; none: they
-        can."""
+    def why_in_turn(self, needs: Sequence[Needs]) -> str | None:
+        """Say why stages with such needs cannot run side by side; none: they can."""
         ...
 
     def close(self) -> None:

@@ -71,7 +71,7 @@ def refuse_idle_placement(call: Invocation, why: str) -> None:
 def _why_in_turn(
     engine: Engine, generation: GenerationPlan, scorings: Sequence[ScoringPlan]
 ) -> str | None:
-    return engine.why_in_turn([generation.has_model, *(plan.has_model for plan in scorings)])
+    return engine.why_in_turn([generation.needs, *(plan.needs for plan in scorings)])
 
 
 def _streamed(why: str) -> bool:

@@ -20,7 +20,7 @@ from bon.engines.lane import Lane
 from bon.engines.recovery import Recovery, Waiting
 from bon.engines.shares import Share, split_machine
 from bon.errors import SettingsError
-from bon.protocols import Event, PartDone, Parts, PartWork, Stage
+from bon.protocols import Event, Needs, PartDone, Parts, PartWork, Stage
 
 __all__ = ["LocalEngine"]
 
@@ -47,7 +47,7 @@ class LocalEngine:
     split: Callable[[int], tuple[Share, ...]] = split_machine
     """Gives other shares of it, where stages side by side need more of them."""
 
-    def run(self, work: PartWork, parts: Parts, most_gpus: int | None = None) -> Iterator[Event]:
+    def run(self, work: PartWork, parts: Parts, needs: Needs = Needs()) -> Iterator[Event]:
         """Do all parts and yield events as they come; nobody else waits for this machine's GPUs.
 
         Raises:
@@ -68,7 +68,7 @@ class LocalEngine:
             SettingsError: the machine has too little for all: see `why_in_turn`.
             WorkerDiedError: a process died or hung, and starting it again did not help.
         """
-        dealt = self._dealt([stage.has_model for stage in stages])
+        dealt = self._dealt([stage.needs for stage in stages])
         chain, runs = Chain([stage.parts for stage in stages]), dict[Run, int]()
         for number, shares in enumerate(dealt):
             source = chain.source(number)
@@ -78,10 +78,10 @@ class LocalEngine:
                 chain.done(number, event.part)
             yield number, event
 
-    def why_in_turn(self, has_model: Sequence[bool]) -> str | None:
+    def why_in_turn(self, needs: Sequence[Needs]) -> str | None:
         """Say why such stages cannot run side by side; none: they can."""
         try:
-            self._dealt(has_model)
+            self._dealt(needs)
         except SettingsError as error:
             return f"{error.what}: {error.why}"
         return None
@@ -89,13 +89,13 @@ class LocalEngine:
     def close(self) -> None:
         """Do nothing: no worker outlives its run."""
 
-    def _dealt(self, has_model: Sequence[bool]) -> list[tuple[Share, ...]]:
+    def _dealt(self, needs: Sequence[Needs]) -> list[tuple[Share, ...]]:
         """Return each stage's workers; one without a model has a process that has no share.
 
         Raises:
             SettingsError: the machine has too little for all of them.
         """
-        counts = workers_of(has_model, len(self.shares))
+        counts = workers_of([one.has_model for one in needs], len(self.shares))
         num_shares = sum(counts)
         shares = self.shares if num_shares <= len(self.shares) else self.split(num_shares)
         ends = list(accumulate(counts))

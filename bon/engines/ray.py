@@ -23,7 +23,7 @@ from bon.engines.ray_cluster import RayWorkers, connect, disconnect, lost_cluste
 from bon.engines.ray_lane import Begun, Hub, LaneActor, LaneSettings, Said
 from bon.engines.ray_room import Room
 from bon.errors import AccountingError, BonError, EngineError, WorkerDiedError, first_line
-from bon.protocols import Event, Note, PartDone, Parts, PartWork, Restarted, Stage
+from bon.protocols import Event, Needs, Note, PartDone, Parts, PartWork, Restarted, Stage
 
 __all__ = ["RayEngine"]
 
@@ -78,7 +78,7 @@ class RayEngine:
             self._resolved = None
             disconnect()
 
-    def run(self, work: PartWork, parts: Parts, most_gpus: int | None = None) -> Iterator[Event]:
+    def run(self, work: PartWork, parts: Parts, needs: Needs = Needs()) -> Iterator[Event]:
         """Do all parts and yield events as they come.
 
         Raises:
@@ -87,7 +87,7 @@ class RayEngine:
             WorkerDiedError: a worker was lost again and again.
         """
         numbers = [part for part in parts if part is not None]
-        for _, event in self.run_chain([Stage(work, numbers, True, most_gpus)]):
+        for _, event in self.run_chain([Stage(work, numbers, replace(needs, has_model=True))]):
             yield event
 
     def run_chain(self, stages: Sequence[Stage]) -> Iterator[tuple[int, Event]]:
@@ -97,16 +97,11 @@ class RayEngine:
             BonError, EngineError, WorkerDiedError: see `run`.
         """
         if any(stage.parts for stage in stages):
-            workers = self._workers_of(
-                [stage.has_model for stage in stages], [stage.most_gpus for stage in stages]
-            )
-            yield from self._run(stages, workers)
+            yield from self._run(stages, self._workers_of([stage.needs for stage in stages]))
 
-    def why_in_turn(self, has_model: Sequence[bool]) -> str | None:
+    def why_in_turn(self, needs: Sequence[Needs]) -> str | None:
         """Say why such stages cannot run side by side; none: the cluster has room for all."""
-        # which one samples is the first; the others are scorers
-        most_gpus = [1 if any(has_model[:number]) else None for number in range(len(has_model))]
-        workers = self._workers_of(has_model, most_gpus)
+        workers = self._workers_of(needs)
         for name, needed in (
             ("GPU", sum(one.least * (one.gpus or 0) for one in workers)),
             ("CPU", sum(one.least * (one.cpus or 0) for one in workers)),
@@ -121,24 +116,22 @@ class RayEngine:
             self._resolved = connect(self.address, self.workers)
         return self._resolved
 
-    def _workers_of(
-        self, has_model: Sequence[bool], most_gpus: Sequence[int | None]
-    ) -> list[RayWorkers]:
+    def _workers_of(self, needs: Sequence[Needs]) -> list[RayWorkers]:
         """Return each stage's workers; one without a model, beside others, asks for a core, of a
         cluster of ours for nothing."""
         asked = self._connected()
-        counts = workers_of(has_model, asked.most)
+        counts = workers_of([one.has_model for one in needs], asked.most)
         lonely = RayWorkers(1, 1, 0, 0 if self.address is None else 1)
         return [
             replace(
                 asked,
                 least=min(asked.least, count),
                 most=count,
-                gpus=asked.gpus if self.gpus_as_told else _at_most(asked.gpus, most),
+                gpus=asked.gpus if self.gpus_as_told else _at_most(asked.gpus, one.most_gpus),
             )
             if count
             else lonely
-            for count, most in zip(counts, most_gpus, strict=True)
+            for count, one in zip(counts, needs, strict=True)
         ]
 
     def _run(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bon.engines.apart import Apart, Question
 from bon.engines.ray import RayEngine
-from bon.protocols import Event, Parts, PartWork, Stage
+from bon.protocols import Event, Needs, Parts, PartWork, Stage
 
 __all__ = ["RayApart"]
 
@@ -34,7 +34,7 @@ class RayApart:
         """End that process, and with it all that runs in the cluster for us."""
         self._apart.close()
 
-    def run(self, work: PartWork, parts: Parts, most_gpus: int | None = None) -> Iterator[Event]:
+    def run(self, work: PartWork, parts: Parts, needs: Needs = Needs()) -> Iterator[Event]:
         """Do all parts and yield events as they come.
 
         Raises:
@@ -43,7 +43,7 @@ class RayApart:
             WorkerDiedError: a worker was lost again and again.
         """
         numbers = [part for part in parts if part is not None]
-        for _, event in self.run_chain([Stage(work, numbers, True, most_gpus)]):
+        for _, event in self.run_chain([Stage(work, numbers, replace(needs, has_model=True))]):
             yield event
 
     def run_chain(self, stages: Sequence[Stage]) -> Iterator[tuple[int, Event]]:
@@ -55,7 +55,7 @@ class RayApart:
         if any(stage.parts for stage in stages):
             yield from self._answers(_Chain(tuple(stages)))
 
-    def why_in_turn(self, has_model: Sequence[bool]) -> str | None:
+    def why_in_turn(self, needs: Sequence[Needs]) -> str | None:
         """Say why such stages cannot run side by side; none: the cluster has room for all.
 
         Raises:
@@ -63,7 +63,7 @@ class RayApart:
             SettingsError: no node can hold a worker.
         """
         why: str | None
-        (why,) = self._answers(_WhyInTurn(tuple(has_model)))
+        (why,) = self._answers(_WhyInTurn(tuple(needs)))
         return why
 
     def _answers(self, question: Question[RayEngine]) -> Iterator[Any]:
@@ -89,7 +89,7 @@ class _Chain:
 class _WhyInTurn:
     """It is to answer this."""
 
-    has_model: tuple[bool, ...]
+    needs: tuple[Needs, ...]
 
     def answers(self, engine: RayEngine, _: Iterator[Any]) -> Iterator[str | None]:
-        yield engine.why_in_turn(self.has_model)
+        yield engine.why_in_turn(self.needs)

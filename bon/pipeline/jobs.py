@@ -82,7 +82,7 @@ def run_alone(job: Job, engine: Engine, observe: Observer) -> StageReport:
     """
     tally = _Tally(job.report)
     with _closed(
-        engine.run(job.work, job.parts, job.plan.most_gpus) if job.parts else iter(())
+        engine.run(job.work, job.parts, job.plan.needs) if job.parts else iter(())
     ) as events:
         for event in events:
             observe(job.name, len(job.parts), event)
@@ -99,7 +99,7 @@ def run_side_by_side(jobs: Sequence[Job], engine: Engine, observe: Observer) -> 
         PoolIncompleteError: what a worker has committed is not there.
     """
     tallies = [_Tally(job.report) for job in jobs]
-    stages = [Stage(job.work, job.parts, job.plan.has_model, job.plan.most_gpus) for job in jobs]
+    stages = [Stage(job.work, job.parts, job.plan.needs) for job in jobs]
     with _closed(engine.run_chain(stages)) as events:
         for number, event in events:
             observe(jobs[number].name, len(jobs[number].parts), event)

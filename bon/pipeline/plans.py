@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from bon.protocols import Generator, Scorer
+from bon.protocols import Generator, Needs, Scorer
 from bon.records import Drop, GivenResponses, Prompt
 
 __all__ = [
@@ -100,14 +100,10 @@ class GenerationPlan:
     """Why it does, for people."""
 
     @property
-    def has_model(self) -> bool:
-        """Whether a model is loaded where it runs: a server has its own."""
-        return self.engine in _HERE
-
-    @property
-    def most_gpus(self) -> int | None:
-        """GPUs that a worker can use; none: all that it is given."""
-        return None if self.has_model else 0
+    def needs(self) -> Needs:
+        """What its workers need: a server has its model elsewhere."""
+        has_model = self.engine in _HERE
+        return Needs(has_model, None if has_model else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +129,7 @@ class ScoringPlan:
     """GPUs that its model, if it has one, is spread over."""
 
     @property
-    def has_model(self) -> bool:
-        """Whether a model is loaded where it runs: rules have none, servers their own."""
-        return self.engine in _HERE
-
-    @property
-    def most_gpus(self) -> int:
-        """GPUs that a worker can use."""
-        return self.num_gpus if self.has_model else 0
+    def needs(self) -> Needs:
+        """What its workers need: rules have no model, servers their own."""
+        has_model = self.engine in _HERE
+        return Needs(has_model, self.num_gpus if has_model else 0)

@@ -23,6 +23,7 @@ from bon.cli.flags import Invocation
 from bon.cli.placement import is_streamed, refuse_no_room
 from bon.errors import SettingsError
 from bon.pipeline.plans import GenerationPlan, ScoringPlan
+from bon.protocols import Needs
 
 
 @dataclass
@@ -30,10 +31,10 @@ class Room:
     """An engine that has room for stages side by side, or says why it has none."""
 
     why: str | None = None
-    asked: Sequence[bool] = ()
+    asked: Sequence[Needs] = ()
 
-    def why_in_turn(self, has_model: Sequence[bool]) -> str | None:
-        self.asked = has_model
+    def why_in_turn(self, needs: Sequence[Needs]) -> str | None:
+        self.asked = needs
         return self.why
 
 
@@ -56,7 +57,7 @@ def test_each_model_needs_room_and_what_has_none_does_not() -> None:
     ]:
         room = Room()
         assert placed(room, scorers, generator, placement="stream")
-        assert room.asked == has_model
+        assert [one.has_model for one in room.asked] == has_model
     with pytest.raises(SettingsError, match="side by side") as caught:
         placed(Room("there is no room"), ["vllm"], placement="stream")
     assert caught.value.why == "there is no room"

@@ -14,7 +14,7 @@ from bon.engines.chain import Chain
 from bon.engines.local import LocalEngine
 from bon.engines.shares import Share
 from bon.errors import PoolCorruptError, SettingsError
-from bon.protocols import Event, PartDone, Ready, Restarted, Stage
+from bon.protocols import Event, Needs, PartDone, Ready, Restarted, Stage
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_part_is_in_the_second_stage_before_the_last_one_is_in_the_first(
     tmp_path: Path, folders: tuple[Path, Path]
 ) -> None:
     one, two = folders
-    stages = [Stage(Waits(one, two), range(4), True), Stage(Follows(two, one), range(4), True)]
+    stages = [Stage(Waits(one, two), range(4)), Stage(Follows(two, one), range(4))]
     events = list(engine(tmp_path).run_chain(stages))
     assert done(events, 0) == done(events, 1) == [0, 1, 2, 3]
     logs = sorted(path.name for path in tmp_path.glob("*.log"))
@@ -53,7 +53,7 @@ def test_a_part_goes_only_where_it_has_to_be_done(
 ) -> None:
     one, two = folders
     (one / "part-7").touch()  # done before
-    stages = [Stage(Work(one), [1, 2, 3], True), Stage(Follows(two, one), [2, 7], False)]
+    stages = [Stage(Work(one), [1, 2, 3]), Stage(Follows(two, one), [2, 7], Needs(has_model=False))]
     events = list(engine(tmp_path, 1).run_chain(stages))
     assert done(events, 0) == [1, 2, 3]
     assert sorted(done(events, 1)) == [2, 7]
@@ -63,7 +63,7 @@ def test_a_stage_that_has_nothing_to_do_starts_no_worker(
     tmp_path: Path, folders: tuple[Path, Path]
 ) -> None:
     one, two = folders
-    stages = [Stage(Work(one), [], True), Stage(Work(two), [0], True)]
+    stages = [Stage(Work(one), []), Stage(Work(two), [0])]
     events = list(engine(tmp_path).run_chain(stages))
     assert [number for number, event in events if isinstance(event, Ready)] == [1]
     assert not (one / "pids").exists()
@@ -73,7 +73,7 @@ def test_a_worker_that_is_slow_to_end_does_not_keep_others_waiting(
     tmp_path: Path, folders: tuple[Path, Path]
 ) -> None:
     one, two = folders
-    stages = [Stage(Lingers(one, two), range(4), True), Stage(Follows(two, one), range(4), True)]
+    stages = [Stage(Lingers(one, two), range(4)), Stage(Follows(two, one), range(4))]
     events = list(engine(tmp_path).run_chain(stages))
     assert done(events, 1) == [0, 1, 2, 3]
     assert (one / "all went on").exists(), "it was waited for, and it was not made to go"
@@ -85,8 +85,8 @@ def test_prompts_that_kill_one_stage_are_found_while_the_other_goes_on(
 ) -> None:
     one, two = folders
     stages = [
-        Stage(Deadly(one, frozenset({"2-5"})), range(5), True),
-        Stage(Deadly(two, frozenset({"1-3"})), range(5), True),
+        Stage(Deadly(one, frozenset({"2-5"})), range(5)),
+        Stage(Deadly(two, frozenset({"1-3"})), range(5)),
     ]
     events = list(engine(tmp_path).run_chain(stages))
     assert {number for number, event in events if isinstance(event, Restarted)} == {0, 1}
@@ -100,8 +100,8 @@ def test_prompts_that_kill_one_stage_are_found_while_the_other_goes_on(
 def test_an_error_of_one_stage_ends_all(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     one, two = folders
     stages = [
-        Stage(Work(one, "hang", at=1), range(3), True),
-        Stage(Work(two, "bon_error", at=0), range(3), True),
+        Stage(Work(one, "hang", at=1), range(3)),
+        Stage(Work(two, "bon_error", at=0), range(3)),
     ]
     with pytest.raises(PoolCorruptError):
         list(engine(tmp_path).run_chain(stages))
@@ -112,7 +112,7 @@ def test_an_error_of_one_stage_ends_all(tmp_path: Path, folders: tuple[Path, Pat
 
 def test_each_later_model_has_workers_of_its_own_one_for_eight(tmp_path: Path) -> None:
     def dealt(num_workers: int, *has_model: bool) -> list[list[int]]:
-        shares = engine(tmp_path, num_workers)._dealt(has_model)
+        shares = engine(tmp_path, num_workers)._dealt([Needs(one) for one in has_model])
         return [[share.number for share in one] for one in shares]
 
     assert dealt(3, True, True) == [[0, 1, 2], [3]]
@@ -127,15 +127,16 @@ def test_where_the_machine_has_too_little_for_all_they_run_in_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    assert LocalEngine().why_in_turn([True, False, True]) is None
-    assert LocalEngine().why_in_turn([True, False, False, False]) is None
-    why = LocalEngine().why_in_turn([True, True, True])
+    without = Needs(has_model=False)
+    assert LocalEngine().why_in_turn([Needs(), without, Needs()]) is None
+    assert LocalEngine().why_in_turn([Needs(), without, without, without]) is None
+    why = LocalEngine().why_in_turn([Needs()] * 3)
     assert why == (
         "3 workers with 1 accelerators each are more than this machine has: here are 2 accelerators"
     )
     with pytest.raises(SettingsError, match="3 workers"):
-        list(LocalEngine().run_chain([Stage(Work(tmp_path), [0], True)] * 3))
-    assert LocalEngine()._dealt([True, True]) == [
+        list(LocalEngine().run_chain([Stage(Work(tmp_path), [0])] * 3))
+    assert LocalEngine()._dealt([Needs(), Needs()]) == [
         (Share(0, devices=("4",)),), (Share(1, devices=("5",)),),
     ]  # fmt: skip
 

@@ -35,15 +35,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(TESTS)  # the works of tests are imported by workers
-    try:
-        with ray_cluster(4) as started:
-            yield started
-    finally:
-        os.environ.pop("PYTHONPATH")
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
+    with ray_cluster(4) as started:
+        yield started
 
 
 @pytest.fixture
@@ -164,7 +157,7 @@ def test_a_worker_that_is_lost_again_and_again_ends_the_run(
 
 
 def test_losses_are_counted_only_while_no_worker_does_a_part(tmp_path: Path) -> None:
-    stage = Stage(Work(tmp_path), range(9), has_model=True)
+    stage = Stage(Work(tmp_path), range(9))
     run = _Run(RayEngine(max_restarts=2), [stage], [RayWorkers()])
     lost = Begun(0, "10.0.0.7", is_again=True)
     for _ in range(5):

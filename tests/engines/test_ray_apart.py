@@ -15,7 +15,7 @@ from bon.engines.ray import RayEngine
 from bon.engines.ray_apart import RayApart
 from bon.engines.ray_cluster import RayWorkers
 from bon.errors import PoolCorruptError
-from bon.protocols import Event, PartDone, Stage
+from bon.protocols import Event, Needs, PartDone, Stage
 
 TESTS = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -23,10 +23,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)  # works of tests are imported
-        with ray_cluster(3) as started:
-            yield started
+    with ray_cluster(3) as started:
+        yield started
 
 
 def apart(address: str | None, folder: Path) -> RayApart:
@@ -46,14 +44,14 @@ def test_one_process_answers_all(cluster: RayCluster, tmp_path: Path) -> None:
     with apart(cluster.address, tmp_path) as engine:
         assert list(engine.run(Work(tmp_path), [])) == []
         assert not talkers(), "for nothing none is started"
-        assert engine.why_in_turn([True, True, False]) is None
-        why = engine.why_in_turn([True] * 4)
+        assert engine.why_in_turn([Needs(), Needs(), Needs(has_model=False)]) is None
+        why = engine.why_in_turn([Needs()] * 4)
         assert why == "all stages together need 4 CPUs, the cluster has 3"
         (first,) = talkers()
         assert done(engine.run(Work(tmp_path), range(3))) == [0, 1, 2]
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
-        stages = [Stage(Work(tmp_path / name), [0, 1], True) for name in ("one", "two")]
+        stages = [Stage(Work(tmp_path / name), [0, 1]) for name in ("one", "two")]
         both = [(n, one.part) for n, one in engine.run_chain(stages) if isinstance(one, PartDone)]
         assert sorted(both) == [(0, 0), (0, 1), (1, 0), (1, 1)]
         assert talkers() == [first]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,18 +15,15 @@ from bon.engines.ray import RayEngine
 from bon.engines.ray_blocks import ROWS, small
 from bon.engines.ray_cluster import RayWorkers
 from bon.errors import PoolCorruptError
-from bon.protocols import Event, PartDone, Restarted, Stage
+from bon.protocols import Event, Needs, PartDone, Restarted, Stage
 
-TESTS = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)  # works of tests are imported
-        with ray_cluster(4) as started:
-            yield started
+    with ray_cluster(4) as started:
+        yield started
 
 
 @pytest.fixture
@@ -58,7 +54,7 @@ def test_a_part_is_in_the_second_stage_before_the_last_one_is_in_the_first(
     one, two = folders
     (one / "part-9").touch()  # done before
     first, second = [0, 1, 2, 3], [0, 1, 2, 3, 9]
-    stages = [Stage(Waits(one, two), first, True), Stage(Follows(two, one), second, has_model)]
+    stages = [Stage(Waits(one, two), first), Stage(Follows(two, one), second, Needs(has_model))]
     events = list(engine.run_chain(stages))
     assert done(events, 0) == first
     assert done(events, 1) == second
@@ -69,8 +65,8 @@ def test_a_part_is_in_the_second_stage_before_the_last_one_is_in_the_first(
 def test_prompts_that_kill_a_stage_are_found(engine: RayEngine, folders: tuple[Path, Path]) -> None:
     one, two = folders
     stages = [
-        Stage(Work(one), range(4), True),
-        Stage(Deadly(two, frozenset({"1-3"})), range(4), True),
+        Stage(Work(one), range(4)),
+        Stage(Deadly(two, frozenset({"1-3"})), range(4)),
     ]
     events = list(engine.run_chain(stages))
     assert {number for number, event in events if isinstance(event, Restarted)} == {1}
@@ -83,8 +79,8 @@ def test_prompts_that_kill_a_stage_are_found(engine: RayEngine, folders: tuple[P
 def test_an_error_of_one_stage_ends_all(engine: RayEngine, folders: tuple[Path, Path]) -> None:
     one, two = folders
     stages = [
-        Stage(Work(one, "bon_error", at=1), range(3), True),
-        Stage(Work(two), range(3), True),
+        Stage(Work(one, "bon_error", at=1), range(3)),
+        Stage(Work(two), range(3)),
     ]
     with pytest.raises(PoolCorruptError) as caught:
         list(engine.run_chain(stages))
@@ -96,12 +92,13 @@ def test_an_error_of_one_stage_ends_all(engine: RayEngine, folders: tuple[Path, 
 
 
 def test_where_the_cluster_has_too_little_for_all_they_run_in_turn(cluster: RayCluster) -> None:
+    four = [Needs(), Needs(), Needs(), Needs(has_model=False)]
     with RayEngine(cluster.address, RayWorkers(2, 2, cpus=1)) as engine:
-        assert engine.why_in_turn([True, True, False]) is None
-        why = engine.why_in_turn([True, True, True, False])
+        assert engine.why_in_turn([Needs(), *four[2:]]) is None
+        why = engine.why_in_turn(four)
         assert why == "all stages together need 5 CPUs, the cluster has 4"
     with RayEngine(cluster.address, RayWorkers(1, 8, cpus=1)) as engine:
-        assert engine.why_in_turn([True, True, True, False]) is None, "so many can start"
+        assert engine.why_in_turn(four) is None, "so many can start"
 
 
 def test_blocks_of_stages_side_by_side_are_parts_or_a_few() -> None:

@@ -27,16 +27,13 @@ from bon.pipeline.select import Selector
 from bon.pool.pool import Pool
 from bon.protocols import Mapper
 
-TESTS = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS))  # the functions of tests are imported by workers
-        with ray_cluster(3) as started:
-            yield started
+    with ray_cluster(3) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

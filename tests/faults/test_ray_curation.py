@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,14 +26,6 @@ _SMALL_GROUPS = (
 )
 _SLOW = ("--filter", r"regex:pattern=^(\w+\s?)*$", "--rank-by", "reward")
 """Works for minutes on the texts of `begun`."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def importable() -> Iterator[None]:
-    """Let nodes import the functions of tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
-        yield
 
 
 def begun(cluster: RayCluster, folder: Path) -> subprocess.Popen[str]:

@@ -86,10 +86,7 @@ def test_generation_goes_on_without(cluster: RayCluster, tmp_path: Path, lost: s
     assert_same_pool(tmp_path / "in.pool", tmp_path / "whole.pool")
 
 
-def test_without_a_spare_node_nearly_all_is_done_by_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # workers import `Forgetful`
+def test_without_a_spare_node_nearly_all_is_done_by_the_others(tmp_path: Path) -> None:
     num_done, num_at_restart = 0, 0
     with (
         ray_cluster(1, 1) as cluster,

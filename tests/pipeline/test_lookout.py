@@ -14,7 +14,7 @@ from support.fakes import InlineEngine, Run, input_rows
 from bon.errors import PoolIncompleteError
 from bon.pipeline import lookout
 from bon.pool.layout import PoolLayout
-from bon.protocols import Event, PartDone, PartWork, Progress
+from bon.protocols import Event, Needs, PartDone, PartWork, Progress
 
 
 @dataclass
@@ -29,9 +29,7 @@ class OtherNode(InlineEngine):
     shown_after: int | None = None
     is_ended: bool = False
 
-    def run(
-        self, work: PartWork, parts: Sequence[int], most_gpus: int | None = None
-    ) -> Iterator[Event]:
+    def run(self, work: PartWork, parts: Sequence[int], needs: Needs = Needs()) -> Iterator[Event]:
         if not self.there.exists():
             shutil.copytree(self.here, self.there)
         try:

@@ -19,7 +19,7 @@ from bon.pipeline.jobs import StageReport
 from bon.pipeline.plans import PromptsPlan, ScoringPlan
 from bon.pipeline.run import DEFAULT_PART_SIZE, open_pool, read_prompts, score
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool
-from bon.protocols import Event, PartDone, PartWork
+from bon.protocols import Event, Needs, PartDone, PartWork
 from bon.records import CandidateGroup, Scores
 
 ROWS = input_rows(10, bad=[5])
@@ -304,9 +304,7 @@ class Reviving(InlineEngine):
 
     num_deaths: int = 0
 
-    def run(
-        self, work: PartWork, parts: Sequence[int], most_gpus: int | None = None
-    ) -> Iterator[Event]:
+    def run(self, work: PartWork, parts: Sequence[int], needs: Needs = Needs()) -> Iterator[Event]:
         left = list(parts)
         while left:
             try:

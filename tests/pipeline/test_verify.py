@@ -14,7 +14,7 @@ from support.fakes import FakeScorer, InlineEngine, Run, ignore, input_rows
 
 from bon.pipeline.verify import VerifyPlan, VerifyReport, VerifyScores, verify
 from bon.pool.pool import Pool, scores_kind
-from bon.protocols import Engine, Event, PartDone, PartWork, Progress, Ready, Verified
+from bon.protocols import Engine, Event, Needs, PartDone, PartWork, Progress, Ready, Verified
 from bon.records import CandidateGroup
 
 KIND = scores_kind("reward")
@@ -151,9 +151,7 @@ def test_nothing_is_loaded_where_no_candidate_has_a_score(tmp_path: Path) -> Non
 class StumblingEngine:
     """An engine whose worker dies just before it says that its first part is done."""
 
-    def run(
-        self, work: PartWork, parts: Sequence[int], most_gpus: int | None = None
-    ) -> Iterator[Event]:
+    def run(self, work: PartWork, parts: Sequence[int], needs: Needs = Needs()) -> Iterator[Event]:
         yield from (event for event in work.run(parts[:1]) if not isinstance(event, PartDone))
         yield from work.run(parts)
 

@@ -16,7 +16,7 @@ from bon.pipeline.jobs import StageReport
 from bon.pipeline.plans import GenerationPlan, PromptsPlan, ScoringPlan
 from bon.pipeline.run import generate, generate_and_score, open_pool, read_prompts, score
 from bon.pool.pool import Pool
-from bon.protocols import Event, PartDone, PartWork, Stage
+from bon.protocols import Event, Needs, PartDone, PartWork, Stage
 from bon.records import (
     Candidate,
     CandidateGroup,
@@ -169,9 +169,7 @@ class InlineEngine:
     stop_after: int | None = None
     parts: list[int] = field(default_factory=list)
 
-    def run(
-        self, work: PartWork, parts: Sequence[int], most_gpus: int | None = None
-    ) -> Iterator[Event]:
+    def run(self, work: PartWork, parts: Sequence[int], needs: Needs = Needs()) -> Iterator[Event]:
         self.parts += parts
         num_done = 0
         for event in work.run(parts):

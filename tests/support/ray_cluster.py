@@ -20,6 +20,7 @@ from support.started import wait_until
 
 __all__ = ["RayCluster", "all_below", "is_alive", "ray_cluster"]
 
+_TESTS = Path(__file__).parents[1]
 _OBJECT_STORE_BYTES = 100 << 20
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -111,11 +112,15 @@ class RayCluster:
 
 @contextmanager
 def ray_cluster(*cpus: int) -> Iterator[RayCluster]:
-    """Give a cluster; commands that are run meanwhile find their way to it."""
+    """Give a cluster, whose workers can import tests' works.
+
+    Commands that are run meanwhile find their way to it.
+    """
     folder = tempfile.mkdtemp(prefix="bon-ray-")  # short: the names of its sockets may not be long
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**_ENVIRONMENT, "RAY_TMPDIR": folder}.items():
             patch.setenv(name, value)
+        patch.setenv("PYTHONPATH", str(_TESTS), prepend=os.pathsep)
         # Ray reads the environment when it is imported, which vLLM may have done long before
         from ray._private import ray_constants
 

@@ -13,6 +13,7 @@ from bon.cli.placement import refuse_no_room
 from bon.cli.validation.plan import Note, PlannedRun, ok, skipped
 from bon.config import RunSettings
 from bon.errors import BonError
+from bon.protocols import Needs
 
 __all__ = ["check_room", "check_workers"]
 
@@ -44,7 +45,7 @@ def check_room(run: PlannedRun) -> Iterator[Note | BonError]:
             log = Path(folder) / "worker.log"
         engine = stack.enter_context(closing(make_engine(run.call, log)))
         if settings.engine == "ray":
-            engine.why_in_turn([True])
+            engine.why_in_turn([Needs()])
             yield ok(
                 "the Ray cluster answers, and one of its nodes can hold a worker"
                 if settings.ray_address
