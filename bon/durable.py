@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 
 from bon.errors import BonError, OutputError, SystemFaultError
-from bon.object_store import ObjectPath, Place
+from bon.object_store import ObjectPath
+from bon.places import Place
 from bon.system_faults import advice, reason
 
 __all__ = [

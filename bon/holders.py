@@ -9,7 +9,8 @@ import sys
 from collections.abc import Mapping
 
 from bon.errors import PoolLockedError
-from bon.object_store import ObjectPath, Place
+from bon.object_store import ObjectPath
+from bon.places import Place
 from bon.redaction import redacted_command
 
 __all__ = ["is_of_here", "locked", "myself", "parsed_holder"]

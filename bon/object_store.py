@@ -8,34 +8,22 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar, cast
 
-from bon.errors import SettingsError, did_you_mean
 from bon.store_faults import is_missing, store_fault
 from bon.store_listings import Listings
-from bon.store_systems import KNOWN, ask
+from bon.store_systems import ask
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
 
-__all__ = [
-    "ObjectPath",
-    "ObjectStat",
-    "Place",
-    "arrow_source",
-    "inside",
-    "is_local",
-    "lies_in",
-    "place",
-]
+__all__ = ["ObjectPath", "ObjectStat"]
 
-_ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<key>[^?]*)(?:\?(?P<query>.*))?")
 _SMALL_BYTES = 1 << 18
 """What is no larger is read by one request."""
 _LARGE_BYTES = 5 << 20
@@ -340,74 +328,4 @@ class ObjectPath:
             raise store_fault(error, str(self)) from error
 
 
-Place: TypeAlias = Path | ObjectPath
-"""Where a pool or a set lies: on a disk, or on an object store."""
-
 _seen: Listings[ObjectPath] = Listings()
-
-
-def place(text: str | os.PathLike[str] | ObjectPath) -> Place:
-    """Return where a pool or a set lies, as a person says it: a path, or `s3://BUCKET/NAME`.
-
-    Raises:
-        SettingsError: an address of no known store, without a bucket, or with a password.
-    """
-    if isinstance(text, ObjectPath):
-        return text
-    said = os.fspath(text)
-    found = _ADDRESS.fullmatch(said)
-    if found is None or found["scheme"] == "file":
-        return Path(said if found is None else found["key"])
-    scheme, key = found["scheme"].lower(), found["key"].strip("/")
-    if scheme not in KNOWN:
-        raise SettingsError(
-            f"{scheme}:// is no object store that bon knows",
-            where=f"{scheme}://…",
-            next_step=did_you_mean(scheme, KNOWN),
-        )
-    if "@" in key and not scheme.startswith("abfs"):
-        raise SettingsError(
-            "an address with a key in it is not taken",
-            where=f"{scheme}://…@…",
-            why="whoever lists the machine's processes would see it",
-            next_step="put keys into the environment (AWS_ACCESS_KEY_ID, …) or into a profile",
-        )
-    if not key or found["key"].startswith("/"):
-        raise SettingsError(
-            "the address names no bucket", where=said, next_step=f"give {scheme}://BUCKET/NAME"
-        )
-    if {"", ".", ".."}.intersection(key.split("/")):
-        raise SettingsError(
-            "the address has a name in it that is empty or dots alone",
-            where=said,
-            next_step="leave it out: a store has no folders that it could lead to",
-        )
-    return ObjectPath(scheme, key, found["query"] or "")
-
-
-def is_local(where: Place) -> bool:
-    """Tell whether a place is on a disk of this machine."""
-    return isinstance(where, Path)
-
-
-def arrow_source(path: Place) -> Path | BinaryIO:
-    """Return what Arrow's readers take: a path, or an object opened."""
-    return path if isinstance(path, Path) else path.open()
-
-
-def inside(path: Place, folder: Place) -> PurePath:
-    """Return the name of a place within another one.
-
-    Raises:
-        ValueError: it does not lie there.
-    """
-    if isinstance(path, ObjectPath) and isinstance(folder, ObjectPath):
-        return path.relative_to(folder)
-    return Path(str(path)).relative_to(str(folder))
-
-
-def lies_in(path: Place, folder: Place) -> bool:
-    """Tell whether a place is another one, or lies in it."""
-    if isinstance(path, ObjectPath):
-        return isinstance(folder, ObjectPath) and path.is_relative_to(folder)
-    return isinstance(folder, Path) and path.is_relative_to(folder)

@@ -22,7 +22,7 @@ HEAVY += ("httpx", "tenacity", "duckdb")
 
 VOCABULARY = {"", "errors", "records", "config", "protocols", "durable"}
 VOCABULARY |= {"heartbeat", "memory", "redaction", "shown", "signals"}
-VOCABULARY |= {"holders", "object_lock", "object_store", "store_faults", "store_listings"}
+VOCABULARY |= {"holders", "object_lock", "object_store", "places", "store_faults", "store_listings"}
 VOCABULARY |= {"standard_streams", "store_systems", "system_faults"}
 PURE = {"chat", "selection", "answers", "aggregation", "pairs", "guards", "filters"}
 PURE |= {"bradley_terry", "estimators", "kl", "margins", "repetition", "trie", "verification"}

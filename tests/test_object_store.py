@@ -18,7 +18,8 @@ from support.proxies import Proxy, proxy_to
 
 from bon import store_listings, store_systems
 from bon.errors import PoolCorruptError, SettingsError, SystemFaultError
-from bon.object_store import ObjectPath, inside, lies_in, place
+from bon.object_store import ObjectPath
+from bon.places import inside, lies_in, place
 from bon.pool.files import read_footer, read_table, write_table
 from bon.store_listings import Listings
 

@@ -20,7 +20,7 @@ from bon.config import (
     Settings,
 )
 from bon.errors import SettingsError, SettingsMismatchError
-from bon.object_store import Place, place
+from bon.places import Place, place
 
 if TYPE_CHECKING:
     from bon.cli.places import SourceKind

@@ -20,9 +20,9 @@ from bon.config import (
     ScoreSettings,
     Settings,
 )
-from bon.object_store import Place
 from bon.pipeline.accounting import Accounting, drops_allowed
 from bon.pipeline.ranked import count_sampled, open_books
+from bon.places import Place
 from bon.pool.layout import PoolLayout
 from bon.redaction import redacted_values
 from bon.report.tables import closing_table

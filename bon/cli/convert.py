@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from bon.cli.stages import Made
     from bon.exports.formats import Format, Kind
-    from bon.object_store import Place
     from bon.pipeline.accounting import Accounting
+    from bon.places import Place
 
 GROUPS = COMMAND_GROUPS["convert"]
 

@@ -29,10 +29,10 @@ from bon.exports.card import CardFacts
 from bon.exports.formats import Format
 from bon.exports.hub import check_push, push_folder
 from bon.exports.target import target_of
-from bon.object_store import Place, place
 from bon.pipeline.export import Written
 from bon.pipeline.pairing import Tokenize
 from bon.pipeline.ranked import scorer_names
+from bon.places import Place, place
 from bon.pool.pool import Pool
 from bon.records import Message
 from bon.redaction import redacted_command

@@ -16,7 +16,7 @@ from bon.config import (
     ScoreSettings,
 )
 from bon.errors import SettingsError
-from bon.object_store import Place, place
+from bon.places import Place, place
 
 if TYPE_CHECKING:
     from bon.cli.output import OutputPlan

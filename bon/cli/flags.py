@@ -19,7 +19,8 @@ from bon.cli.console import note
 from bon.cli.reasons import reasons_to
 from bon.config import Flag, Settings, known_keys, read_config_file, resolve
 from bon.errors import SettingsError
-from bon.object_store import ObjectPath, Place, place
+from bon.object_store import ObjectPath
+from bon.places import Place, place
 from bon.sources.locate import refuse_undecodable
 
 __all__ = ["Invocation", "command"]

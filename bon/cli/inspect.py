@@ -10,7 +10,7 @@ import typer
 from bon.cli.app import app, guarded
 
 if TYPE_CHECKING:
-    from bon.object_store import Place
+    from bon.places import Place
 
 
 @app.command(
@@ -33,8 +33,8 @@ def inspect(
 
     def body() -> None:
         from bon.errors import InputNotFoundError
-        from bon.object_store import place
         from bon.pipeline import inspection
+        from bon.places import place
         from bon.pool.pool import Pool
         from bon.pool.snapshot import unchanged
         from bon.report.inspection import show
@@ -68,7 +68,7 @@ def inspect(
 def _lacks_bucket(path: Place) -> bool:
     """Tell whether the bucket of an address is not there, as far as its store says."""
     from bon.errors import BonError
-    from bon.object_store import is_local
+    from bon.places import is_local
 
     if is_local(path):
         return False

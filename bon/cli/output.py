@@ -11,7 +11,7 @@ from bon.cli.places import input_stem
 from bon.config import ExportSettings
 from bon.exports.formats import Format, Kind, choose_format
 from bon.exports.target import check_output
-from bon.object_store import Place
+from bon.places import Place
 
 __all__ = ["OutputPlan", "plan_output"]
 

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from bon.cli.flags import Invocation
 from bon.config import InputSettings, ResponseSettings
 from bon.errors import SettingsError
-from bon.object_store import Place, lies_in, place
+from bon.places import Place, lies_in, place
 from bon.pool.layout import PoolLayout
 from bon.sources.locate import COMPRESSIONS, FORMATS, find_files
 from bon.sources.patterns import is_pattern, would_match

@@ -8,10 +8,10 @@ from itertools import islice
 
 from bon.config import GenerateSettings, InputSettings
 from bon.errors import InputError, SettingsError
-from bon.object_store import Place, place
 from bon.pipeline.measured import GENERATE, MeasuredPool, measured_pool
 from bon.pipeline.planning import Fleet, RunPlan, given_run, measured_run
 from bon.pipeline.run import DEFAULT_PART_SIZE
+from bon.places import Place, place
 from bon.records import Prompt
 
 __all__ = ["CHARACTERS_A_TOKEN", "LOAD_S", "Wanted", "fleet_of", "plan_of"]

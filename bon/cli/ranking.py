@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from bon.cli.flags import Invocation
 from bon.config import RankingSettings, ScorerSettings
 from bon.errors import SettingsError
-from bon.object_store import Place
 from bon.pipeline.ranked import ScorersThere
 from bon.pipeline.recipes import Recipe, plan_recipe
+from bon.places import Place
 from bon.pool.layout import PoolLayout
 from bon.pool.pool import Pool
 

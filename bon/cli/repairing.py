@@ -17,9 +17,9 @@ from bon.config import (
     Settings,
 )
 from bon.errors import PoolCorruptError
-from bon.object_store import Place
 from bon.pipeline.given import GIVEN_SCORER, LABEL_SCORER
 from bon.pipeline.repair import Damage, restore_manifest, set_damaged_aside
+from bon.places import Place
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import pool_lock
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind

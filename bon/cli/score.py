@@ -16,7 +16,7 @@ from bon.config import (
     ScoreSettings,
     VerifySettings,
 )
-from bon.object_store import place
+from bon.places import place
 
 if TYPE_CHECKING:
     from bon.cli.stages import Made

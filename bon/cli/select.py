@@ -17,7 +17,7 @@ from bon.config import (
     SelectSettings,
     Settings,
 )
-from bon.object_store import Place, place
+from bon.places import Place, place
 
 if TYPE_CHECKING:
     from bon.pipeline.recipes import Recipe

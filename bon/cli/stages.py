@@ -18,7 +18,6 @@ from bon.config import (
     ScorerSettings,
     ScoreSettings,
 )
-from bon.object_store import Place
 from bon.pipeline.accounting import count_reasons
 from bon.pipeline.given import existing_pool, import_responses
 from bon.pipeline.jobs import StageReport
@@ -34,6 +33,7 @@ from bon.pipeline.run import (
     score,
 )
 from bon.pipeline.verify import VerifyReport
+from bon.places import Place
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 
 __all__ = ["Made", "given_pool", "judge_pool", "make_pool", "score_pool"]

@@ -11,8 +11,8 @@ from bon.cli.console import StageProgress, note
 from bon.cli.engines import make_engine
 from bon.cli.flags import Invocation
 from bon.cli.reasons import reasons_to
-from bon.object_store import Place
 from bon.pipeline.jobs import StageReport
+from bon.places import Place
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import pool_lock
 from bon.pool.run_log import RunLog

@@ -19,7 +19,8 @@ from pydantic import (
 )
 
 from bon.errors import SettingsError, UnknownChoiceError, did_you_mean
-from bon.object_store import ObjectPath, place
+from bon.object_store import ObjectPath
+from bon.places import place
 
 __all__ = [
     "Flag",

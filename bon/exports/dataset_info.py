@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bon.errors import OutputError
-from bon.object_store import Place
+from bon.places import Place
 
 __all__ = ["DATASET_INFO", "dataset_info_text", "read_dataset_info"]
 

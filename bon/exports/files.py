@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from bon.durable import PARQUET_OPTIONS
 from bon.exports.features import with_features
-from bon.object_store import Place
+from bon.places import Place
 
 __all__ = ["SUFFIXES", "RowFile", "open_rows", "suffix_of"]
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from bon.durable import replace_file, sync
 from bon.errors import BonError, OutputError
 from bon.exports.staging import hold, new_staging, staging_folders
-from bon.object_store import Place
+from bon.places import Place
 from bon.system_faults import advice, reason
 
 __all__ = ["MARKER", "read_marker", "staged_folder"]

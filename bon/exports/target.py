@@ -14,7 +14,8 @@ from bon.exports.dataset_info import read_dataset_info
 from bon.exports.files import SUFFIXES, suffix_of
 from bon.exports.folder import MARKER, read_marker
 from bon.exports.formats import Format
-from bon.object_store import ObjectPath, Place, place
+from bon.object_store import ObjectPath
+from bon.places import Place, place
 
 __all__ = ["Target", "check_output", "real_file", "target_of"]
 

@@ -11,7 +11,8 @@ from bon.durable import scratch_folder
 from bon.errors import OutputError, PoolLockedError, SystemFaultError
 from bon.exports.folder import MARKER, read_marker, staged_folder
 from bon.object_lock import ObjectLock
-from bon.object_store import ObjectPath, Place
+from bon.object_store import ObjectPath
+from bon.places import Place
 
 __all__ = ["replaced_folder"]
 

@@ -18,7 +18,7 @@ from bon.exports.formats import Format, Kind
 from bon.exports.streams import SplitStream
 from bon.exports.target import check_output, real_file, target_of
 from bon.exports.upload import replaced_folder
-from bon.object_store import Place
+from bon.places import Place
 
 __all__ = ["DatasetWriter"]
 

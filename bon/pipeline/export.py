@@ -13,9 +13,9 @@ from bon.config import ExportSettings
 from bon.exports.card import CardFacts
 from bon.exports.formats import Format, Kind
 from bon.exports.writer import DatasetWriter
-from bon.object_store import Place
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.splits import in_test, without_last
+from bon.places import Place
 
 __all__ = ["NativeSet", "Written", "staged_set", "write_set"]
 

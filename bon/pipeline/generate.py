@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 
 from bon.errors import AccountingError, PoolCorruptError
-from bon.object_store import Place
 from bon.pipeline.accounting import count_reasons
 from bon.pipeline.pool_work import (
     began_afresh,
@@ -22,6 +21,7 @@ from bon.pipeline.pool_work import (
     prompts_elsewhere,
     refuse_other_settings,
 )
+from bon.places import Place
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.protocols import (
     Event,

@@ -8,7 +8,6 @@ from typing import Any
 
 from bon.durable import local_stand_in, remove_tree
 from bon.errors import SettingsMismatchError
-from bon.object_store import Place
 from bon.pipeline.given_changes import grew, refuse_other
 from bon.pipeline.given_parts import (
     GIVEN_SCORER,
@@ -21,6 +20,7 @@ from bon.pipeline.given_parts import (
 from bon.pipeline.input_changes import input_changed
 from bon.pipeline.plans import GivenPlan
 from bon.pipeline.run import refuse_foreign
+from bon.places import Place
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import GIVEN_ENGINE, Manifest, read_manifest, refuse_differences
 from bon.pool.notes import content_digest

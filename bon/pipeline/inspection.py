@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bon.errors import InputError, first_line
-from bon.object_store import Place, arrow_source
+from bon.places import Place, arrow_source
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 from bon.records import Drop, Prompt
 from bon.system_faults import refuse_system_fault

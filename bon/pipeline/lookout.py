@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 from bon.errors import PoolIncompleteError
-from bon.object_store import is_local
+from bon.places import is_local
 from bon.pool.layout import PoolLayout
 from bon.protocols import Event, PartDone
 

@@ -12,7 +12,8 @@ from statistics import fmean
 from typing import Any
 
 from bon.errors import PoolIncompleteError
-from bon.object_store import ObjectPath, Place
+from bon.object_store import ObjectPath
+from bon.places import Place
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind
 
 __all__ = ["GENERATE", "MeasuredKind", "MeasuredPool", "MeasuredStage", "measured_pool"]

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from bon.errors import PoolCorruptError, PoolLockedError, PoolNotFoundError
-from bon.object_store import Place
 from bon.pipeline.accounting import count_reasons
+from bon.places import Place
 from bon.pool.pool import Pool
 from bon.protocols import PartDone
 

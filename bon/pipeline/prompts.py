@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from bon.object_store import Place
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.passthrough import PassThrough
 from bon.pipeline.plans import PromptsPlan
 from bon.pipeline.run import read_prompts, refuse_foreign
+from bon.places import Place
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest
 from bon.pool.pool import PROMPTS, Pool

@@ -23,7 +23,7 @@ from bon.errors import (
     PoolNotFoundError,
     SystemFaultError,
 )
-from bon.object_store import Place, inside
+from bon.places import Place, inside
 from bon.pool.files import check_whole
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest, read_manifest

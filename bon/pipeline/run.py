@@ -8,13 +8,13 @@ from collections.abc import Collection, Sequence
 from bon.config import GenerateSettings, InputSettings, ScorerSettings
 from bon.durable import remove_tree
 from bon.errors import PoolError, PoolIncompleteError, SettingsMismatchError
-from bon.object_store import Place
 from bon.pipeline.generate import GenerateParts
 from bon.pipeline.ingest import ingest
 from bon.pipeline.jobs import Job, Observer, StageReport, run_alone, run_side_by_side
 from bon.pipeline.lookout import Lookout
 from bon.pipeline.plans import GenerationPlan, PromptsPlan, ScoringPlan
 from bon.pipeline.score import ScoreParts
+from bon.places import Place
 from bon.pool.layout import PoolLayout
 from bon.pool.manifest import Manifest, read_manifest, refuse_differences
 from bon.pool.pool import CANDIDATES, PROMPTS, Pool, scores_kind

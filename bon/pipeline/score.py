@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from bon.object_store import Place
 from bon.pipeline.accounting import count_reasons
 from bon.pipeline.groups import candidate_groups, group_columns, score_within
 from bon.pipeline.pool_work import opened, part_done, prompts_elsewhere, refuse_other_settings
+from bon.places import Place
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
 from bon.protocols import Event, PartDone, Parts, Progress, Ready, Scope, Scorer, retries_of
 from bon.records import SCORES_SCHEMA, CandidateGroup, Drop, Prompt, Scores

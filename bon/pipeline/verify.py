@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bon.object_store import Place
 from bon.pipeline.groups import candidate_groups, group_columns, score_within
 from bon.pipeline.jobs import Observer
+from bon.places import Place
 from bon.pool.pool import CANDIDATES, Pool, scores_kind
 from bon.protocols import Engine, Event, PartDone, Parts, Progress, Ready, Scope, Scorer, Verified
 from bon.records import CandidateGroup, Drop, Rescored, Scores

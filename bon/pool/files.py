@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from bon.durable import PARQUET_OPTIONS, replace_file
 from bon.errors import PoolCorruptError, SystemFaultError, first_line
-from bon.object_store import ObjectPath, Place, is_local
+from bon.object_store import ObjectPath
+from bon.places import Place, is_local
 from bon.records import YOUNGER_COLUMNS
 from bon.system_faults import refuse_system_fault
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from bon.errors import PoolCorruptError
-from bon.object_store import ObjectPath, Place
+from bon.object_store import ObjectPath
+from bon.places import Place
 from bon.pool.files import read_footer
 from bon.pool.notes import PartNote
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bon.durable import local_stand_in
-from bon.object_store import Place, is_local
+from bon.places import Place, is_local
 
 __all__ = ["PoolLayout"]
 

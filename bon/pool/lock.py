@@ -14,7 +14,8 @@ from pathlib import Path
 from bon.errors import OutputError, PoolLockedError
 from bon.holders import is_of_here, locked, myself, parsed_holder
 from bon.object_lock import ObjectLock, holder_of
-from bon.object_store import ObjectPath, Place
+from bon.object_store import ObjectPath
+from bon.places import Place
 from bon.pool.links import refuse_links
 from bon.system_faults import advice, reason
 

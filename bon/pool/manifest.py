@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from bon.durable import replace_file
 from bon.errors import PoolCorruptError, PoolNotFoundError, SettingsMismatchError
-from bon.object_store import Place
+from bon.places import Place
 from bon.pool.layout import PoolLayout
 from bon.pool.notes import settings_digest
 from bon.system_faults import refuse_system_fault

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 import pyarrow as pa
 
 from bon.errors import PoolCorruptError
-from bon.object_store import Place
+from bon.places import Place
 from bon.pool.files import REDO, read_table, write_table
 from bon.pool.footers import COVERS, Footer, Footers
 from bon.pool.layout import PoolLayout

@@ -15,7 +15,8 @@ from typing import IO, Any, Protocol
 
 from bon import __version__
 from bon.errors import BonError
-from bon.object_store import ObjectPath, Place
+from bon.object_store import ObjectPath
+from bon.places import Place
 from bon.redaction import redacted_command, redacted_values
 
 __all__ = ["RunLog"]

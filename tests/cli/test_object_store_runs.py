@@ -10,7 +10,8 @@ from support import s3
 from support.commands import bon, bon_json, pool_files
 from support.given import PART, write_given
 
-from bon.object_store import ObjectPath, place
+from bon.object_store import ObjectPath
+from bon.places import place
 
 pytestmark = pytest.mark.slow
 SCORERS = ("-r", "len=rule:length?max=6", "-r", "is=rule:exact")

@@ -16,7 +16,8 @@ from support.curated import made_up_pool
 from support.given import PART, write_given
 from support.ray_cluster import RayCluster, ray_cluster
 
-from bon.object_store import ObjectPath, place
+from bon.object_store import ObjectPath
+from bon.places import place
 
 pytestmark = pytest.mark.slow
 _SMALL_GROUPS = (

@@ -14,7 +14,8 @@ from support.commands import bon, bon_stopped, pool_files
 from support.given import write_given
 from support.proxies import proxy_to
 
-from bon.object_store import ObjectPath, place
+from bon.object_store import ObjectPath
+from bon.places import place
 
 pytestmark = pytest.mark.faults
 COMMAND = ("score", "in.jsonl", "-r", "len=rule:length?max=6", "--part-size", 4, "--pool")
@@ -126,7 +127,7 @@ def test_a_put_that_is_refused_ends_the_run_and_loses_nothing(
 PUT = (
     "import sys\n"
     "from pathlib import Path\n"
-    "from bon.object_store import place\n"
+    "from bon.places import place\n"
     "place(sys.argv[1]).write_file(Path(sys.argv[2]))\n"
 )
 

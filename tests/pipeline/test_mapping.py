@@ -19,7 +19,7 @@ from bon.config import PairSettings, RankingSettings, SelectSettings
 from bon.config.filters import parse_filter
 from bon.engines.mapping import LocalMapper
 from bon.errors import BonError, InputError, PoolCorruptError
-from bon.object_store import ObjectPath, place
+from bon.object_store import ObjectPath
 from bon.pipeline.build_dpo import PairBuilder
 from bon.pipeline.filtering.output import OutputColumns, dropped_tables, kept_tables
 from bon.pipeline.filtering.plan import run_filters
@@ -27,6 +27,7 @@ from bon.pipeline.filtering.units import Kind
 from bon.pipeline.ranked import pool_recipe
 from bon.pipeline.rewards import Ranking, fit_ranking
 from bon.pipeline.select import Selector
+from bon.places import place
 from bon.pool.pool import CANDIDATES, Pool
 from bon.protocols import Mapper
 

@@ -19,7 +19,8 @@ from support import s3
 from bon import object_lock
 from bon.errors import PoolCorruptError, PoolLockedError, SystemFaultError
 from bon.object_lock import holder_of
-from bon.object_store import ObjectPath, Place, place
+from bon.object_store import ObjectPath
+from bon.places import Place, place
 from bon.pool import run_log
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import pool_lock, refuse_held
@@ -30,7 +31,7 @@ from bon.records import CANDIDATES_SCHEMA, PROMPTS_SCHEMA, SCORES_SCHEMA, Drop
 
 HOLD = (
     "import sys\n"
-    "from bon.object_store import place\n"
+    "from bon.places import place\n"
     "from bon.pool.lock import pool_lock\n"
     "with pool_lock(place(sys.argv[1])):\n"
     "    print('held', flush=True)\n"
@@ -132,7 +133,7 @@ def test_a_part_is_read_by_few_requests(root: ObjectPath, s3_server: s3.Server) 
     before = len(s3_server.requests())
     script = (
         "import sys\n"
-        "from bon.object_store import place\n"
+        "from bon.places import place\n"
         "from bon.pool.pool import Pool\n"
         "pool = Pool.open(place(sys.argv[1]))\n"
         "assert pool.pending('candidates') == [] == pool.pending('scores/a')\n"

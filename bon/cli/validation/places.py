@@ -14,7 +14,7 @@ from bon.cli.validation.plan import Note, PlannedRun, ok, skipped, warning
 from bon.config import ExportSettings, InputSettings, ResponseSettings, RunSettings
 from bon.errors import BonError
 from bon.exports.formats import FORMATS, Kind
-from bon.object_store import place
+from bon.places import place
 from bon.pool.layout import PoolLayout
 from bon.pool.lock import refuse_held, refuse_unwritable
 

@@ -12,10 +12,10 @@ from bon.cli.places import SourceKind
 from bon.config import GenerateSettings, ScorerSettings
 from bon.errors import BonError, SettingsError
 from bon.generators.prompting import PromptEncoder
-from bon.object_store import Place
 from bon.pipeline.accounting import Accounting
 from bon.pipeline.plans import GenerationPlan, GivenPlan, PromptsPlan, ScoringPlan
 from bon.pipeline.recipes import Recipe
+from bon.places import Place
 from bon.pool.pool import Pool
 from bon.redaction import redacted
 from bon.scorers.conversations import Encoder
