@@ -200,21 +200,23 @@ def test_interrupted_nothing_is_left(cluster: RayCluster, tmp_path: Path) -> Non
         "import sys; from pathlib import Path\n"
         "from bon.signals import take_over, Interrupted\n"
         "from bon.engines.ray import RayEngine; from bon.engines.ray_cluster import RayWorkers\n"
-        "from support.works import Work\n"
+        "from support.chained import Waits\n"
         "take_over()\n"
+        "folder = Path(sys.argv[1])\n"
         "try:\n"
         "    with RayEngine(sys.argv[2], RayWorkers(2, 2)) as engine:\n"
-        "        list(engine.run(Work(Path(sys.argv[1]), 'hang', at=3), range(8)))\n"
+        "        list(engine.run(Waits(folder, folder / 'never'), range(8)))\n"
         "except Interrupted: sys.exit(130)\n"
     )
     paths = os.pathsep.join([str(TESTS), *filter(None, sys.path)])
-    run = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path), cluster.address],
         env={**os.environ, "PYTHONPATH": paths},
-    )
-    wait_until(lambda: (tmp_path / "part-0").exists() and len(cluster.left()) >= 4)
-    run.send_signal(signal.SIGTERM)
-    assert run.wait(30) == 130
+    ) as run:
+        # each waits after its first part, whichever that is; were it idle, Ray would end it
+        wait_until(lambda: any(tmp_path.glob("part-*")) and len(cluster.left()) == 4)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(30) == 130
     wait_until(lambda: not cluster.left())
 
 
