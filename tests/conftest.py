@@ -16,6 +16,16 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
+FAULTS = [Path(__file__).parent / name for name in ("faults", "bad_input")]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a test that no target of make would run: `make test-faults` looks into two folders."""
+    for item in items:
+        if item.get_closest_marker("faults") and not {*FAULTS}.intersection(item.path.parents):
+            raise pytest.UsageError(f"{item.nodeid} has the mark faults outside tests/faults")
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a generator `gen` and a reward model `rm`, to be copied, not changed."""

@@ -158,17 +158,6 @@ def test_the_prompt_that_ends_the_worker_is_found(
     assert (tmp_path / "workers").stat().st_size <= 14
 
 
-@pytest.mark.faults
-def test_a_worker_that_hangs_is_given_up(tmp_path: Path) -> None:
-    engine = LocalEngine(tmp_path / "log", stall_timeout_s=2.0)
-    work = Deadly(tmp_path, frozenset({"1-6"}), "hang")
-    events = list(engine.run(work, [0, 1]))
-    assert [e.part for e in events if isinstance(e, PartDone)] == [0, 1]
-    assert len((tmp_path / "part-1").read_text().split()) == PROMPTS - 1
-    causes = {e.cause for e in events if isinstance(e, Restarted)}
-    assert causes == {"no sign of life for 2 s"}
-
-
 def test_a_worker_that_gives_signs_of_life_is_waited_for(tmp_path: Path) -> None:
     engine = LocalEngine(tmp_path / "log", stall_timeout_s=1.5)
     events = list(engine.run(Work(tmp_path, "beats"), [0, 1, 2]))  # 3 s for one part

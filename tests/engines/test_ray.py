@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.ray_cluster import RayCluster, is_alive, ray_cluster
 from support.started import wait_until
-from support.works import CannotLook, Deadly, Forgetful, Work
+from support.works import Deadly, Forgetful, Work
 
 from bon.engines.ray import RayEngine, _Run
 from bon.engines.ray_blocks import ever_smaller
@@ -23,7 +23,6 @@ from bon.engines.ray_lane import Begun, Said
 from bon.errors import (
     EngineError,
     PoolCorruptError,
-    PoolNotFoundError,
     SettingsError,
     WorkerDiedError,
 )
@@ -96,34 +95,6 @@ def test_a_worker_that_hangs_is_noticed(cluster: RayCluster, tmp_path: Path) -> 
     assert "no sign of life for 1.5 s" in caught.value.why
 
 
-@pytest.mark.faults
-def test_a_block_that_is_given_again_is_not_done_again(
-    cluster: RayCluster, engine: RayEngine, tmp_path: Path
-) -> None:
-    events: list[Event] = []
-    for event in engine.run(Forgetful(tmp_path), range(80)):
-        events.append(event)
-        if isinstance(event, PartDone) and event.part == 2:
-            (actor, *_) = cluster.actors()
-            os.kill(actor, signal.SIGKILL)
-    assert done(events) == list(range(80))
-    assert any("or its node was lost" in e.cause for e in events if isinstance(e, Restarted))
-    times = {part: (tmp_path / f"part-{part}").read_text() for part in range(80)}
-    assert set(times.values()) == {"x"}, "what is committed is not done again"
-
-
-@pytest.mark.faults
-def test_what_a_worker_finds_that_was_started_again_is_said_as_it_is(
-    cluster: RayCluster, engine: RayEngine, tmp_path: Path
-) -> None:
-    with pytest.raises(PoolNotFoundError) as caught:
-        for event in engine.run(CannotLook(tmp_path), range(80)):
-            if isinstance(event, PartDone) and event.part == 2:
-                os.kill(cluster.actors()[0], signal.SIGKILL)
-    assert caught.value.where == "/pool, on node 127.0.0.1"
-    assert "every node must see it under the same path" in caught.value.next_step
-
-
 def test_why_a_worker_cannot_be_started_is_said(
     engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,17 +114,6 @@ def test_workers_are_added_as_long_as_there_is_work(cluster: RayCluster, tmp_pat
     assert sum(isinstance(event, Ready) for event in events) > 1
     assert {(tmp_path / f"part-{part}").read_text() for part in range(100)} == {"x"}
     assert not any(isinstance(event, Restarted) for event in events), "none is ended that has work"
-
-
-@pytest.mark.faults
-def test_a_worker_that_is_lost_again_and_again_ends_the_run(
-    engine: RayEngine, cluster: RayCluster, tmp_path: Path
-) -> None:
-    with pytest.raises(WorkerDiedError, match="lost again and again") as caught:
-        for event in engine.run(Work(tmp_path, "kills_actor", at=3), range(4)):
-            assert not isinstance(event, PartDone) or event.part != 3
-    assert "what is committed stays" in caught.value.next_step
-    wait_until(lambda: not cluster.left())
 
 
 def test_losses_are_counted_only_while_no_worker_does_a_part(tmp_path: Path) -> None:
