@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.ray_cluster import RayCluster, is_alive, ray_cluster
+from support.ray_engine import done, ray_engine
 from support.started import wait_until
 from support.works import Deadly, Forgetful, Work
 
@@ -26,7 +27,7 @@ from bon.errors import (
     SettingsError,
     WorkerDiedError,
 )
-from bon.protocols import Event, PartDone, Progress, Ready, Restarted, Stage
+from bon.protocols import PartDone, Progress, Ready, Restarted, Stage
 
 TESTS = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -40,14 +41,8 @@ def cluster() -> Iterator[RayCluster]:
 
 @pytest.fixture
 def engine(cluster: RayCluster, tmp_path: Path) -> Iterator[RayEngine]:
-    log = tmp_path / ".bon" / "worker.log"
-    log.parent.mkdir()
-    with RayEngine(cluster.address, RayWorkers(2, 2), log) as started:
+    with ray_engine(cluster, tmp_path, 2) as started:
         yield started
-
-
-def done(events: list[Event]) -> list[int]:
-    return sorted(event.part for event in events if isinstance(event, PartDone))
 
 
 def test_each_part_is_done_once_by_one_of_the_workers(

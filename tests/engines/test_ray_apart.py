@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.ray_cluster import RayCluster, all_below, is_alive, ray_cluster
+from support.ray_engine import done
 from support.started import wait_until
 from support.works import Work
 
@@ -15,7 +16,7 @@ from bon.engines.ray import RayEngine
 from bon.engines.ray_apart import RayApart
 from bon.engines.ray_cluster import RayWorkers
 from bon.errors import PoolCorruptError
-from bon.protocols import Event, Needs, PartDone, Stage
+from bon.protocols import Needs, PartDone, Stage
 
 TESTS = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -34,10 +35,6 @@ def apart(address: str | None, folder: Path) -> RayApart:
 
 def talkers() -> list[int]:
     return [pid for pid, said in all_below(os.getpid()).items() if "spawn_main" in said]
-
-
-def done(events: Iterable[Event]) -> list[int]:
-    return sorted(event.part for event in events if isinstance(event, PartDone))
 
 
 def test_one_process_answers_all(cluster: RayCluster, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.chained import Follows, Waits
 from support.ray_cluster import RayCluster, is_alive, ray_cluster
+from support.ray_engine import done, ray_engine
 from support.started import wait_until
 from support.works import Deadly, Work
 
@@ -15,7 +16,7 @@ from bon.engines.ray import RayEngine
 from bon.engines.ray_blocks import ROWS, small
 from bon.engines.ray_cluster import RayWorkers
 from bon.errors import PoolCorruptError
-from bon.protocols import Event, Needs, PartDone, Restarted, Stage
+from bon.protocols import Event, Needs, Restarted, Stage
 
 pytestmark = pytest.mark.slow
 
@@ -28,9 +29,7 @@ def cluster() -> Iterator[RayCluster]:
 
 @pytest.fixture
 def engine(cluster: RayCluster, tmp_path: Path) -> Iterator[RayEngine]:
-    log = tmp_path / ".bon" / "worker.log"
-    log.parent.mkdir()
-    with RayEngine(cluster.address, RayWorkers(1, 1), log) as started:
+    with ray_engine(cluster, tmp_path, 1) as started:
         yield started
 
 
@@ -42,9 +41,8 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "one", tmp_path / "two"
 
 
-def done(events: list[tuple[int, Event]], stage: int) -> list[int]:
-    found = [one.part for number, one in events if number == stage and isinstance(one, PartDone)]
-    return sorted(found)
+def done_in(events: list[tuple[int, Event]], stage: int) -> list[int]:
+    return done(one for number, one in events if number == stage)
 
 
 @pytest.mark.parametrize("has_model", [True, False])
@@ -56,8 +54,8 @@ def test_a_part_is_in_the_second_stage_before_the_last_one_is_in_the_first(
     first, second = [0, 1, 2, 3], [0, 1, 2, 3, 9]
     stages = [Stage(Waits(one, two), first), Stage(Follows(two, one), second, Needs(has_model))]
     events = list(engine.run_chain(stages))
-    assert done(events, 0) == first
-    assert done(events, 1) == second
+    assert done_in(events, 0) == first
+    assert done_in(events, 1) == second
     logs = sorted(path.name for path in (tmp_path / ".bon").glob("*.log"))
     assert logs == ["worker-stage-2.log", "worker.log"]
 
@@ -70,7 +68,7 @@ def test_prompts_that_kill_a_stage_are_found(engine: RayEngine, folders: tuple[P
     ]
     events = list(engine.run_chain(stages))
     assert {number for number, event in events if isinstance(event, Restarted)} == {1}
-    assert done(events, 0) == done(events, 1) == [0, 1, 2, 3]
+    assert done_in(events, 0) == done_in(events, 1) == [0, 1, 2, 3]
     kept = [one for part in range(4) for one in (two / f"part-{part}").read_text().split()]
     assert len(kept) == 4 * 8 - 1
     assert "1-3" not in kept

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from support.ray_cluster import RayCluster
+from support.ray_engine import done, ray_engine
 from support.started import wait_until
 from support.works import PROMPTS, CannotLook, Deadly, Forgetful, Work
 
 from bon.engines.local import LocalEngine
 from bon.engines.ray import RayEngine
-from bon.engines.ray_cluster import RayWorkers
 from bon.errors import PoolNotFoundError, WorkerDiedError
 from bon.protocols import Event, PartDone, Restarted
 
@@ -24,14 +24,8 @@ NODES = (4,)
 
 @pytest.fixture
 def engine(cluster: RayCluster, tmp_path: Path) -> Iterator[RayEngine]:
-    log = tmp_path / ".bon" / "worker.log"
-    log.parent.mkdir()
-    with RayEngine(cluster.address, RayWorkers(2, 2), log) as started:
+    with ray_engine(cluster, tmp_path, 2) as started:
         yield started
-
-
-def done(events: list[Event]) -> list[int]:
-    return sorted(event.part for event in events if isinstance(event, PartDone))
 
 
 def test_a_worker_of_this_machine_that_hangs_is_given_up(tmp_path: Path) -> None:
