@@ -1,4 +1,4 @@
-"""What the tests of faults on a Ray cluster share."""
+"""What the tests of faults share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 from support.ray_cluster import RayCluster, ray_cluster
+from support.started import end_all
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Let no command outlive its test."""
+    yield
+    end_all()
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,9 @@ def score(prompts, responses, columns):
         with (HERE / "computed").open("a") as file:
             file.write(f"{{response}} {{os.getpid()}}\\n")
         if response.startswith({held!r}) and not (HERE / "go").exists():
-            (HERE / "held").write_text(str(os.getpid()))
+            mine = HERE / f"held-{{os.getpid()}}"
+            mine.write_text(str(os.getpid()))
+            mine.replace(HERE / "held")  # whole, or not there
         while response.startswith({held!r}) and not (HERE / "go").exists():
             time.sleep(0.02)
         if not (HERE / "cured").exists():

@@ -24,6 +24,7 @@ class Started:
             cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True, env=environment,
         )  # fmt: skip
+        _begun.append(self)
 
     @classmethod
     def paused(cls, step: int, *arguments: object, cwd: Path) -> Started:
@@ -59,6 +60,18 @@ class Started:
         err = self.process.communicate(timeout=120)[1]
         wait_until(lambda: not states(self.process.pid))
         return self.process.returncode, err
+
+
+_begun: list[Started] = []
+
+
+def end_all() -> None:
+    """End what a test that failed has left, so that the next ones do not fail because of it."""
+    while _begun:
+        run = _begun.pop()
+        if run.process.poll() is None:
+            run.send(signal.SIGKILL, to_group=True)
+            run.process.communicate()
 
 
 def states(group: int) -> dict[int, str]:
