@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class Started:
             cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True, env=environment,
         )  # fmt: skip
-        _begun.append(self)
+        _begun.add(self)
 
     @classmethod
     def paused(cls, step: int, *arguments: object, cwd: Path) -> Started:
@@ -62,13 +63,13 @@ class Started:
         return self.process.returncode, err
 
 
-_begun: list[Started] = []
+_begun: weakref.WeakSet[Started] = weakref.WeakSet()
+"""Those that someone holds, as a failed test's traceback does; of others Python itself warns."""
 
 
 def end_all() -> None:
     """End what a test that failed has left, so that the next ones do not fail because of it."""
-    while _begun:
-        run = _begun.pop()
+    for run in list(_begun):
         if run.process.poll() is None:
             run.send(signal.SIGKILL, to_group=True)
             run.process.communicate()
